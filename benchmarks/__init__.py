@@ -1,0 +1,1 @@
+"""Speed and memory, measured by hand or by ``make bench``; each baseline runs beside ours in the same process."""

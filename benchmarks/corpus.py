@@ -1,0 +1,36 @@
+"""Manifests to measure on: a corpus in LibriSpeech layout that is named, else the embedded one."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import tempfile
+from pathlib import Path
+
+import torch
+
+from datamodules import prepare
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--corpus", type=Path, help="LibriSpeech-layout folder; default: the embedded corpus, made anew")
+    parser.add_argument("--part", default="train")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    return parser
+
+
+def manifests(corpus: Path | None, part: str) -> str:
+    """A folder of manifests in a temporary place."""
+    folder = tempfile.mkdtemp()
+    if corpus is None:
+        prepare.main(["synthetic", folder, "--num-utterances", "400"])
+    else:
+        prepare.main(["librispeech", str(corpus), folder, "--parts", part])
+    return folder
+
+
+def hardware() -> str:
+    """One line for the README."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"

@@ -1,0 +1,16 @@
+"""Speech on disk to batches: manifests, samplers, collation, the embedded corpus."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {"LibriSpeech": "datamodules.librispeech", "Synthetic": "datamodules.synthetic"}
+__all__ = ["LibriSpeech", "Synthetic"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy: `python -m datamodules.prepare --help` should not wait for Lightning.
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,237 @@
+"""Speech in LibriSpeech's layout, as batches for Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities import rank_zero_info
+from torch.utils.data import DataLoader
+
+from datamodules.collate import Utterances
+from datamodules.manifest import SUFFIX, Manifest
+from datamodules.sampling import Batching, FixedBatches, TrainingCuts, TrainingSampler, expected_padding
+from robust_asr.types import AudioBatch
+
+SPEEDS = (1.0, 0.9, 1.1)
+
+
+class LibriSpeech(LightningDataModule):
+    """Manifests written by ``python -m datamodules.prepare`` as batches, ``robust_asr.types.AudioBatch``.
+
+    The trainer must run with ``use_distributed_sampler=False``: ranks share the work here.
+
+    Args:
+        manifests: folder of ``<part>.jsonl.gz`` and ``corpus.json``.
+        train, validate, test, predict: parts by name, or by the path of a manifest of another corpus. The parts to
+            train on are mixed; each of the others is an evaluation set of its own. ``predict`` is ``test`` if not
+            given.
+        root: folder of the audio, if it is no longer where ``corpus.json`` says.
+        sample_rate: in hertz; audio of another rate is resampled.
+        max_duration: seconds of audio a batch (evaluation counts the padding too).
+        num_buckets: at most; more buckets, less padding.
+        speed_perturb: train on every utterance at speeds 0.9, 1 and 1.1.
+        min_seconds, max_seconds: shorter and longer utterances are not trained on. Evaluation leaves nothing out.
+        evaluation_batching: ``similar`` lengths together, only ``equal`` ones, or each utterance ``alone``.
+        num_workers: processes that read audio; 0 reads in the main process.
+        cache_gigabytes: of decoded audio kept in memory when ``num_workers`` is 0.
+        seed: of the order of training.
+
+    Errors: ValueError names the manifest, the utterance and the field.
+    """
+
+    def __init__(
+        self,
+        manifests: str,
+        train: list[str] | None = None,
+        validate: list[str] | None = None,
+        test: list[str] | None = None,
+        predict: list[str] | None = None,
+        *,
+        root: str | None = None,
+        sample_rate: int = 16_000,
+        max_duration: float = 100.0,
+        num_buckets: int = 30,
+        speed_perturb: bool = False,
+        min_seconds: float = 0.1,
+        max_seconds: float = 35.0,
+        evaluation_batching: Batching = "similar",
+        num_workers: int = 0,
+        cache_gigabytes: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.manifests, self.root = manifests, root
+        self.parts = {
+            "train": list(train or ()),
+            "validate": list(validate or ()),
+            "test": list(test or ()),
+            "predict": list(predict if predict is not None else test or ()),
+        }
+        self.sample_rate, self.max_duration, self.num_buckets = sample_rate, max_duration, num_buckets
+        self.speeds = SPEEDS if speed_perturb else (1.0,)
+        self.min_seconds, self.max_seconds = min_seconds, max_seconds
+        self.evaluation_batching: Batching = evaluation_batching
+        self.num_workers, self.seed = num_workers, seed
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self._utterances = Utterances(sample_rate=sample_rate, cache_bytes=int(cache_gigabytes * 2**30))
+        self._evaluation: dict[str, list[Any]] = {}
+        self._training: TrainingCuts | None = None
+        self._resume: dict[str, int] | None = None
+
+    def dataloader_names(self, stage: str) -> list[str]:
+        """Names of the evaluation sets of ``validate``, ``test`` or ``predict``, in the order of their loaders."""
+        return [_name(part) for part in self.parts[stage]]
+
+    def setup(self, stage: str) -> None:
+        """Reads and checks the manifests of a stage: every line, and that every file is there and inside its corpus."""
+        if stage == "fit" and self._training is None:
+            self._setup_training()
+        for part in self.parts[{"fit": "validate"}.get(stage, stage)]:
+            if part not in self._evaluation:
+                self._evaluation[part] = list(self._manifest(part).verified())
+
+    def train_dataloader(self) -> DataLoader:
+        rank, world_size = _rank_and_world_size()
+        sampler = TrainingSampler(
+            self._training,
+            durations=self._durations,
+            max_duration=self.max_duration,
+            num_buckets=self.num_buckets,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        sampler.set_epoch(self._epoch())
+        if self._resume is not None:
+            sampler.resume_at(epoch=self._resume["epoch"], num_batches=self._resume["batches"])
+            self._resume = None
+        return self._loader(sampler)
+
+    def val_dataloader(self) -> list[DataLoader]:
+        return self._evaluation_loaders("validate")
+
+    def test_dataloader(self) -> list[DataLoader]:
+        return self._evaluation_loaders("test")
+
+    def predict_dataloader(self) -> list[DataLoader]:
+        return self._evaluation_loaders("predict")
+
+    def transfer_batch_to_device(self, batch: AudioBatch, device: torch.device, dataloader_idx: int) -> AudioBatch:
+        return batch.to(device, non_blocking=True)
+
+    def state_dict(self) -> dict[str, int]:
+        """Where training stands: the epoch, and how many of its batches this rank has trained on."""
+        loop = self.trainer.fit_loop
+        epoch, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+        under_way = epoch.started > epoch.processed
+        # Lightning 2.6 resumes a checkpoint of the last batch's end (its own callbacks' moment) with the next epoch.
+        over = batches.is_last_batch and batches.current.completed < batches.current.processed
+        if under_way and over:
+            return {"epoch": epoch.processed + 1, "batches": 0}
+        return {"epoch": epoch.processed, "batches": batches.current.processed if under_way else 0}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._resume = dict(state_dict)
+
+    def _setup_training(self) -> None:
+        manifests = [self._manifest(part) for part in self.parts["train"]]
+        if not manifests:
+            raise ValueError("train: names no part, so there is nothing to fit on")
+        durations, left_out, ids, sizes = [], [], set(), []
+        for manifest in manifests:
+            kept = 0
+            for cut in manifest.verified():
+                if cut.id in ids:
+                    raise ValueError(
+                        f"{manifest.path}: cut {cut.id!r}: field 'id' occurs in another training manifest too"
+                    )
+                ids.add(cut.id)
+                if self.min_seconds <= cut.duration <= self.max_seconds:
+                    durations.append(cut.duration)
+                    kept += 1
+                else:
+                    left_out.append(cut)
+            sizes.append(kept)
+        if not durations:
+            raise ValueError(f"train: no utterance has {self.min_seconds} to {self.max_seconds} seconds")
+        self._durations = np.concatenate([np.array(durations) / speed for speed in self.speeds])
+        self._training = TrainingCuts(
+            manifests,
+            sizes=sizes,
+            min_seconds=self.min_seconds,
+            max_seconds=self.max_seconds,
+            speeds=self.speeds,
+        )
+        rank_zero_info(self._summary(left_out))
+
+    def _summary(self, left_out: Sequence[Any]) -> str:
+        padding, num_batches = expected_padding(
+            self._durations, num_buckets=self.num_buckets, max_duration=self.max_duration
+        )
+        lines = [
+            f"training on {', '.join(self.parts['train'])}: {self._durations.sum() / 3600:.2f} hours, "
+            f"{len(self._durations)} utterances{' (three speeds)' if len(self.speeds) > 1 else ''}, at most "
+            f"{self.num_buckets} buckets, about {num_batches} batches an epoch, {padding:.1%} padding"
+        ]
+        if left_out:
+            first = left_out[0]
+            lines.append(
+                f"left out of training: {len(left_out)} utterances outside "
+                f"{self.min_seconds:g} to {self.max_seconds:g} s, "
+                f"the first is {first.id} with {first.duration:.2f} s"
+            )
+        return "\n".join(lines)
+
+    def _manifest(self, part: str) -> Manifest:
+        if _is_path(part):
+            return Manifest(part)
+        return Manifest(Path(self.manifests) / f"{part}{SUFFIX}", root=self.root)
+
+    def _evaluation_loaders(self, stage: str) -> list[DataLoader]:
+        rank, world_size = _rank_and_world_size()
+        return [
+            self._loader(
+                FixedBatches(
+                    self._evaluation[part],
+                    max_duration=self.max_duration,
+                    batching=self.evaluation_batching,
+                    rank=rank,
+                    world_size=world_size,
+                )
+            )
+            for part in self.parts[stage]
+        ]
+
+    def _loader(self, sampler: Any) -> DataLoader:
+        return DataLoader(
+            self._utterances,
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _epoch(self) -> int:
+        return self.trainer.fit_loop.epoch_progress.current.processed if self.trainer is not None else 0
+
+
+def _is_path(part: str) -> bool:
+    return part.endswith(SUFFIX)
+
+
+def _name(part: str) -> str:
+    if not _is_path(part):
+        return part
+    path = Path(part)
+    return f"{path.parent.name}-{path.name.removesuffix(SUFFIX)}"
+
+
+def _rank_and_world_size() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

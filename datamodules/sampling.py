@@ -1,0 +1,218 @@
+"""Which utterances make a batch: buckets of similar duration for training, one fixed list for evaluation."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+from lhotse import CutSet
+from lhotse.cut import MonoCut
+from lhotse.dataset.sampling.dynamic_bucketing import DynamicBucketer
+from torch.utils.data import Sampler
+
+from datamodules.collate import perturbed
+from datamodules.manifest import Manifest
+
+Batching = Literal["similar", "equal", "alone"]
+
+
+class TrainingCuts:
+    """The utterances to train on, read anew at every iteration: manifests evenly mixed, each utterance at every speed.
+
+    Args:
+        sizes: how many utterances of each manifest lie in the range of seconds.
+        min_seconds, max_seconds: what is shorter or longer is left out.
+        speeds: a copy for each; ``1.0`` is the utterance itself.
+    """
+
+    def __init__(
+        self,
+        manifests: Sequence[Manifest],
+        *,
+        sizes: Sequence[int],
+        min_seconds: float,
+        max_seconds: float,
+        speeds: Sequence[float] = (1.0,),
+    ) -> None:
+        self.manifests, self.sizes = tuple(manifests), tuple(sizes)
+        self.min_seconds, self.max_seconds = min_seconds, max_seconds
+        self.speeds = tuple(speeds)
+
+    def __iter__(self) -> Iterator[MonoCut]:
+        # An utterance's place is its share of its manifest: a small corpus is spread over the whole epoch.
+        streams = [self._placed(index) for index in range(len(self.manifests))]
+        for _, _, cut in heapq.merge(*streams, key=lambda item: item[:2]):
+            for speed in self.speeds:
+                yield perturbed(cut, speed)
+
+    def _placed(self, index: int) -> Iterator[tuple[float, int, MonoCut]]:
+        kept = (cut for cut in self.manifests[index] if self.min_seconds <= cut.duration <= self.max_seconds)
+        for place, cut in enumerate(kept):
+            yield (place + 0.5) / self.sizes[index], index, cut
+
+
+class TrainingSampler(Sampler):
+    """Batches of lhotse's dynamic buckets: an epoch brings every utterance to one rank, and as many batches to each.
+
+    lhotse's own sampler duplicates utterances when fewer are left than there are ranks, and visits the buckets in the
+    same order in every epoch. Here those few join the last full round, and both the order and the bounds of the
+    buckets change from epoch to epoch, so that in a small corpus an utterance does not keep its neighbours.
+
+    Args:
+        cuts: any iterable of cuts that can be iterated again.
+        durations: of all cuts, in seconds: the bounds of the buckets follow from them.
+        max_duration: seconds of audio a batch.
+        buffer_size: cuts in memory at a time, from which batches are drawn.
+    """
+
+    def __init__(
+        self,
+        cuts: Iterable[MonoCut],
+        *,
+        durations: np.ndarray,
+        max_duration: float,
+        num_buckets: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        buffer_size: int = 20_000,
+    ) -> None:
+        self.cuts, self.durations = cuts, durations
+        self.max_duration, self.num_buckets, self.buffer_size = max_duration, num_buckets, buffer_size
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.epoch = 0
+        self._resume = (0, 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this at the start of every epoch."""
+        self.epoch = epoch
+
+    def resume_at(self, *, epoch: int, num_batches: int) -> None:
+        """That epoch begins after ``num_batches`` of this rank; only metadata is read to get there."""
+        self.epoch = epoch
+        self._resume = (epoch, num_batches)
+
+    def __iter__(self) -> Iterator[CutSet]:
+        epoch, num_batches = self._resume
+        done = num_batches if epoch == self.epoch else 0
+        for index, batches in enumerate(self._rounds(self._bucketed(self.epoch))):
+            if index >= done:
+                yield batches[self.rank]
+
+    def _bucketed(self, epoch: int) -> Iterable[CutSet]:
+        shift = random.Random(f"shift-{self.seed}-{epoch}").random()
+        return DynamicBucketer(
+            ((cut,) for cut in self.cuts),
+            duration_bins=duration_bins(self.durations, num_buckets=self.num_buckets, shift=shift),
+            world_size=self.world_size,
+            max_duration=self.max_duration,
+            buffer_size=self.buffer_size,
+            shuffle=True,
+            rng=random.Random(f"cuts-{self.seed}-{epoch}"),
+            # Without a generator of its own lhotse 1.33 ends the epoch when it first draws an empty bucket.
+            bucket_rng=random.Random(f"buckets-{self.seed}-{epoch}"),
+        )
+
+    def _rounds(self, batches: Iterable[CutSet]) -> Iterator[list[CutSet]]:
+        """One batch for every rank at a time; the last round takes what is left over."""
+        held: list[CutSet] = []
+        current: list[CutSet] = []
+        for batch in batches:
+            current.append(batch)
+            if len(current) == self.world_size:
+                if held:
+                    yield held
+                held, current = current, []
+        left = sorted((cut for batch in current for cut in batch), key=lambda cut: (cut.duration, cut.id))
+        if len(left) >= self.world_size:
+            if held:
+                yield held
+            yield [CutSet.from_cuts(left[rank :: self.world_size]) for rank in range(self.world_size)]
+        elif held:
+            yield [CutSet.from_cuts([*batch, *left[rank : rank + 1]]) for rank, batch in enumerate(held)]
+        elif left:
+            raise ValueError(f"{len(left)} training utterances cannot be shared by {self.world_size} processes")
+
+
+def duration_bins(durations: np.ndarray, *, num_buckets: int, shift: float = 0.5) -> list[float]:
+    """Bounds between at most ``num_buckets`` buckets that hold about equal amounts of audio.
+
+    Args:
+        shift: in [0, 1), moves all bounds by this share of a bucket.
+
+    Units: seconds.
+    """
+    ordered = np.sort(durations)
+    shares = np.cumsum(ordered) / ordered.sum()
+    num_bounds = max(1, min(num_buckets, len(ordered)) - 1)
+    places = np.searchsorted(shares, (np.arange(num_bounds) + shift) / num_bounds)
+    return sorted({float(bound) for bound in ordered[places]})
+
+
+def expected_padding(durations: np.ndarray, *, num_buckets: int, max_duration: float) -> tuple[float, int]:
+    """Share of padding in the batches of an epoch, and their number, by the sampler's rules on durations alone."""
+    bounds = duration_bins(durations, num_buckets=num_buckets)
+    buckets = np.searchsorted(bounds, durations, side="right")
+    padded, num_batches = 0.0, 0
+    for bucket in range(len(bounds) + 1):
+        inside = np.random.default_rng(0).permutation(durations[buckets == bucket])
+        start = 0
+        while start < len(inside):
+            batch = inside[start : start + 1 + int(max_duration / inside[start:].min())]
+            longest = np.maximum.accumulate(batch)
+            full = np.flatnonzero(np.cumsum(batch) + longest > max_duration)
+            size = int(full[0]) + 1 if len(full) else len(batch)
+            padded += size * float(longest[size - 1])
+            num_batches += 1
+            start += size
+    return 1 - float(durations.sum()) / padded, num_batches
+
+
+class FixedBatches(Sampler):
+    """One list of batches, the same for every number of ranks; rank r of W takes batches r, r + W, ...
+
+    Utterances are sorted by length, so that none is there twice or missing and neighbours are similar.
+
+    Args:
+        max_duration: seconds a batch, padding included; one utterance may be longer.
+        batching: ``similar`` bounds the padding of a batch by ``max_padding``, ``equal`` lets only equal lengths
+            together, ``alone`` makes batches of one.
+    """
+
+    def __init__(
+        self,
+        cuts: Iterable[MonoCut],
+        *,
+        max_duration: float,
+        batching: Batching = "similar",
+        max_padding: float = 0.05,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        ordered = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
+        self.batches: list[list[MonoCut]] = []
+        seconds = 0.0
+        for cut in ordered:
+            batch = self.batches[-1] if self.batches else []
+            size = (len(batch) + 1) * cut.duration
+            similar = {
+                "similar": size - seconds - cut.duration <= max_padding * size,
+                "equal": bool(batch) and batch[0].duration == cut.duration,
+                "alone": False,
+            }[batching]
+            if batch and similar and size <= max_duration:
+                batch.append(cut)
+                seconds += cut.duration
+            else:
+                self.batches.append([cut])
+                seconds = cut.duration
+        self.rank, self.world_size = rank, world_size
+
+    def __iter__(self) -> Iterator[list[MonoCut]]:
+        return iter(self.batches[self.rank :: self.world_size])
+
+    def __len__(self) -> int:
+        return len(self.batches[self.rank :: self.world_size])

@@ -1,0 +1,1 @@
+"""Training and evaluation loops: one objective or loop a file."""

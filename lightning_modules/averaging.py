@@ -1,0 +1,56 @@
+"""Average of the weights at the end of each of the last epochs (JO22: the last five)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import WeightAveraging
+
+
+class LastEpochsAveraging(WeightAveraging):
+    """Validation, checkpoints and the final model use the equal average of the weights after each of the last epochs.
+
+    Before the first of them the current weights are used; Lightning's own class would validate the initial ones.
+
+    Args:
+        num_epochs: how many epochs, counted from the end (``trainer.max_epochs``), enter the average.
+    """
+
+    def __init__(self, num_epochs: int = 5) -> None:
+        super().__init__()
+        if num_epochs < 1:
+            raise ValueError(f"num_epochs must be at least 1, got {num_epochs}")
+        self.num_epochs = num_epochs
+        self._first_epoch = 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            if trainer.max_epochs is None or trainer.max_epochs < 0:
+                raise ValueError("LastEpochsAveraging counts from the last epoch: set trainer.max_epochs")
+            self._first_epoch = trainer.max_epochs - self.num_epochs
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        return epoch_idx is not None and epoch_idx >= self._first_epoch
+
+    @property
+    def _started(self) -> bool:
+        return self._average_model is not None and int(self._average_model.n_averaged) > 0
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._started:
+            super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._started:
+            super().on_validation_epoch_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._started:
+            super().on_train_end(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._average_model is not None and not self._started:
+            self._average_model.module.load_state_dict(pl_module.state_dict())
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)

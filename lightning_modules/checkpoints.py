@@ -1,0 +1,74 @@
+"""When a run writes checkpoints: ``last`` to go on from, ``best`` to evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+
+
+class LastCheckpoint(Checkpoint):
+    """``last.ckpt``: after every epoch, and every ``every_n_steps`` optimiser steps within one.
+
+    Lightning's ModelCheckpoint skips the end of an epoch whose last step it has saved: what happens at the end of the epoch, an
+    average or a schedule, would happen twice or never after a resume.
+    """
+
+    def __init__(self, folder: str, *, every_n_steps: int | None = None) -> None:
+        self.path = str(Path(folder) / "last.ckpt")
+        self.every_n_steps = every_n_steps
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loop = trainer.fit_loop.epoch_loop
+        if not self.every_n_steps or loop.batch_progress.is_last_batch or loop._should_accumulate():
+            return
+        if trainer.global_step % self.every_n_steps == 0:
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Save now. ``RewindLoggers`` puts the row of the step just made on disk first."""
+        if not trainer.fast_dev_run:
+            trainer.save_checkpoint(self.path)
+
+
+class Checkpoints:
+    """Settings of what a run saves under ``<run_dir>/checkpoints``.
+
+    Args:
+        every_n_steps: ``last.ckpt`` within an epoch too; needed where an epoch takes hours.
+        monitor: the logged value by which ``best.ckpt`` is chosen; null saves none.
+        mode: whether less or more of it is better.
+    """
+
+    def __init__(
+        self, *, every_n_steps: int | None = None, monitor: str | None = "val/wer", mode: Literal["min", "max"] = "min"
+    ) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ValueError(f"checkpoint.every_n_steps must be at least 1 or null, got {every_n_steps}")
+        self.every_n_steps = every_n_steps
+        self.monitor = monitor
+        self.mode = mode
+
+    def callbacks(self, folder: Path) -> list[Checkpoint]:
+        """The callbacks that write into ``folder``."""
+        callbacks: list[Checkpoint] = [LastCheckpoint(str(folder), every_n_steps=self.every_n_steps)]
+        if self.monitor is not None:
+            best = ModelCheckpoint(
+                dirpath=folder,
+                filename="best",
+                monitor=self.monitor,
+                mode=self.mode,
+                save_top_k=1,
+                auto_insert_metric_name=False,
+                enable_version_counter=False,
+            )
+            # Before last: what last records of the best score is then complete.
+            callbacks.insert(0, best)
+        return callbacks

@@ -1,0 +1,147 @@
+"""The command line: ``python train.py fit | validate | test | predict``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import Logger
+
+from lightning_modules.checkpoint_io import SafeCheckpointIO, clean_leftovers, find_resumable
+from lightning_modules.checkpoints import Checkpoints
+from lightning_modules.config_guard import check_arguments, guarded_imports
+from lightning_modules.dashboard import DashboardSamples, Throughput
+from lightning_modules.fragments import expand
+from lightning_modules.loggers import RewindLoggers, RunCSVLogger, RunWandbLogger, wandb_run_id
+from lightning_modules.preemption import Preemption
+from lightning_modules.run_folder import CHECKPOINTS, RunConfig, is_first_process, refuse_used
+from lightning_modules.transcripts import Transcripts
+
+
+class RobustCLI(LightningCLI):
+    """LightningCLI with a run folder, safe checkpoints and class paths that pass the allowlist.
+
+    Nothing from a checkpoint enters the configuration.
+    """
+
+    def __init__(self, args: list[str] | None = None) -> None:
+        super().__init__(
+            pl.LightningModule,
+            pl.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=RunConfig,
+            seed_everything_default=0,
+            trainer_defaults={
+                # Lightning would wrap lhotse's sampler, and forbid input gradients in evaluation (ecosystem: #14497).
+                "use_distributed_sampler": False,
+                "inference_mode": False,
+                "num_sanity_val_steps": 0,
+            },
+            parser_kwargs={"default_env": False},
+            load_from_checkpoint_support=False,
+            args=args,
+        )
+
+    @property
+    def settings(self) -> Any:
+        """The parsed settings of the subcommand."""
+        return self.config[self.config.subcommand]
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.settings.run_dir)
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--seed_everything", type=int, default=0, help="Keys every random draw of the run.")
+        parser.add_argument("--run_dir", type=str, default="runs/default", help="Folder that the run writes into.")
+        parser.add_argument("--fragments", type=dict[str, str], default={}, help="Setting -> file, merged below the recipe.")
+        parser.add_argument(
+            "--allow_module", type=list[str], default=[], help="Packages of your own that configurations may name."
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_class_arguments(Checkpoints, "checkpoint")
+        parser.link_arguments("seed_everything", "model.init_args.seed")
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+        parser.link_arguments("run_dir", "trainer.default_root_dir")
+        parser.link_arguments(
+            "model", "data.init_args.sample_rate", compute_fn=lambda model: model.recognizer.sample_rate, apply_on="instantiate"
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+        if self.settings.seed_everything < 0:
+            raise ValueError(f"seed_everything must be 0 or more, got {self.settings.seed_everything}")
+        # What they hold is in the settings now; the resolved configuration must not apply them again.
+        self.settings.fragments = {}
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning takes settings, and class names, from the checkpoint here. We take nothing."""
+
+    def before_instantiate_classes(self) -> None:
+        if self.subcommand == "fit":
+            self._prepare_run_folder()
+
+    def _prepare_run_folder(self) -> None:
+        resume = self.settings.ckpt_path is not None
+        if not resume and is_first_process() and not self.settings.trainer.fast_dev_run:
+            refuse_used(self.run_dir)
+        if self.settings.ckpt_path == "last":
+            self.settings.ckpt_path = str(find_resumable(self.run_dir))
+        if resume and is_first_process():
+            clean_leftovers(self.run_dir / CHECKPOINTS)
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        settings = self._get(self.config_init, "trainer")
+        plugins = [*(settings.get("plugins") or []), SafeCheckpointIO()]
+        return super().instantiate_trainer(plugins=plugins, logger=self._loggers(settings.get("logger")), **kwargs)
+
+    def _loggers(self, configured: Any) -> list[Logger]:
+        """The record in the run folder, and whatever view was configured beside it."""
+        views = configured if isinstance(configured, list) else [configured]
+        loggers = [view for view in views if isinstance(view, Logger)]
+        for logger in loggers:
+            if isinstance(logger, RunWandbLogger):
+                logger.attach(self.run_dir, wandb_run_id(self.run_dir))
+        return [RunCSVLogger(str(self.run_dir)), *loggers] if self.subcommand == "fit" else loggers
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
+        if self.subcommand == "fit":
+            own = [Preemption(), RewindLoggers(), LearningRateMonitor("step"), Throughput(), DashboardSamples()]
+            own += self.config_init.fit.checkpoint.callbacks(self.run_dir / CHECKPOINTS)
+            config["enable_checkpointing"] = True
+            callbacks = [*callbacks, *own]
+        elif self.subcommand == "test":
+            callbacks = [*callbacks, Transcripts()]
+        return super()._instantiate_trainer(config, callbacks)
+
+    @staticmethod
+    def configure_optimizers(
+        lightning_module: pl.LightningModule, optimizer: torch.optim.Optimizer, lr_scheduler: Any = None
+    ) -> Any:
+        configured = LightningCLI.configure_optimizers(lightning_module, optimizer, lr_scheduler)
+        if isinstance(configured, tuple):
+            interval = getattr(lightning_module, "lr_interval", "epoch")
+            configured = {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler, "interval": interval}}
+        return configured
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends with one sentence and exit code 2."""
+    arguments = sys.argv[1:] if args is None else args
+    # jsonargparse would otherwise read settings from PL_* variables that nobody sees in the run folder.
+    os.environ.pop("PL_CONFIG", None)
+    try:
+        arguments = expand(arguments)
+        check_arguments(arguments)
+        with guarded_imports():
+            RobustCLI(arguments)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")

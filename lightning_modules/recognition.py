@@ -1,0 +1,133 @@
+"""Recognition: minimise the loss of the reference text."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from robust_asr.checkpoint import metadata
+from robust_asr.metrics import ErrorRates
+from robust_asr.models.base import Recognizer
+from robust_asr.randomness import reseed_global
+from robust_asr.types import AudioBatch
+
+from lightning_modules.distributed import gather_text, sum_over_ranks
+
+
+class Recognition(pl.LightningModule):
+    """Trains a recogniser on (waveform, text).
+
+    The training loss is the mean over the utterances of the global batch, whatever the number of ranks. Utterances whose text
+    does not fit into their frames are left out of it, named once, and counted in ``train/infeasible``. A loss that is not finite
+    stops every rank with the ids of the utterances.
+
+    Logged: ``train/loss``, and for each evaluation set ``val/<part>/{loss,wer,cer,empty}``, with ``val/wer`` the mean over the
+    sets.
+
+    Args:
+        recognizer: what is trained; ``robust_asr.checkpoint.load`` starts from a checkpoint.
+        seed: keys every random draw; linked to ``seed_everything`` on the command line.
+        lr_interval: whether the learning-rate schedule counts optimiser steps or epochs.
+    """
+
+    def __init__(self, recognizer: Recognizer, *, seed: int = 0, lr_interval: Literal["step", "epoch"] = "epoch") -> None:
+        super().__init__()
+        self.recognizer = recognizer
+        self.seed = seed
+        self.lr_interval = lr_interval
+        self._reported_infeasible: set[str] = set()
+
+    def perturb(self, batch: AudioBatch) -> AudioBatch:
+        """The training batch as the recogniser shall hear it; an objective with augmentation overrides it."""
+        return batch
+
+    def on_train_start(self) -> None:
+        # A checkpoint is loaded in evaluation mode, and what is trained must be in training mode whatever it came from.
+        self.recognizer.train()
+
+    def on_train_batch_start(self, batch: AudioBatch, batch_idx: int) -> None:
+        reseed_global(self.seed, self.global_rank, self.current_epoch, batch_idx)
+
+    def training_step(self, batch: AudioBatch, batch_idx: int) -> Tensor:
+        batch = self.perturb(batch)
+        targets = self.recognizer.targets(batch.texts)
+        losses = self.recognizer.loss(batch.waveforms, batch.lengths, targets)
+        feasible = self.recognizer.feasible(batch.lengths, targets)
+        self._report_infeasible(batch, feasible)
+        broken = feasible & ~losses.detach().isfinite()
+        total, num_used, num_broken, num_infeasible = sum_over_ranks(
+            losses.detach()[feasible].sum(), feasible.sum(), broken.sum(), (~feasible).sum()
+        )
+        if num_broken:
+            ids = [utterance for utterance, flag in zip(batch.ids, broken.tolist(), strict=True) if flag]
+            raise FloatingPointError(
+                f"the loss is not finite in epoch {self.current_epoch}, batch {batch_idx}, for {gather_text(ids)}; "
+                "the last checkpoint holds the weights before it"
+            )
+        num_used = max(num_used, 1.0)
+        self.log("train/loss", total / num_used, prog_bar=True, batch_size=len(batch))
+        self.log("train/infeasible", num_infeasible, batch_size=len(batch))
+        # DDP averages gradients over ranks: with this factor the result is the mean over the global batch.
+        return losses[feasible].sum() * (self.trainer.world_size / num_used)
+
+    def _report_infeasible(self, batch: AudioBatch, feasible: Tensor) -> None:
+        if bool(feasible.all()):
+            return
+        for row in (~feasible).nonzero()[:, 0].tolist():
+            utterance = batch.ids[row]
+            if utterance not in self._reported_infeasible:
+                self._reported_infeasible.add(utterance)
+                print(
+                    f"left out of the loss: utterance {utterance} has a text of {len(batch.texts[row])} characters, more than its "
+                    f"{int(batch.lengths[row])} samples can carry"
+                )
+
+    def on_validation_epoch_start(self) -> None:
+        self._start_evaluation("validate")
+
+    def validation_step(self, batch: AudioBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        return self._evaluate(batch, dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_evaluation("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._start_evaluation("test")
+
+    def test_step(self, batch: AudioBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        return self._evaluate(batch, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_evaluation("test")
+
+    def _start_evaluation(self, stage: str) -> None:
+        self._names = self.trainer.datamodule.dataloader_names(stage)
+        self._error_rates = [ErrorRates().to(self.device) for _ in self._names]
+        self._loss_sums = torch.zeros(len(self._names), 2, dtype=torch.float64)
+
+    def _evaluate(self, batch: AudioBatch, dataloader_idx: int) -> dict[str, Any]:
+        # A part may have fewer batches than a multiple of the ranks: the others then get an empty one, so that all make equal steps.
+        if not len(batch):
+            return {"batch": batch, "transcripts": []}
+        losses = self.recognizer.loss(batch.waveforms, batch.lengths, self.recognizer.targets(batch.texts))
+        losses = losses[losses.isfinite()]
+        self._loss_sums[dataloader_idx] += torch.tensor([losses.double().sum().item(), len(losses)])
+        transcripts = self.recognizer.transcribe(batch.waveforms, batch.lengths)
+        self._error_rates[dataloader_idx].update(list(batch.texts), [transcript.text for transcript in transcripts])
+        return {"batch": batch, "transcripts": transcripts}
+
+    def _log_evaluation(self, prefix: str) -> None:
+        rates = []
+        for name, metric, sums in zip(self._names, self._error_rates, self._loss_sums, strict=True):
+            loss, count = sum_over_ranks(*sums.to(self.device))
+            rates.append({key: float(value) for key, value in metric.compute().items()})
+            values = {"loss": loss / max(count, 1), "empty": rates[-1]["empty_hypotheses"]}
+            values |= {key: rates[-1][key] for key in ("wer", "cer")}
+            self.log_dict({f"{prefix}/{name}/{key}": value for key, value in values.items()})
+        self.log(f"{prefix}/wer", sum(part["wer"] for part in rates) / len(rates), prog_bar=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint.update(metadata(self.recognizer))

@@ -1,0 +1,25 @@
+"""Masks for batches of different lengths."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def length_mask(lengths: Tensor, size: int) -> Tensor:
+    """True where a position holds data, False in the padding.
+
+    Shape: lengths (B,) -> (B, size) bool.
+    """
+    return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def masked(values: Tensor, lengths: Tensor) -> Tensor:
+    """Zero the padding along dimension 1.
+
+    Zeros are written, not multiplied: NaN or infinity in the padding does not survive.
+
+    Shape: values (B, T, ...), lengths (B,) -> (B, T, ...).
+    """
+    mask = length_mask(lengths, values.shape[1])
+    return values.masked_fill(~mask.reshape(mask.shape + (1,) * (values.dim() - 2)), 0)

@@ -1,0 +1,139 @@
+"""Word and character error rates, counted once for everybody: training, evaluation and attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jiwer
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from robust_asr.text import normalize
+
+_COUNTS = (
+    "utterances",
+    "empty_hypotheses",
+    "insertions",
+    "deletions",
+    "substitutions",
+    "capped_errors",
+    "reference_words",
+    "character_errors",
+    "reference_characters",
+)
+
+
+class ErrorRates(Metric):
+    """Error rates over a set: all edits over all reference words, so that long utterances weigh more.
+
+    The states are integer counts, summed over ranks: one process and many give the same rates. ``compute`` returns
+    fractions ``wer``, ``cer``, ``insertions``, ``deletions``, ``substitutions`` (of the reference words),
+    ``wer_capped`` (no utterance counts more errors than it has words) and ``empty_hypotheses`` (of the utterances), and
+    the counts ``reference_words``, ``reference_characters`` and ``utterances``. Where no reference has a word, a rate
+    is 1 if there are errors, else 0; nan before the first utterance.
+    """
+
+    full_state_update = False
+    higher_is_better = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in _COUNTS:
+            self.add_state(f"num_{name}", default=torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, references: Sequence[str], hypotheses: Sequence[str]) -> None:
+        for name, count in count_errors(references, hypotheses).items():
+            setattr(self, f"num_{name}", getattr(self, f"num_{name}") + count)
+
+    def compute(self) -> dict[str, Tensor]:
+        count = {name: getattr(self, f"num_{name}") for name in _COUNTS}
+        errors = count["insertions"] + count["deletions"] + count["substitutions"]
+        words = count["reference_words"]
+        rates = {
+            "wer": _rate(errors, words),
+            "cer": _rate(count["character_errors"], count["reference_characters"]),
+            "insertions": _rate(count["insertions"], words),
+            "deletions": _rate(count["deletions"], words),
+            "substitutions": _rate(count["substitutions"], words),
+            "wer_capped": _rate(count["capped_errors"], words),
+            "empty_hypotheses": _rate(count["empty_hypotheses"], count["utterances"]),
+        }
+        if count["utterances"] == 0:
+            rates = {name: torch.full_like(rate, torch.nan) for name, rate in rates.items()}
+        counts = ("reference_words", "reference_characters", "utterances")
+        return rates | {name: count[name].clone() for name in counts}
+
+
+def count_errors(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, int]:
+    """Integer counts over a list of utterances, texts normalised as everywhere.
+
+    Errors: ValueError if the lists differ in length.
+    """
+    if len(references) != len(hypotheses):
+        raise ValueError(f"{len(references)} references and {len(hypotheses)} hypotheses: one of each an utterance")
+    if not references:
+        return dict.fromkeys(_COUNTS, 0)
+    references, hypotheses = ([normalize(text) for text in texts] for texts in (references, hypotheses))
+    words = jiwer.process_words(references, hypotheses)
+    characters = jiwer.process_characters(references, hypotheses)
+    lengths = [len(reference) for reference in words.references]
+    capped = (min(_edits(chunks), length) for chunks, length in zip(words.alignments, lengths, strict=True))
+    return {
+        "utterances": len(references),
+        "empty_hypotheses": sum(not hypothesis for hypothesis in hypotheses),
+        "insertions": words.insertions,
+        "deletions": words.deletions,
+        "substitutions": words.substitutions,
+        "capped_errors": sum(capped),
+        "reference_words": sum(lengths),
+        "character_errors": characters.insertions + characters.deletions + characters.substitutions,
+        "reference_characters": sum(len(reference) for reference in references),
+    }
+
+
+def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+    """Word edits and reference words of one utterance."""
+    count = count_errors([reference], [hypothesis])
+    return count["insertions"] + count["deletions"] + count["substitutions"], count["reference_words"]
+
+
+def bootstrap_interval(
+    errors: Sequence[int] | Tensor,
+    words: Sequence[int] | Tensor,
+    *,
+    confidence: float = 0.95,
+    num_samples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of an error rate under resampling of utterances (Bisani and Ney 2004).
+
+    Shape: errors and words hold one count an utterance, (N,). Returns fractions.
+    """
+    errors, words = (torch.as_tensor(counts, dtype=torch.float64).cpu() for counts in (errors, words))
+    if errors.shape != words.shape or errors.dim() != 1 or not len(errors):
+        raise ValueError(
+            f"errors and words hold one count an utterance, got {tuple(errors.shape)} and {tuple(words.shape)}"
+        )
+    if not 0 < confidence < 1 or num_samples < 1:
+        raise ValueError(
+            f"confidence must lie in (0, 1) and num_samples be positive, got {confidence} and {num_samples}"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    picked = torch.randint(len(errors), (num_samples, len(errors)), generator=generator)
+    rates = errors[picked].sum(1) / words[picked].sum(1).clamp(min=1)
+    tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
+    low, high = rates.quantile(tails).tolist()
+    return low, high
+
+
+def _edits(chunks: Sequence[jiwer.AlignmentChunk]) -> int:
+    return sum(
+        max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+        for chunk in chunks
+        if chunk.type != "equal"
+    )
+
+
+def _rate(errors: Tensor, total: Tensor) -> Tensor:
+    return torch.where(total > 0, errors.double() / total.clamp(min=1), (errors > 0).double())

@@ -1,0 +1,154 @@
+"""What a recogniser is: the contract that training, attacks, defences and evaluation are written against.
+
+Legend: B utterances, T samples, F frames, D hidden units, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from robust_asr.decoding import Decoder, GreedyDecoder
+from robust_asr.text import CharacterTokenizer, Tokenizer
+from robust_asr.types import Emissions, Targets, TokenTargets, Transcript
+
+
+class Recognizer(nn.Module, ABC):
+    """Anything that takes waveforms and says what the loss of a text is and what it hears.
+
+    Every method treats each utterance alone: its result does not depend on its neighbours or on the padding. Constructor
+    arguments are kept as attributes of the same name, so that a checkpoint can describe the architecture
+    (``robust_asr.configuration.describe``).
+
+    Attributes:
+        sample_rate: in hertz, of the waveforms it takes.
+        padding_invariant: False where padding changes the result; such a model is attacked and evaluated alone or in equal
+            lengths.
+    """
+
+    sample_rate: int = 16_000
+    padding_invariant: bool = True
+
+    @abstractmethod
+    def targets(self, texts: Sequence[str]) -> Targets:
+        """Texts as this recogniser writes them. ValueError names a text that it cannot write."""
+
+    @abstractmethod
+    def feasible(self, lengths: Tensor, targets: Targets) -> Tensor:
+        """Whether the audio is long enough to carry the text. Shape: (B,) samples -> (B,) bool."""
+
+    @abstractmethod
+    def loss(self, waveforms: Tensor, lengths: Tensor, targets: Targets, *, seeds: Tensor | None = None) -> Tensor:
+        """Negative log-likelihood of each text, differentiable in the waveforms, never reduced.
+
+        Infinite, with zero gradient, where the target is not feasible.
+
+        Shape: waveforms (B, T), lengths (B,), seeds (B,) int64 -> (B,).
+        Units: nats.
+        """
+
+    @abstractmethod
+    def transcribe(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> list[Transcript]:
+        """What is heard. Shape: waveforms (B, T), lengths (B,) -> B transcripts."""
+
+
+class FrameSynchronous(Recognizer):
+    """A recogniser that answers frame by frame."""
+
+    @abstractmethod
+    def emissions(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> Emissions:
+        """Shape: waveforms (B, T), lengths (B,) -> log_probs (B, F, V), frame_lengths (B,)."""
+
+
+class Encoded(Recognizer):
+    """A recogniser whose encoder can be used apart from its loss."""
+
+    @abstractmethod
+    def encode(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Shape: waveforms (B, T), lengths (B,) -> hidden (B, F, D), frame_lengths (B,)."""
+
+    @abstractmethod
+    def loss_from_hidden(self, hidden: Tensor, frame_lengths: Tensor, targets: Targets) -> Tensor:
+        """Shape: hidden (B, F, D), frame_lengths (B,) -> (B,) nats."""
+
+
+class CTCRecognizer(FrameSynchronous, Encoded):
+    """Encoder, linear head, CTC (Graves et al. 2006). A subclass writes ``encode`` and ``num_frames`` and sets ``head``.
+
+    Attributes:
+        frame_shift: seconds between frames, for word times.
+        head: module from hidden (B, F, D) to scores (B, F, V).
+    """
+
+    frame_shift: float
+    head: nn.Module
+
+    def __init__(self, tokenizer: Tokenizer | None = None) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer if tokenizer is not None else CharacterTokenizer()
+        # Not an argument: how to search is a choice of the evaluation, no part of the architecture that a checkpoint keeps.
+        self.decoder: Decoder = GreedyDecoder()
+
+    @abstractmethod
+    def num_frames(self, lengths: Tensor) -> Tensor:
+        """Frames that ``encode`` returns for these lengths. Shape: (B,) samples -> (B,) frames."""
+
+    def targets(self, texts: Sequence[str]) -> TokenTargets:
+        return self.tokenizer.targets(texts)
+
+    def feasible(self, lengths: Tensor, targets: TokenTargets) -> Tensor:
+        return ctc_frames_needed(targets).to(lengths.device) <= self.num_frames(lengths)
+
+    def emissions(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> Emissions:
+        hidden, frame_lengths = self.encode(waveforms, lengths, seeds=seeds)
+        return Emissions(self.head(hidden).float().log_softmax(-1), frame_lengths)
+
+    def loss(self, waveforms: Tensor, lengths: Tensor, targets: TokenTargets, *, seeds: Tensor | None = None) -> Tensor:
+        hidden, frame_lengths = self.encode(waveforms, lengths, seeds=seeds)
+        return self.loss_from_hidden(hidden, frame_lengths, targets)
+
+    def loss_from_hidden(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> Tensor:
+        scores = self.head(hidden)
+        # float32 at least: the recursion of CTC loses a long utterance in half precision.
+        log_probs = (scores if scores.dtype == torch.float64 else scores.float()).log_softmax(-1)
+        return ctc_loss(log_probs, frame_lengths, targets, blank=self.tokenizer.blank)
+
+    def transcribe(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> list[Transcript]:
+        with torch.no_grad():
+            emissions = self.emissions(waveforms, lengths, seeds=seeds)
+        return self.decoder(emissions, self.tokenizer, frame_shift=self.frame_shift)
+
+
+def ctc_frames_needed(targets: TokenTargets) -> Tensor:
+    """The fewest frames that can carry each target: one a token, and one more between equal neighbours.
+
+    Shape: tokens (B, U) -> (B,).
+    """
+    tokens, token_lengths = targets.tokens, targets.token_lengths
+    positions = torch.arange(1, max(tokens.shape[1], 1), device=tokens.device)
+    repeats = (tokens[:, 1:] == tokens[:, :-1]) & (positions < token_lengths[:, None])
+    return token_lengths + repeats.sum(1)
+
+
+def ctc_loss(log_probs: Tensor, frame_lengths: Tensor, targets: TokenTargets, *, blank: int = 0) -> Tensor:
+    """CTC loss of each utterance; infinite, with zero gradient, where the frames cannot carry the target.
+
+    Shape: log_probs (B, F, V), frame_lengths (B,) -> (B,) nats.
+    """
+    tokens, token_lengths = targets.tokens.to(log_probs.device), targets.token_lengths.to(log_probs.device)
+    losses = functional.ctc_loss(
+        log_probs.transpose(0, 1),
+        tokens,
+        frame_lengths,
+        token_lengths,
+        blank=blank,
+        reduction="none",
+        zero_infinity=True,
+    )
+    # zero_infinity keeps the gradient finite, but a loss of 0 would read as a perfect score.
+    infeasible = ctc_frames_needed(targets).to(frame_lengths.device) > frame_lengths
+    return losses.masked_fill(infeasible, torch.inf)

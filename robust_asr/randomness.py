@@ -1,0 +1,69 @@
+"""Keyed randomness: what is drawn for an utterance does not depend on its batch, rank, order or on a resume."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def _hash63(*key: int | str) -> int:
+    # The length of each part is hashed with it: ("a", "bc") and ("ab", "c") differ.
+    digest = hashlib.blake2b(digest_size=8)
+    for part in key:
+        encoded = str(part).encode()
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return int.from_bytes(digest.digest(), "little") >> 1
+
+
+def utterance_seeds(seed: int, ids: Sequence[str], *, step: int = 0, draw: int = 0) -> Tensor:
+    """One seed an utterance: a hash of (seed, id, step, draw).
+
+    Shape: B ids -> (B,) int64, on the CPU: a seed is read by the host that starts the generator.
+    """
+    return torch.tensor([_hash63(seed, utterance, step, draw) for utterance in ids], dtype=torch.int64)
+
+
+def derive(seeds: Tensor, *, step: int = 0, draw: int = 0) -> Tensor:
+    """New seeds from seeds: for an inner step or draw of something that was itself given seeds.
+
+    Shape: (B,) int64 -> (B,) int64.
+    """
+    return torch.tensor([_hash63(seed, step, draw) for seed in seeds.tolist()], dtype=torch.int64)
+
+
+def _draw(seeds: Tensor, lengths: Tensor, size: int, device: torch.device | str | None, fill: str) -> Tensor:
+    device = torch.device(device) if device is not None else lengths.device
+    drawn = torch.zeros(len(seeds), size, device=device)
+    generator = torch.Generator(device=device)
+    for row, (seed, length) in enumerate(zip(seeds.tolist(), lengths.tolist(), strict=True)):
+        getattr(drawn[row, :length], fill)(generator=generator.manual_seed(seed))
+    return drawn
+
+
+def keyed_normal(seeds: Tensor, lengths: Tensor, size: int, *, device: torch.device | str | None = None) -> Tensor:
+    """Standard normal noise, one generator an utterance, zero past ``lengths``.
+
+    Shape: seeds (B,), lengths (B,) -> (B, size) float32.
+    """
+    return _draw(seeds, lengths, size, device, "normal_")
+
+
+def keyed_uniform(seeds: Tensor) -> Tensor:
+    """One number from U(0, 1) an utterance. Shape: (B,) -> (B,) float32, on the CPU."""
+    return _draw(seeds, torch.ones_like(seeds), 1, "cpu", "uniform_")[:, 0]
+
+
+def reseed_global(*key: int | str) -> None:
+    """Seed the global generators of Python, NumPy and torch by a key such as (seed, rank, epoch, batch).
+
+    For what takes no key of its own: dropout and SpecAugment.
+    """
+    seed = _hash63(*key)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries that use the global generator are the point
+    torch.manual_seed(seed)

@@ -1,0 +1,128 @@
+"""The values that travel between data, recognisers and attacks.
+
+Legend: B utterances, T samples, F frames, D hidden units, U labels, V vocabulary.
+Waveforms are float32 in [-1, 1], mono, right-padded with zeros; lengths count samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AudioBatch:
+    """Utterances of different lengths with their texts.
+
+    Shape: waveforms (B, T), lengths (B,) int64; texts and ids hold B strings.
+    Units: waveforms in full-scale amplitude, lengths in samples.
+    """
+
+    waveforms: Tensor
+    lengths: Tensor
+    texts: tuple[str, ...]
+    ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        sizes = {field.name: len(getattr(self, field.name)) for field in fields(self)}
+        if len(set(sizes.values())) != 1:
+            raise ValueError(f"every field of a batch holds one entry per utterance, found {sizes}")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def replace(self, waveforms: Tensor) -> AudioBatch:
+        """The same utterances with other waveforms of the same shape."""
+        if waveforms.shape != self.waveforms.shape:
+            raise ValueError(f"waveforms of shape {tuple(self.waveforms.shape)} replaced by {tuple(waveforms.shape)}")
+        return replace(self, waveforms=waveforms)
+
+    def select(self, indices: Sequence[int] | Tensor) -> AudioBatch:
+        """The utterances at ``indices``, padded no further than the longest of them needs."""
+        rows = torch.as_tensor(indices, dtype=torch.long)
+        lengths = self.lengths[rows.to(self.lengths.device)]
+        longest = int(lengths.max()) if len(lengths) else 0
+        picked = rows.tolist()
+        return AudioBatch(
+            waveforms=self.waveforms[rows.to(self.waveforms.device), :longest],
+            lengths=lengths,
+            texts=tuple(self.texts[row] for row in picked),
+            ids=tuple(self.ids[row] for row in picked),
+        )
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> AudioBatch:
+        return replace(
+            self,
+            waveforms=self.waveforms.to(device, non_blocking=non_blocking),
+            lengths=self.lengths.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> AudioBatch:
+        return replace(self, waveforms=self.waveforms.pin_memory(), lengths=self.lengths.pin_memory())
+
+
+class Targets(Protocol):
+    """What a recogniser made of texts: opaque to everyone but that recogniser."""
+
+    def __len__(self) -> int: ...
+
+    def select(self, indices: Tensor) -> Targets:
+        """The targets at ``indices`` (num,)."""
+
+    def repeat(self, num: int) -> Targets:
+        """Every target ``num`` times in a row: a, a, b, b for num = 2."""
+
+
+@dataclass(frozen=True)
+class TokenTargets:
+    """Token sequences, right-padded with zeros.
+
+    Shape: tokens (B, U) int64, token_lengths (B,) int64.
+    """
+
+    tokens: Tensor
+    token_lengths: Tensor
+
+    def __len__(self) -> int:
+        return len(self.token_lengths)
+
+    def select(self, indices: Tensor) -> TokenTargets:
+        token_lengths = self.token_lengths[indices]
+        longest = int(token_lengths.max()) if len(token_lengths) else 0
+        return TokenTargets(self.tokens[indices, :longest], token_lengths)
+
+    def repeat(self, num: int) -> TokenTargets:
+        return TokenTargets(self.tokens.repeat_interleave(num, 0), self.token_lengths.repeat_interleave(num, 0))
+
+
+@dataclass(frozen=True)
+class Emissions:
+    """Frame-wise log-probabilities.
+
+    Shape: log_probs (B, F, V), normalised over V; frame_lengths (B,) int64.
+    """
+
+    log_probs: Tensor
+    frame_lengths: Tensor
+
+
+@dataclass(frozen=True)
+class Word:
+    """A recognised word. Units: start and end in seconds; confidence in [0, 1]."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What a recogniser heard. ``words`` is empty where the recogniser knows no word times."""
+
+    text: str
+    words: tuple[Word, ...] = ()

@@ -1,0 +1,54 @@
+"""Callbacks of the tests: kill a training process from inside at an exact point, record what it saw."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from pytorch_lightning.callbacks import Callback
+
+from robust_asr.checkpoint import weights_hash
+
+
+class KillAt(Callback):
+    """Sends a signal to its own process after a batch.
+
+    Args:
+        epoch, batch: where.
+        rank: only there; -1 on every rank.
+        signal_name: SIGKILL cannot be caught, SIGUSR1 asks for a checkpoint.
+    """
+
+    def __init__(self, epoch: int, batch: int, rank: int = -1, signal_name: str = "SIGKILL") -> None:
+        self.epoch = epoch
+        self.batch = batch
+        self.rank = rank
+        self.signal_name = signal_name
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if (trainer.current_epoch, batch_idx) == (self.epoch, self.batch) and self.rank in (-1, trainer.global_rank):
+            os.kill(os.getpid(), getattr(signal, self.signal_name))
+            time.sleep(0.1)
+
+
+class RecordBatches(Callback):
+    """Appends ``epoch batch id id ...`` of every training batch to ``<path>.<rank>``."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        with open(f"{self.path}.{trainer.global_rank}", "a") as file:
+            print(trainer.current_epoch, batch_idx, *batch.ids, file=file)
+
+
+class RecordWeights(Callback):
+    """Writes a hash of the weights of this rank to ``<path>.<rank>`` when training ends."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        with open(f"{self.path}.{trainer.global_rank}", "w") as file:
+            file.write(weights_hash(pl_module.recognizer))

@@ -1,0 +1,72 @@
+"""Two gloo processes: in sync, every utterance once, the same word error rate as one process, no hang when one dies."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from datamodules import LibriSpeech
+from robust_asr.checkpoint import load
+from robust_asr.metrics import ErrorRates
+from tests.command_line import curve, train, write_config
+from tests.lightning_modules.test_resume import settings
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tiny_manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ddp")
+    config = settings(tiny_manifests, folder / "run", 2, 0, [])
+    config["allow_module"] = ["tests"]
+    config["trainer"]["callbacks"] = [
+        {"class_path": "tests.callbacks.RecordBatches", "init_args": {"path": str(folder / "batches")}},
+        {"class_path": "tests.callbacks.RecordWeights", "init_args": {"path": str(folder / "weights")}},
+    ]
+    result = train("fit", "--config", write_config(folder / "c.yaml", config))
+    assert result.returncode == 0, result.stdout
+    return folder
+
+
+def test_parameters_stay_in_sync(two_ranks: Path) -> None:
+    assert (two_ranks / "weights.0").read_text() == (two_ranks / "weights.1").read_text()
+
+
+def test_no_utterance_twice_or_missing(two_ranks: Path, tiny_manifests: Path) -> None:
+    lines = [line.split() for rank in (0, 1) for line in (two_ranks / f"batches.{rank}").read_text().splitlines()]
+    per_epoch: dict[str, list[str]] = {}
+    for epoch, _, *ids in lines:
+        per_epoch.setdefault(epoch, []).extend(ids)
+    everything = sorted(per_epoch["0"])
+    assert len(everything) == 40
+    assert all(sorted(ids) == sorted(set(everything)) for ids in per_epoch.values())
+    orders = {epoch: ids for epoch, ids in per_epoch.items()}
+    assert orders["0"] != orders["1"], "every epoch has its own order"
+
+
+def test_validation_equals_one_process(two_ranks: Path, tiny_manifests: Path) -> None:
+    data = LibriSpeech(manifests=str(tiny_manifests), train=["train"], validate=["dev"])
+    data.setup("validate")
+    recognizer = load(str(two_ranks / "run" / "checkpoints" / "last.ckpt"))
+    metric = ErrorRates()
+    loaders = data.val_dataloader()
+    for batch in loaders[0] if isinstance(loaders, list) else loaders:
+        transcripts = recognizer.transcribe(batch.waveforms, batch.lengths)
+        metric.update(list(batch.texts), [transcript.text for transcript in transcripts])
+    logged = [row for row in curve(two_ranks / "run") if row.get("val/dev/wer")][-1]
+    rates = metric.compute()
+    assert float(logged["val/dev/wer"]) == pytest.approx(float(rates["wer"]), abs=1e-7)
+    assert float(logged["val/dev/cer"]) == pytest.approx(float(rates["cer"]), abs=1e-7)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_ends_the_run_within_a_minute(rank: int, tiny_manifests: Path, tmp_path: Path) -> None:
+    config = settings(tiny_manifests, tmp_path / "run", 2, 0, [])
+    config["allow_module"] = ["tests"]
+    config["trainer"]["callbacks"] = [
+        {"class_path": "tests.callbacks.KillAt", "init_args": {"epoch": 0, "batch": 2, "rank": rank}}
+    ]
+    start = time.monotonic()
+    result = train("fit", "--config", write_config(tmp_path / "c.yaml", config), timeout=120)
+    assert result.returncode != 0, result.stdout
+    assert time.monotonic() - start < 90, "60 s after the kill, and what the start takes"

@@ -1,0 +1,275 @@
+"""The contract of ``Recognizer``, as one battery. A new recogniser joins by one line in ``RECOGNIZERS``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robust_asr import trust
+from robust_asr.configuration import describe
+from robust_asr.gradients import frozen_for_attack, input_gradient
+from robust_asr.models.base import FrameSynchronous, Recognizer
+from robust_asr.models.compact import CompactCTC
+from robust_asr.models.deepspeech2 import DeepSpeech2
+from tests.toys import ToyAttention, ToyCTC, ToyTransducer
+
+RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
+    "toy_ctc": ToyCTC,
+    "toy_attention": ToyAttention,
+    "toy_transducer": ToyTransducer,
+    "deepspeech2": lambda: DeepSpeech2(conv_channels=4, rnn_hidden=16, rnn_layers=2),
+    "compact": lambda: CompactCTC(num_mels=40, stem_channels=8, width=16, num_blocks=2, gru_width=12),
+}
+# torchaudio's transducer loss knows float32 only, so its finite differences are coarse.
+FLOAT32_ONLY = {"toy_transducer"}
+BOUND = 1e-4
+
+LENGTHS = torch.tensor([8000, 4800, 700])
+TEXTS = ("HELLO YOU", "A BE", "I")
+
+
+def audio(lengths: Tensor, *, size: int | None = None, seed: int = 0) -> Tensor:
+    """Tones with a little noise, zero in the padding, each utterance by its own seed."""
+    rows = torch.zeros(len(lengths), size or int(lengths.max()))
+    for row, length in enumerate(lengths.tolist()):
+        generator = torch.Generator().manual_seed(seed + row)
+        time = torch.arange(length) / 16_000
+        pitch = 200 + 900 * torch.rand(1, generator=generator)
+        glide = torch.sin(6.28 * pitch * time * (1 + 3 * time)) * torch.sin(40 * time)
+        rows[row, :length] = 0.3 * glide + 0.02 * torch.randn(length, generator=generator)
+    return rows
+
+
+def trained(name: str) -> Recognizer:
+    """A few steps, so that no running statistic and no weight is that of a fresh model; too few to fall silent."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        recognizer = RECOGNIZERS[name]().train()
+        targets = recognizer.targets(TEXTS)
+        optimizer = torch.optim.Adam(recognizer.parameters(), lr=0.01)
+        for _ in range(6):
+            loss = recognizer.loss(audio(LENGTHS), LENGTHS, targets).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(recognizer.parameters(), 5.0)
+            optimizer.step()
+    return recognizer.eval()
+
+
+@pytest.fixture(scope="module", params=RECOGNIZERS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def recognizer(name: str) -> Recognizer:
+    return trained(name)
+
+
+def attack_gradient(recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, texts: tuple[str, ...]) -> tuple:
+    targets = recognizer.targets(texts)
+    with frozen_for_attack(recognizer):
+        return input_gradient(lambda values: recognizer.loss(values, lengths, targets), waveforms)
+
+
+def snapshot(model: nn.Module) -> dict[str, object]:
+    """Everything that an attack could change: values, modes, gradients and who wants them."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {
+        "values": {key: value.detach().clone() for key, value in tensors.items()},
+        "modes": {key: module.training for key, module in model.named_modules()},
+        "wanted": {key: value.requires_grad for key, value in model.named_parameters()},
+        "grads": {key: None if value.grad is None else value.grad.clone() for key, value in model.named_parameters()},
+        "dropout": {key: module.dropout for key, module in model.named_modules() if isinstance(module, nn.RNNBase)},
+    }
+
+
+def assert_unchanged(before: dict[str, object], model: nn.Module) -> None:
+    after = snapshot(model)
+    for kind in ("modes", "wanted", "dropout"):
+        assert after[kind] == before[kind], kind
+    for kind in ("values", "grads"):
+        assert after[kind].keys() == before[kind].keys()
+        for key, value in before[kind].items():
+            found = after[kind][key]
+            assert found is value is None or torch.equal(found, value), f"{kind} of {key}"
+
+
+def test_loss_alone_is_loss_in_a_padded_batch(recognizer: Recognizer) -> None:
+    targets = recognizer.targets(TEXTS)
+    for size in (8000, 8321, 20_000):
+        together = recognizer.loss(audio(LENGTHS, size=size), LENGTHS, targets)
+        assert together.shape == (3,) and bool((together > 0).all() & together.isfinite().all())
+        for row, length in enumerate(LENGTHS.tolist()):
+            one = torch.tensor([row])
+            alone = recognizer.loss(audio(LENGTHS)[one, :length], LENGTHS[one], targets.select(one))
+            torch.testing.assert_close(alone[0], together[row], rtol=0, atol=BOUND)
+
+
+def test_padding_cannot_speak(recognizer: Recognizer) -> None:
+    targets = recognizer.targets(TEXTS)
+    padded = audio(LENGTHS, size=9000)
+    dirty = padded + torch.where(torch.arange(9000) < LENGTHS[:, None], 0.0, 1.0)
+    assert torch.equal(recognizer.loss(dirty, LENGTHS, targets), recognizer.loss(padded, LENGTHS, targets))
+
+
+def test_gradient_is_finite_and_not_zero(recognizer: Recognizer) -> None:
+    losses, gradient = attack_gradient(recognizer, audio(LENGTHS), LENGTHS, TEXTS)
+    assert not losses.requires_grad and gradient.isfinite().all()
+    assert bool((gradient.abs().sum(1) > 0).all())
+
+
+def test_gradient_is_zero_in_the_padding(recognizer: Recognizer) -> None:
+    _, gradient = attack_gradient(recognizer, audio(LENGTHS, size=9000), LENGTHS, TEXTS)
+    assert torch.equal(gradient, torch.where(torch.arange(9000) < LENGTHS[:, None], gradient, 0.0))
+
+
+def test_gradient_does_not_depend_on_neighbours(recognizer: Recognizer) -> None:
+    _, together = attack_gradient(recognizer, audio(LENGTHS), LENGTHS, TEXTS)
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone = audio(LENGTHS)[row : row + 1, :length]
+        _, gradient = attack_gradient(recognizer, alone, LENGTHS[row : row + 1], TEXTS[row : row + 1])
+        torch.testing.assert_close(
+            together[row, :length], gradient[0], rtol=1e-3, atol=1e-4 * float(gradient.abs().max())
+        )
+
+
+def test_gradient_equals_finite_differences(name: str) -> None:
+    recognizer = trained(name)
+    waveforms, step, tolerance = audio(LENGTHS), 1e-2, 5e-2
+    if name not in FLOAT32_ONLY:
+        recognizer, waveforms, step, tolerance = recognizer.double(), waveforms.double(), 1e-5, 1e-3
+    targets = recognizer.targets(TEXTS)
+    _, gradient = attack_gradient(recognizer, waveforms, LENGTHS, TEXTS)
+    assert gradient.dtype == waveforms.dtype
+    generator = torch.Generator().manual_seed(1)
+    # Along part of the gradient: a random direction of 8,000 dimensions would see next to nothing of it.
+    kept = torch.rand(gradient.shape, generator=generator) < 0.5
+    direction = torch.where(kept, gradient, 0)
+    slope = (direction * gradient).sum(1) / direction.norm(dim=1)
+    shift = direction / direction.norm(dim=1, keepdim=True) * (step / slope)[:, None]
+    with torch.no_grad():
+        up, down = (recognizer.loss(waveforms + sign * shift, LENGTHS, targets) for sign in (1, -1))
+    torch.testing.assert_close((up - down) / 2, torch.full_like(up, step), rtol=tolerance, atol=0)
+
+
+def test_transcripts_do_not_depend_on_the_batch(recognizer: Recognizer) -> None:
+    lengths = torch.tensor([8000, 7000, 4800, 6400, 3200, 700, 8000, 5000])
+    waveforms = audio(lengths)
+    together = recognizer.transcribe(waveforms, lengths)
+    alone = [
+        recognizer.transcribe(waveforms[row : row + 1, :length], lengths[row : row + 1])[0]
+        for row, length in enumerate(lengths.tolist())
+    ]
+    assert [transcript.text for transcript in together] == [transcript.text for transcript in alone]
+    assert [len(transcript.words) for transcript in together] == [len(transcript.words) for transcript in alone]
+    assert any(transcript.text for transcript in alone), "a test of empty transcripts would prove nothing"
+
+
+def test_attack_mode_leaves_no_trace(name: str) -> None:
+    recognizer = trained(name).train()
+    # A state that no default would restore: mixed modes, a frozen parameter, a gradient that is waiting.
+    next(recognizer.children()).eval()
+    parameters = list(recognizer.parameters())
+    parameters[0].requires_grad_(False)
+    parameters[-1].grad = torch.ones_like(parameters[-1])
+    before = snapshot(recognizer)
+    first, gradient = attack_gradient(recognizer, audio(LENGTHS), LENGTHS, TEXTS)
+    assert_unchanged(before, recognizer)
+    again, same = attack_gradient(recognizer, audio(LENGTHS), LENGTHS, TEXTS)
+    assert torch.equal(first, again) and torch.equal(gradient, same), "dropout and SpecAugment are off"
+
+
+def test_attack_mode_is_left_after_an_error(recognizer: Recognizer) -> None:
+    recognizer.train()
+    before = snapshot(recognizer)
+    with pytest.raises(RuntimeError, match="inside"), frozen_for_attack(recognizer):
+        assert not any(parameter.requires_grad for parameter in recognizer.parameters())
+        raise RuntimeError("inside")
+    assert_unchanged(before, recognizer)
+    recognizer.eval()
+
+
+def test_infeasible_target_is_infinite_and_harmless(recognizer: Recognizer) -> None:
+    texts = (TEXTS[0], TEXTS[1], "A TEXT MUCH LONGER THAN SO LITTLE AUDIO CAN CARRY")
+    waveforms = audio(LENGTHS)
+    feasible = recognizer.feasible(LENGTHS, recognizer.targets(texts))
+    losses, gradient = attack_gradient(recognizer, waveforms, LENGTHS, texts)
+    usual, usual_gradient = attack_gradient(recognizer, waveforms, LENGTHS, TEXTS)
+    assert feasible[:2].all()
+    assert torch.equal(losses.isfinite(), feasible)
+    assert bool((gradient[~feasible] == 0).all()) and bool((gradient[feasible].abs().sum(1) > 0).all())
+    torch.testing.assert_close(losses[:2], usual[:2], rtol=0, atol=BOUND)
+    torch.testing.assert_close(
+        gradient[:2], usual_gradient[:2], rtol=1e-3, atol=1e-4 * float(usual_gradient.abs().max())
+    )
+
+
+def test_feasible_to_the_last_frame(recognizer: Recognizer) -> None:
+    text = ("ALL SEEN",)
+    lengths = torch.arange(1, 6000, 97)
+    feasible = recognizer.feasible(lengths, recognizer.targets(text * len(lengths)))
+    assert bool((feasible.int().diff() >= 0).all()), "more audio never hurts"
+    losses = recognizer.loss(audio(lengths), lengths, recognizer.targets(text * len(lengths)))
+    assert torch.equal(losses.isfinite(), feasible)
+
+
+def test_silence_is_finite(recognizer: Recognizer) -> None:
+    losses, gradient = attack_gradient(recognizer, torch.zeros(3, 8000), LENGTHS, TEXTS)
+    assert losses.isfinite().all() and gradient.isfinite().all()
+    assert len(recognizer.transcribe(torch.zeros(3, 8000), LENGTHS)) == 3
+
+
+@pytest.mark.parametrize("length", [1, 320])
+def test_a_blink_of_audio(recognizer: Recognizer, length: int) -> None:
+    lengths = torch.tensor([length])
+    losses, gradient = attack_gradient(recognizer, audio(lengths), lengths, ("I",))
+    assert losses.isfinite().all() and gradient.isfinite().all()
+    assert len(recognizer.transcribe(audio(lengths), lengths)) == 1
+
+
+def test_empty_text(recognizer: Recognizer) -> None:
+    mixed, _ = attack_gradient(recognizer, audio(LENGTHS), LENGTHS, ("", "A BE", ""))
+    empty, gradient = attack_gradient(recognizer, audio(LENGTHS), LENGTHS, ("", "", ""))
+    assert recognizer.feasible(LENGTHS, recognizer.targets(("", "", ""))).all()
+    assert empty.isfinite().all() and bool((gradient.abs().sum(1) > 0).all())
+    torch.testing.assert_close(mixed[[0, 2]], empty[[0, 2]], rtol=0, atol=BOUND)
+
+
+def test_targets_are_selected_and_repeated(recognizer: Recognizer) -> None:
+    targets = recognizer.targets(TEXTS)
+    waveforms = audio(LENGTHS)
+    losses = recognizer.loss(waveforms, LENGTHS, targets)
+    order = torch.tensor([2, 0])
+    picked = recognizer.loss(waveforms[order], LENGTHS[order], targets.select(order))
+    twice = recognizer.loss(waveforms.repeat_interleave(2, 0), LENGTHS.repeat_interleave(2), targets.repeat(2))
+    assert (len(targets), len(targets.select(order)), len(targets.repeat(2))) == (3, 2, 6)
+    torch.testing.assert_close(picked, losses[order], rtol=0, atol=BOUND)
+    torch.testing.assert_close(twice, losses.repeat_interleave(2), rtol=0, atol=BOUND)
+
+
+def test_a_text_it_cannot_write_is_named(recognizer: Recognizer) -> None:
+    with pytest.raises(ValueError, match="Ω"):
+        recognizer.targets(["Ω"])
+
+
+def test_emissions_agree_with_the_loss_frames(recognizer: Recognizer) -> None:
+    if not isinstance(recognizer, FrameSynchronous):
+        pytest.skip("answers no frames")
+    emissions = recognizer.emissions(audio(LENGTHS), LENGTHS)
+    assert emissions.log_probs.shape[:2] == (3, int(emissions.frame_lengths.max()))
+    torch.testing.assert_close(emissions.log_probs.logsumexp(-1), torch.zeros(emissions.log_probs.shape[:2]))
+
+
+def test_described_and_built_again(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trust, "_opened", {"tests"})
+    description = describe(recognizer)
+    rebuilt = trust.build(description, expected=Recognizer, field="recognizer")
+    assert describe(rebuilt) == description
+    rebuilt.load_state_dict(recognizer.state_dict())
+    targets = recognizer.targets(TEXTS)
+    losses = [model.eval().loss(audio(LENGTHS), LENGTHS, targets) for model in (recognizer, rebuilt)]
+    assert torch.equal(*losses)
