@@ -14,7 +14,9 @@ from datamodules import prepare
 
 def arguments(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--corpus", type=Path, help="LibriSpeech-layout folder; default: the embedded corpus, made anew")
+    parser.add_argument(
+        "--corpus", type=Path, help="LibriSpeech-layout folder; default: the embedded corpus, made anew"
+    )
     parser.add_argument("--part", default="train")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     return parser

@@ -23,7 +23,12 @@ def audio_seconds(batches: list[AudioBatch]) -> float:
 
 def loading_rate(folder: str, part: str, *, num_workers: int, speed_perturb: bool) -> float:
     data = LibriSpeech(
-        manifests=folder, train=[part], validate=[], max_duration=60.0, num_workers=num_workers, speed_perturb=speed_perturb
+        manifests=folder,
+        train=[part],
+        validate=[],
+        max_duration=60.0,
+        num_workers=num_workers,
+        speed_perturb=speed_perturb,
     )
     data.setup("fit")
     start = time.perf_counter()

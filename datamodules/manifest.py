@@ -125,7 +125,7 @@ def corpus_root(folder: Path) -> Path:
 
 
 def write_corpus_root(folder: Path, root: Path) -> None:
-    """Names the root of the corpus beside its manifests; relative where it lies in ``folder``, so that both can move."""
+    """Names the root of the corpus beside its manifests; relative where it lies in ``folder``: both can then move."""
     folder, root = folder.resolve(), root.resolve()
     named = os.path.relpath(root, folder) if root.is_relative_to(folder) else str(root)
     if (folder / CORPUS_FILE).exists() and corpus_root(folder).resolve() != root:

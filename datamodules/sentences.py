@@ -26,6 +26,22 @@ def part_of(text: str) -> str:
     return {0: "dev", 1: "test"}.get(share, "train")
 
 
+def spoken(text: str) -> str:
+    """What espeak-ng is told to say. A is a letter's name, unless a word follows that an article can precede."""
+    written = text.split()
+    return " ".join(
+        "[[eI]]" if word == "A" and not _takes_article(following) else word.lower()
+        for word, following in zip(written, [*written[1:], ""], strict=True)
+    )
+
+
+def _takes_article(word: str) -> bool:
+    return len(word) > 1 and word not in _NUMBER_WORDS
+
+
+_NUMBER_WORDS = frozenset((*words.DIGITS, *words.TEENS, *words.TENS, "OH"))
+
+
 def number(value: int) -> list[str]:
     """A whole number below a million in words. ValueError if it is not."""
     if not 0 <= value < 1_000_000:
@@ -168,19 +184,33 @@ def _question(random: Random) -> list[str]:
         (
             [random.choice(words.QUESTIONS), "DID", *_subject(random), verb, *_noun_phrase(random)],
             [random.choice(words.AUXILIARIES), *_subject(random), verb, *_noun_phrase(random)],
-            ["IS", "THERE", *random.choice((["A"], ["ANOTHER"])), random.choice(("LAKE", "SHOP", "DOG", "STATION")), *_place(random)],
+            [
+                "IS",
+                "THERE",
+                *random.choice((["A"], ["ANOTHER"])),
+                random.choice(("LAKE", "SHOP", "DOG", "STATION")),
+                *_place(random),
+            ],
         )
     )
 
 
 def _request(random: Random) -> list[str]:
     please = ["PLEASE"] if random.random() < 0.4 else []
-    return [*please, random.choice(words.BASE_VERBS), *_noun_phrase(random), *(_place(random) if random.random() < 0.4 else [])]
+    return [
+        *please,
+        random.choice(words.BASE_VERBS),
+        *_noun_phrase(random),
+        *(_place(random) if random.random() < 0.4 else []),
+    ]
+
+
+_OUT_OF_CONTEXT = tuple(word for word in words.all_words() if word not in ("A", "AN"))
 
 
 def _word_list(random: Random) -> list[str]:
     # Words out of context: a recogniser learns sounds from them, not sentences by heart.
-    return random.choices(sorted(words.words() - {"A", "AN"}), k=random.randint(2, 7))
+    return random.choices(_OUT_OF_CONTEXT, k=random.randint(2, 7))
 
 
 _PATTERNS: dict[Callable[[Random], Sequence[str]], float] = {

@@ -50,7 +50,9 @@ class LastEpochsAveraging(WeightAveraging):
         if self._started:
             super().on_train_end(trainer, pl_module)
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         if self._average_model is not None and not self._started:
             self._average_model.module.load_state_dict(pl_module.state_dict())
         super().on_save_checkpoint(trainer, pl_module, checkpoint)

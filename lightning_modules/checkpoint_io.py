@@ -19,12 +19,16 @@ __all__ = ["SafeCheckpointIO", "clean_leftovers", "find_resumable", "read_metada
 class SafeCheckpointIO(CheckpointIO):
     """The plugin through which the Trainer and every strategy save, load and remove checkpoints."""
 
+    def __init__(self) -> None:
+        self._folders: set[Path] = set()
+
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         if storage_options is not None:
             raise ValueError(f"{path}: storage_options are not accepted; a checkpoint is one local file")
         sealed.write(finish(checkpoint), path)
+        self._folders.add(Path(path).resolve().parent)
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
@@ -36,8 +40,9 @@ class SafeCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         path = sealed.local_path(path)
-        if path.is_dir():
-            raise ValueError(f"{path}: is a folder, and only a checkpoint file is removed")
+        # ModelCheckpoint takes the names of what it may remove from the checkpoint that was resumed.
+        if path.resolve().parent not in self._folders or path.is_dir():
+            raise ValueError(f"{path}: is not removed; only files in a folder that this run has saved to are")
         path.unlink(missing_ok=True)
 
 

@@ -61,9 +61,11 @@ class RobustCLI(LightningCLI):
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--seed_everything", type=int, default=0, help="Keys every random draw of the run.")
         parser.add_argument("--run_dir", type=str, default="runs/default", help="Folder that the run writes into.")
-        parser.add_argument("--fragments", type=dict[str, str], default={}, help="Setting -> file, merged below the recipe.")
         parser.add_argument(
-            "--allow_module", type=list[str], default=[], help="Packages of your own that configurations may name."
+            "--fragments", type=dict[str, str], default={}, help="Setting -> file, merged below the recipe."
+        )
+        parser.add_argument(
+            "--allow_module", nargs="+", type=str, default=[], help="Packages of your own that configurations may name."
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -72,7 +74,10 @@ class RobustCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("run_dir", "trainer.default_root_dir")
         parser.link_arguments(
-            "model", "data.init_args.sample_rate", compute_fn=lambda model: model.recognizer.sample_rate, apply_on="instantiate"
+            "model",
+            "data.init_args.sample_rate",
+            compute_fn=lambda model: model.recognizer.sample_rate,
+            apply_on="instantiate",
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -81,6 +86,8 @@ class RobustCLI(LightningCLI):
             raise ValueError(f"seed_everything must be 0 or more, got {self.settings.seed_everything}")
         # What they hold is in the settings now; the resolved configuration must not apply them again.
         self.settings.fragments = {}
+        # Opened on the command line and nowhere else: a resolved configuration is a file too.
+        self.settings.allow_module = []
 
     def _parse_ckpt_path(self) -> None:
         """Lightning takes settings, and class names, from the checkpoint here. We take nothing."""
@@ -106,7 +113,7 @@ class RobustCLI(LightningCLI):
     def _loggers(self, configured: Any) -> list[Logger]:
         """The record in the run folder, and whatever view was configured beside it."""
         views = configured if isinstance(configured, list) else [configured]
-        loggers = [view for view in views if isinstance(view, Logger)]
+        loggers = [view for view in views if isinstance(view, Logger) and not isinstance(view, RunCSVLogger)]
         for logger in loggers:
             if isinstance(logger, RunWandbLogger):
                 logger.attach(self.run_dir, wandb_run_id(self.run_dir))
@@ -114,7 +121,8 @@ class RobustCLI(LightningCLI):
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
         if self.subcommand == "fit":
-            own = [Preemption(), RewindLoggers(), LearningRateMonitor("step"), Throughput(), DashboardSamples()]
+            # Preemption comes after RewindLoggers: when it saves, the row of the step just made must be known to be missing.
+            own = [RewindLoggers(), LearningRateMonitor("step"), Throughput(), DashboardSamples(), Preemption()]
             own += self.config_init.fit.checkpoint.callbacks(self.run_dir / CHECKPOINTS)
             config["enable_checkpointing"] = True
             callbacks = [*callbacks, *own]

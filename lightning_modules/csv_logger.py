@@ -16,22 +16,27 @@ from lightning_modules.metrics_file import MetricsFile
 class RunCSVLogger(Logger):
     """Writes ``<run_dir>/<filename>``: a row a step, columns ``step``, ``epoch``, then names as they appear.
 
-    Values are written so that they read back bit for bit. Columns that begin with ``time/`` are measurements of this machine
-    and differ between two runs of the same configuration; every other column of a run that was killed and resumed equals the
-    uninterrupted run's. A kill loses at most the last row.
+    Values are written so that they read back bit for bit. Columns that begin with ``time/`` are measurements of this
+    machine and differ between two runs of the same configuration; every other column of a run that was killed and
+    resumed equals the uninterrupted run's. A kill loses at most the last row.
 
     Args:
-        run_dir: the run folder. An existing file is continued; ``RewindLoggers`` drops what a resumed run will measure again.
+        run_dir: the run folder; the command line gives it by ``attach``. A file that is there is continued, and
+            ``RewindLoggers`` drops what a resumed run will measure again.
         filename: another name for rows that are no part of the training curve.
     """
 
-    def __init__(self, run_dir: str, *, filename: str = "metrics.csv") -> None:
+    def __init__(self, run_dir: str | None = None, *, filename: str = "metrics.csv") -> None:
         super().__init__()
         if Path(filename).name != filename:
             raise ValueError(f"filename must be a name without a folder, got {filename!r}")
         self.run_dir = run_dir
         self.filename = filename
         self._opened: MetricsFile | None = None
+
+    def attach(self, run_dir: str | Path) -> None:
+        """Name the run folder; before the first use."""
+        self.run_dir = str(run_dir)
 
     @property
     def name(self) -> str:
@@ -42,11 +47,13 @@ class RunCSVLogger(Logger):
         return ""
 
     @property
-    def save_dir(self) -> str:
+    def save_dir(self) -> str | None:
         return self.run_dir
 
     @property
     def path(self) -> Path:
+        if self.run_dir is None:
+            raise ValueError("RunCSVLogger has no run folder: give run_dir, or call attach(run_dir) before it is used")
         return Path(self.run_dir) / self.filename
 
     @property

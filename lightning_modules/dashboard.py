@@ -24,11 +24,11 @@ _COLUMNS = ["id", "audio", "reference", "hypothesis", "alignment", "wer"]
 class DashboardSamples(Callback):
     """Shows a handful of utterances of each evaluation set, the same ones after every validation.
 
-    Written by rank zero: ``<run_dir>/samples/step-<step>.html``, and a W&B table ``samples/<part>`` where W&B is configured.
-    The step is the one of the row of that validation in ``metrics.csv``.
+    Written by rank zero: ``<run_dir>/samples/step-<step>.html``, and a W&B table ``samples/<part>`` where W&B is
+    configured. The step is the one of the row of that validation in ``metrics.csv``.
 
-    ``validation_step`` returns ``{"batch": AudioBatch, "transcripts": list[Transcript]}``; ``pl_module.recognizer`` has a
-    ``sample_rate``; ``trainer.datamodule.part_names("validate")`` names the sets, else they are called val0, val1, ...
+    ``validation_step`` returns ``{"batch": AudioBatch, "transcripts": list[Transcript]}``; ``pl_module.recognizer`` has
+    a ``sample_rate``; ``trainer.datamodule.dataloader_names("validate")`` names the sets, else they are val0, val1, ...
 
     Args:
         num_samples: utterances of each set. They are chosen by a hash of their ids, among those that rank zero decodes.
@@ -100,13 +100,13 @@ class DashboardSamples(Callback):
         partial = page.with_name(f".{page.name}.part")
         partial.write_text(samples_page(title, parts, notes=_notes(trainer, parts)), encoding="utf-8")
         partial.replace(page)
-        for old in sorted(folder.glob("step-*.html"))[: -self.keep]:
+        for old in sorted(folder.glob("step-*.html"), key=lambda path: (len(path.name), path.name))[: -self.keep]:
             old.unlink()
 
 
 def _part_names(trainer: pl.Trainer) -> list[str]:
     datamodule = getattr(trainer, "datamodule", None)
-    return list(datamodule.part_names("validate")) if hasattr(datamodule, "part_names") else []
+    return list(datamodule.dataloader_names("validate")) if hasattr(datamodule, "dataloader_names") else []
 
 
 def _notes(trainer: pl.Trainer, parts: dict[str, list[Sample]]) -> dict[str, str]:

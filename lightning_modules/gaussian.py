@@ -40,6 +40,8 @@ class GaussianAugmentation(Recognition):
 
     def perturb(self, batch: AudioBatch) -> AudioBatch:
         seeds = utterance_seeds(self.seed, batch.ids, step=self.current_epoch)
-        sigma = torch.lerp(torch.tensor(self.sigma_min), torch.tensor(self.sigma_max), keyed_uniform(derive(seeds, draw=1)))
+        sigma = torch.lerp(
+            torch.tensor(self.sigma_min), torch.tensor(self.sigma_max), keyed_uniform(derive(seeds, draw=1))
+        )
         noise = keyed_normal(seeds, batch.lengths, batch.waveforms.shape[1])
         return batch.replace(batch.waveforms + sigma[:, None].to(noise) * noise)

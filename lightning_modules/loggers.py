@@ -18,8 +18,9 @@ __all__ = ["RewindLoggers", "RunCSVLogger", "RunWandbLogger", "read_metrics", "w
 class RewindLoggers(Callback):
     """After a resume the loggers go back to the step of the checkpoint, so that the curve has no gap and no repeat.
 
-    A checkpoint holds the step that comes next in the log, and the W&B run id as plain text. Whatever was measured before a
-    checkpoint is on disk before the checkpoint is: Lightning would log it after saving, and a kill in between would lose it.
+    A checkpoint holds the step that comes next in the log, and the W&B run id as plain text. Whatever was measured
+    before a checkpoint is on disk before the checkpoint is: Lightning would log it after saving, and a kill in between
+    would lose it.
     """
 
     def __init__(self) -> None:
@@ -41,6 +42,11 @@ class RewindLoggers(Callback):
         self._next_step = next_step
         # The run folder's id was chosen before any checkpoint was read, and stays.
         self._run_id = self._run_id or (None if run_id is None else check_run_id(run_id))
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, RunWandbLogger):
+                logger.log_run_config()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         step = trainer.global_step if self._next_step is None else self._next_step

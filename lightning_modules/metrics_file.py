@@ -16,7 +16,10 @@ _INTEGER = re.compile(r"[+-]?\d+")
 
 
 def encode(value: object) -> str:
-    """A cell that reads back as the same number, bit for bit. Text that a spreadsheet would compute gets a leading apostrophe."""
+    """A cell that reads back as the same number, bit for bit.
+
+    Text that a spreadsheet would compute gets a leading apostrophe; line breaks and the like become U+FFFD.
+    """
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, bool | int):
         return str(int(value))
@@ -54,8 +57,8 @@ def read_metrics(path: str | Path) -> list[dict[str, Value]]:
 class MetricsFile:
     """Rows in the order of their steps; what is measured at one step shares a row.
 
-    Each update is one write of one row: a kill costs at most the values of that update. The header grows by rewriting the
-    file beside itself. Nothing is kept open, so that copies of this object in other processes are harmless.
+    Each update is one write of one row: a kill costs at most the values of that update. The header grows by rewriting
+    the file beside itself. Nothing is kept open, so that copies of this object in other processes are harmless.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -37,7 +37,9 @@ class Preemption(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # The scheduler may signal one rank before another: they must agree on the batch after which they stop.
-        asked = trainer.strategy.reduce_boolean_decision(self._asked, all=False) if trainer.world_size > 1 else self._asked
+        asked = (
+            trainer.strategy.reduce_boolean_decision(self._asked, all=False) if trainer.world_size > 1 else self._asked
+        )
         loop = trainer.fit_loop.epoch_loop
         if not asked or loop._should_accumulate() or loop.batch_progress.is_last_batch:
             return
@@ -48,6 +50,8 @@ class Preemption(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Asked during the last batch of an epoch or its validation: last.ckpt was just written.
-        asked = trainer.strategy.reduce_boolean_decision(self._asked, all=False) if trainer.world_size > 1 else self._asked
+        asked = (
+            trainer.strategy.reduce_boolean_decision(self._asked, all=False) if trainer.world_size > 1 else self._asked
+        )
         if asked:
             raise SystemExit(EXIT_CODE)

@@ -8,13 +8,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from robust_asr.checkpoint import metadata
+from lightning_modules.distributed import gather_text, sum_over_ranks
+from robust_asr.checkpoint import check_matches, metadata
 from robust_asr.metrics import ErrorRates
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import reseed_global
 from robust_asr.types import AudioBatch
-
-from lightning_modules.distributed import gather_text, sum_over_ranks
 
 
 class Recognition(pl.LightningModule):
@@ -33,7 +32,9 @@ class Recognition(pl.LightningModule):
         lr_interval: whether the learning-rate schedule counts optimiser steps or epochs.
     """
 
-    def __init__(self, recognizer: Recognizer, *, seed: int = 0, lr_interval: Literal["step", "epoch"] = "epoch") -> None:
+    def __init__(
+        self, recognizer: Recognizer, *, seed: int = 0, lr_interval: Literal["step", "epoch"] = "epoch"
+    ) -> None:
         super().__init__()
         self.recognizer = recognizer
         self.seed = seed
@@ -109,7 +110,7 @@ class Recognition(pl.LightningModule):
         self._loss_sums = torch.zeros(len(self._names), 2, dtype=torch.float64)
 
     def _evaluate(self, batch: AudioBatch, dataloader_idx: int) -> dict[str, Any]:
-        # A part may have fewer batches than a multiple of the ranks: the others then get an empty one, so that all make equal steps.
+        # Where ranks outnumber the last batches the others get an empty one, so that all step equally often.
         if not len(batch):
             return {"batch": batch, "transcripts": []}
         losses = self.recognizer.loss(batch.waveforms, batch.lengths, self.recognizer.targets(batch.texts))
@@ -128,6 +129,9 @@ class Recognition(pl.LightningModule):
             values |= {key: rates[-1][key] for key in ("wer", "cer")}
             self.log_dict({f"{prefix}/{name}/{key}": value for key, value in values.items()})
         self.log(f"{prefix}/wer", sum(part["wer"] for part in rates) / len(rates), prog_bar=True)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_matches(checkpoint, self.recognizer, "ckpt_path")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(metadata(self.recognizer))

@@ -46,14 +46,20 @@ class RunConfig(SaveConfigCallback):
     def _text(self) -> str:
         return self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         checkpoint["config"] = self._text()
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         saved = checkpoint.get("config")
         if not trainer.is_global_zero or not isinstance(saved, str):
             return
-        lines = difflib.unified_diff(saved.splitlines(), self._text().splitlines(), "checkpoint", "now", lineterm="", n=0)
+        lines = difflib.unified_diff(
+            saved.splitlines(), self._text().splitlines(), "checkpoint", "now", lineterm="", n=0
+        )
         changes = [line for line in lines if "ckpt_path" not in line and not line.startswith("@@")]
         if len(changes) > 2:
             print("settings that differ from the checkpoint's (the present ones are used):", *changes[2:], sep="\n  ")

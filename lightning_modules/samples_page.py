@@ -17,18 +17,20 @@ from robust_asr.alignment import ALIGNMENT_CSS, Alignment, align, align_html, pr
 _CSS = """\
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --line: #dfe2e8; --text: #1b1f27; --muted: #5c6370;
   --edit: #a4131f; --edit-background: #fdeaea; --good: #14683a; --good-background: #e3f4e9; }
-@media (prefers-color-scheme: dark) { :root { --page: #14161a; --card: #1d2026; --line: #31363f; --text: #e7e9ee; --muted: #a2a9b6;
-  --edit: #ff9aa2; --edit-background: #43232a; --good: #86dba8; --good-background: #1c3a2a; } }
+@media (prefers-color-scheme: dark) { :root { --page: #14161a; --card: #1d2026; --line: #31363f; --text: #e7e9ee;
+  --muted: #a2a9b6; --edit: #ff9aa2; --edit-background: #43232a; --good: #86dba8; --good-background: #1c3a2a; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.25rem 1rem 3rem; max-width: 56rem; background: var(--page); color: var(--text);
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.35rem; margin: 0; } h2 { font-size: 1.05rem; margin: 2rem 0 .6rem; }
 h2 small, .legend, .facts { color: var(--muted); font-weight: 400; font-size: .85rem; }
 .legend { margin: .25rem 0 0; }
-article { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1rem 1rem; margin: 0 0 .8rem; }
+article { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1rem 1rem;
+  margin: 0 0 .8rem; }
 header { display: flex; flex-wrap: wrap; gap: .2rem .8rem; align-items: baseline; margin-bottom: .5rem; }
 header b { overflow-wrap: anywhere; }
-.badge { margin-left: auto; padding: 0 .55rem; border-radius: 1rem; font-size: .85rem; font-weight: 600; white-space: nowrap; }
+.badge { margin-left: auto; padding: 0 .55rem; border-radius: 1rem; font-size: .85rem; font-weight: 600;
+  white-space: nowrap; }
 .badge.good { color: var(--good); background: var(--good-background); }
 .badge.bad { color: var(--edit); background: var(--edit-background); }
 audio { display: block; width: 100%; height: 2.25rem; margin: 0 0 .7rem; }
@@ -50,7 +52,7 @@ def samples_page(title: str, parts: Mapping[str, Sequence[Sample]], *, notes: Ma
     """The page as text. ``notes`` holds a remark for each part, such as its word error rate."""
     notes = notes or {}
     sections = [
-        f"<h2>{_text(part)} <small>{_text(notes.get(part, ''))}</small></h2>{''.join(_card(sample) for sample in samples)}"
+        f"<h2>{_text(part)} <small>{_text(notes.get(part, ''))}</small></h2>{''.join(map(_card, samples))}"
         for part, samples in parts.items()
     ]
     return f"""<!doctype html>
@@ -87,7 +89,8 @@ def _card(sample: Sample) -> str:
 
 def _audio_uri(sample: Sample) -> str:
     encoded = io.BytesIO()
-    soundfile.write(encoded, sample.waveform.clamp(-1, 1).numpy(), sample.sample_rate, format="FLAC", subtype="PCM_16")
+    waveform = sample.waveform.nan_to_num().clamp(-1, 1).numpy()
+    soundfile.write(encoded, waveform, sample.sample_rate, format="FLAC", subtype="PCM_16")
     return f"data:audio/flac;base64,{base64.b64encode(encoded.getvalue()).decode()}"
 
 

@@ -16,8 +16,8 @@ class Throughput(Callback):
     """Logs, over the steps since the last logged one, without validation and checkpoints:
 
     ``time/audio_seconds_per_second``: seconds of audio trained on, of all ranks, per second.
-    ``time/data_wait_share``: the share of the time in which this process waited for the loader. On a GPU an upper bound of the
-    GPU's waiting, since the host runs ahead of it.
+    ``time/data_wait_share``: the share of the time in which this process waited for the loader. On a GPU an upper bound
+    of the GPU's waiting, since the host runs ahead of it.
 
     The length of a batch is summed where it lies; nothing waits for the device but the logged step.
     """

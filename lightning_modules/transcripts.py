@@ -35,7 +35,13 @@ class Transcripts(Callback):
         rows = self._rows.setdefault(dataloader_idx, [])
         for utterance, reference, transcript in zip(batch.ids, batch.texts, outputs["transcripts"], strict=True):
             errors, words = word_errors(reference, transcript.text)
-            row = {"id": utterance, "reference": reference, "hypothesis": transcript.text, "errors": errors, "words": words}
+            row = {
+                "id": utterance,
+                "reference": reference,
+                "hypothesis": transcript.text,
+                "errors": errors,
+                "words": words,
+            }
             rows.append(json.dumps(row))
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers.wandb import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -29,7 +30,7 @@ def check_run_id(run_id: object) -> str:
 
 
 def wandb_run_id(run_dir: str | Path, *, from_checkpoint: str | None = None) -> str:
-    """The id of the run in this folder: the one written there, else the checkpoint's, else a new one. It is written there.
+    """The id of the run in this folder: the one written there, else the checkpoint's, else a new one, written there.
 
     Errors: ValueError where a file or a checkpoint holds something else than an id.
     """
@@ -52,9 +53,9 @@ def wandb_run_id(run_dir: str | Path, *, from_checkpoint: str | None = None) -> 
 class RunWandbLogger(WandbLogger):
     """Sends each row of the run to Weights & Biases once, under one id, with the global step as W&B's own step.
 
-    A row is sent when it is complete. On a resume, rows that a kill kept from W&B are sent again from ``metrics.csv`` and rows
-    that W&B already holds are not repeated. Neither code, console, git state, host name nor paths are collected, and
-    checkpoints are never uploaded.
+    A row is sent when it is complete. On a resume, rows that a kill kept from W&B are sent again from ``metrics.csv``
+    and rows that W&B already holds are not repeated. Neither code, console, git state, host name nor paths are
+    collected, and checkpoints are never uploaded.
 
     Args:
         mode: ``offline`` needs no account and no network: ``wandb sync <run_dir>/wandb/offline-run-*`` uploads later.
@@ -100,6 +101,13 @@ class RunWandbLogger(WandbLogger):
             self._experiment = _start(self.mode, self.run_dir, self._id, self._wandb_init)
             self._first_unsent = self._experiment.starting_step
         return self._experiment
+
+    @rank_zero_only
+    def log_run_config(self) -> None:
+        """The resolved configuration, ``config.yaml`` of the run folder where there is one, becomes the W&B config."""
+        path = Path(self.run_dir) / "config.yaml"
+        if path.exists():
+            self.log_hyperparams(yaml.safe_load(path.read_text()))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:

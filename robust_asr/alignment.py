@@ -77,9 +77,9 @@ def align(reference: str, hypothesis: str) -> Alignment:
 
 
 def align_text(reference: str, hypothesis: str, *, width: int = 100) -> str:
-    """Lines REF, HYP and, where there are edits, a mark S, D or I under each, in blocks of at most ``width`` characters.
+    """Lines REF, HYP and, where there are edits, a mark S, D or I under each, in blocks of ``width`` characters.
 
-    A word that was inserted or deleted stands over or under asterisks.
+    A word that was inserted or deleted stands under or over asterisks. A word longer than a block gets its own.
     """
     blocks: list[list[str]] = []
     for word in align(reference, hypothesis):
@@ -93,7 +93,7 @@ def align_text(reference: str, hypothesis: str, *, width: int = 100) -> str:
 
 def align_html(reference: str, hypothesis: str) -> str:
     """The alignment as one element of escaped spans, reference over hypothesis; its look is ``ALIGNMENT_CSS``."""
-    return f'<div class="alignment">{"".join(_word_html(word) for word in align(reference, hypothesis))}</div>'
+    return f'<div class="alignment">{" ".join(map(_word_html, align(reference, hypothesis)))}</div>'
 
 
 def printable(text: str) -> str:

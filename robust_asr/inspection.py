@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 _MEMBER = re.compile(
-    r"[\w.-]+/(data\.pkl|byteorder|version|data/\d+|\.data/serialization_id|\.format_version|\.storage_alignment)"
+    r"[^/\\]+/(data\.pkl|byteorder|version|data/\d+|\.data/serialization_id|\.format_version|\.storage_alignment)"
 )
 _MAX_PICKLE = 64 * 2**20
 _STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")

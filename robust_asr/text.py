@@ -19,7 +19,9 @@ def normalize(text: str) -> str:
 
     Nothing is dropped: a character that a recogniser cannot write is that recogniser's error to report.
     """
-    return " ".join(unicodedata.normalize("NFC", text).translate(_APOSTROPHES).upper().split())
+    # Composed again after upper(), which takes some characters apart and makes an apostrophe of one.
+    upper = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).upper())
+    return " ".join(upper.translate(_APOSTROPHES).split())
 
 
 class Tokenizer(ABC):

@@ -42,8 +42,9 @@ class AudioBatch:
         return replace(self, waveforms=waveforms)
 
     def select(self, indices: Sequence[int] | Tensor) -> AudioBatch:
-        """The utterances at ``indices``, padded no further than the longest of them needs."""
-        rows = torch.as_tensor(indices, dtype=torch.long)
+        """The utterances at ``indices`` (or where a mask is True), padded no further than the longest of them needs."""
+        rows = torch.as_tensor(indices)
+        rows = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows.long()
         lengths = self.lengths[rows.to(self.lengths.device)]
         longest = int(lengths.max()) if len(lengths) else 0
         picked = rows.tolist()

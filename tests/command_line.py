@@ -70,7 +70,7 @@ def train(
 ) -> subprocess.CompletedProcess[str]:
     """``python train.py ARGUMENTS`` with one thread; stdout and stderr together in ``stdout``."""
     return subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *map(str, arguments)],
+        [sys.executable, str(ROOT / "train.py"), *map(str, arguments), "--allow_module", "tests"],
         cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", **(env or {})},
         stdout=subprocess.PIPE,

@@ -77,7 +77,7 @@ class ConvBlock(nn.Module):
 class SummedBiLSTM(nn.Module):
     """Bidirectional LSTM whose directions are added; the backward direction starts at the end of each utterance.
 
-    Shape: values (F, B, D), frame lengths (B,) -> (F, B, H); what it leaves in the padding is unspecified.
+    Shape: values (F, B, D), frame lengths (B,) on the CPU -> (F, B, H); what it leaves in the padding is unspecified.
     """
 
     def __init__(self, num_in: int, num_hidden: int) -> None:
@@ -91,11 +91,11 @@ class SummedBiLSTM(nn.Module):
         return both.unflatten(-1, (2, -1)).sum(-2)
 
     def _packed(self, values: Tensor, frame_lengths: Tensor) -> Tensor:
-        packed, _ = self.lstm(pack_padded_sequence(values, frame_lengths.cpu(), enforce_sorted=False))
+        packed, _ = self.lstm(pack_padded_sequence(values, frame_lengths, enforce_sorted=False))
         return pad_packed_sequence(packed, total_length=len(values))[0]
 
     def _turned(self, values: Tensor, frame_lengths: Tensor) -> Tensor:
-        order = _turned_order(frame_lengths, len(values))
+        order = _turned_order(frame_lengths, len(values)).to(values.device)
         ahead, back = self.lstm.all_weights
         state = values.new_zeros(1, values.shape[1], self.lstm.hidden_size)
         options = (True, 1, 0.0, self.lstm.training, False, False)
@@ -106,9 +106,9 @@ class SummedBiLSTM(nn.Module):
 
 def _turned_order(frame_lengths: Tensor, size: int) -> Tensor:
     """Row numbers that turn each utterance back to front and leave its padding where it is. Shape: (F * B,)."""
-    frames = torch.arange(size, device=frame_lengths.device)[:, None]
+    frames = torch.arange(size)[:, None]
     turned = torch.where(frames < frame_lengths, frame_lengths - 1 - frames, frames)
-    return (turned * len(frame_lengths) + torch.arange(len(frame_lengths), device=frame_lengths.device)).flatten()
+    return (turned * len(frame_lengths) + torch.arange(len(frame_lengths))).flatten()
 
 
 def _take(values: Tensor, order: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ class DeepSpeech2(CTCRecognizer):
         )
         sizes = [conv_channels * -(-NUM_BINS // 4)] + [rnn_hidden] * rnn_layers
         self.rnns = nn.ModuleList(SummedBiLSTM(num_in, rnn_hidden) for num_in in sizes[:-1])
-        # Not before the first LSTM: the convolution has just normalised that.
+        # One after each LSTM: what enters the first was normalised by the convolution.
         self.norms = nn.ModuleList(MaskedBatchNorm(rnn_hidden) for _ in sizes[1:])
         self.head = nn.Linear(rnn_hidden, self.tokenizer.size, bias=False)
 
@@ -157,11 +157,13 @@ class DeepSpeech2(CTCRecognizer):
         return frame_lengths
 
     def encode(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        # Before the work is queued: on a GPU this waits for what was queued before.
+        host_lengths = self.num_frames(lengths.cpu())
         features, frame_lengths = self.spectrogram(waveforms, lengths)
         values = features[:, None]
         for conv in self.convs:
             values, frame_lengths = conv(values, frame_lengths)
         values = values.flatten(1, 2)
         for rnn, norm in zip(self.rnns, self.norms, strict=True):
-            values = norm(rnn(values.permute(2, 0, 1), frame_lengths).permute(1, 2, 0), frame_lengths)
+            values = norm(rnn(values.permute(2, 0, 1), host_lengths).permute(1, 2, 0), frame_lengths)
         return values.transpose(1, 2), frame_lengths

@@ -87,7 +87,9 @@ def test_resume_from_any_step_replays_exactly_the_rest(uninterrupted, manifests:
     steps = sorted((folder / "steps").iterdir(), key=lambda path: int(path.stem.split("=")[1]))
     assert len(steps) == len(run.seen)
     ends = {sum(1 for epoch, _ in run.seen if epoch <= last) for last in range(3)}
-    for done in sorted({1, 2, len(steps) - 1} | {end + offset for end in ends for offset in (-1, 0, 1)} & set(range(1, len(steps)))):
+    for done in sorted(
+        {1, 2, len(steps) - 1} | {end + offset for end in ends for offset in (-1, 0, 1)} & set(range(1, len(steps)))
+    ):
         resumed = _fit(manifests, tmp_path, num_workers=num_workers, ckpt_path=str(steps[done - 1]))
         assert resumed.seen == run.seen[done:], f"after step {done}"
         assert resumed.sums == run.sums[done:]
@@ -96,5 +98,7 @@ def test_resume_from_any_step_replays_exactly_the_rest(uninterrupted, manifests:
 def test_resume_from_the_end_of_an_epoch(uninterrupted, manifests: Path, tmp_path: Path):
     run, folder, num_workers = uninterrupted
     for epoch in range(2):
-        resumed = _fit(manifests, tmp_path, num_workers=num_workers, ckpt_path=str(folder / "epochs" / f"epoch={epoch}.ckpt"))
+        resumed = _fit(
+            manifests, tmp_path, num_workers=num_workers, ckpt_path=str(folder / "epochs" / f"epoch={epoch}.ckpt")
+        )
         assert resumed.seen == [(at, ids) for at, ids in run.seen if at > epoch]

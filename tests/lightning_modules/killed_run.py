@@ -1,6 +1,7 @@
-"""A tiny run that can be killed at a named moment and resumed, in processes that share one import. Started by test_loggers.py.
+"""A tiny run that can be killed at a named moment and resumed, in processes that share one import: for test_loggers.py.
 
-Usage: killed_run.py SCENARIOS.json: a list of {"folder", "checkpoint", "phases": [{"kill": [hook, step] | null, "pause": [steps]}]}
+Usage: killed_run.py SCENARIOS.json, a list of
+{"folder": path, "checkpoint": "last" or "lightning", "phases": [{"kill": [hook, step] or null, "pause": [steps]}]}
 """
 
 from __future__ import annotations
@@ -110,6 +111,8 @@ def fit(folder: Path, phase: dict, checkpoint: str, *, wandb: bool, resume: bool
         if checkpoint == "last"
         else ModelCheckpoint(dirpath=folder, every_n_train_steps=2, save_last=True)
     )
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text("seed_everything: 7\nmodel: {init_args: {width: 3}}\n")
     trainer = pl.Trainer(
         max_epochs=NUM_EPOCHS,
         accelerator="cpu",

@@ -18,7 +18,6 @@ from tests.lightning_modules.test_resume import settings
 def two_ranks(tiny_manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ddp")
     config = settings(tiny_manifests, folder / "run", 2, 0, [])
-    config["allow_module"] = ["tests"]
     config["trainer"]["callbacks"] = [
         {"class_path": "tests.callbacks.RecordBatches", "init_args": {"path": str(folder / "batches")}},
         {"class_path": "tests.callbacks.RecordWeights", "init_args": {"path": str(folder / "weights")}},
@@ -62,7 +61,6 @@ def test_validation_equals_one_process(two_ranks: Path, tiny_manifests: Path) ->
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_ends_the_run_within_a_minute(rank: int, tiny_manifests: Path, tmp_path: Path) -> None:
     config = settings(tiny_manifests, tmp_path / "run", 2, 0, [])
-    config["allow_module"] = ["tests"]
     config["trainer"]["callbacks"] = [
         {"class_path": "tests.callbacks.KillAt", "init_args": {"epoch": 0, "batch": 2, "rank": rank}}
     ]

@@ -92,7 +92,7 @@ def test_killed_and_resumed_is_bit_identical(
     config = settings(tiny_manifests, run_dir, ranks, workers, callbacks)
     killed = write_config(
         tmp_path / "killed.yaml",
-        {**config, "allow_module": ["tests"], "trainer": {**config["trainer"], "callbacks": [*callbacks, *kill]}},
+        {**config, "trainer": {**config["trainer"], "callbacks": [*callbacks, *kill]}},
     )
     resumed = write_config(tmp_path / "resumed.yaml", config)
 
@@ -118,7 +118,6 @@ def test_signal_saves_between_two_batches_and_exits_with_75(
             tmp_path / "signalled.yaml",
             {
                 **config,
-                "allow_module": ["tests"],
                 "trainer": {**config["trainer"], "callbacks": [*AVERAGING, signalled]},
             },
         ),

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.command_line import ROOT, final_state, train, write_config
 from tests.lightning_modules.test_resume import KILL, assert_same_run, settings
 
-# Two tasks on one machine, as SLURM would start them; the first failure is the status of all, as with --kill-on-bad-exit.
+# Two tasks on one machine, as SLURM would start them; a failure of one is the status of all, as with --kill-on-bad-exit.
 SRUN = """#!/bin/bash
 pids=()
 for ((task = 0; task < SLURM_NTASKS; task++)); do
@@ -44,7 +44,7 @@ def test_preempted_job_is_requeued_and_goes_on_exactly(tiny_manifests: Path, tmp
 
     # The scheduler's signal arrives in the middle of the second epoch, on one of the two tasks first.
     signalled = {"class_path": KILL, "init_args": {"epoch": 1, "batch": 1, "rank": 1, "signal_name": "SIGUSR1"}}
-    first = {**config, "allow_module": ["tests"], "trainer": {**config["trainer"], "callbacks": [signalled]}}
+    first = {**config, "trainer": {**config["trainer"], "callbacks": [signalled]}}
     environment = {
         **os.environ,
         "PATH": f"{tools}:{os.environ['PATH']}",
@@ -63,7 +63,7 @@ def test_preempted_job_is_requeued_and_goes_on_exactly(tiny_manifests: Path, tmp
 
     def job(recipe: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["bash", str(ROOT / "configs" / "slurm.sbatch"), str(recipe)],
+            ["bash", str(ROOT / "configs" / "slurm.sbatch"), str(recipe), "--allow_module", "tests"],
             env=environment,
             cwd=ROOT,
             stdout=subprocess.PIPE,

@@ -93,13 +93,13 @@ class Calls:
 
 
 def bigger_storage() -> bytes:
-    """A tensor of ten numbers whose storage claims 2**40 of them."""
+    """A tensor that was ten numbers: it and its storage claim 2**40 of them."""
     claim = b"\x8a\x06" + (2**40).to_bytes(6, "little")
     raw = archive_of({"state_dict": {"recognizer.x": torch.zeros(10)}})
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
         data = archive.read("archive/data.pkl")
-    assert data.count(b"K\x0at") == 1
-    return with_pickle(data.replace(b"K\x0at", claim + b"t"))
+    assert data.count(b"K\x0at") == data.count(b"K\x0a\x85") == 1
+    return with_pickle(data.replace(b"K\x0at", claim + b"t").replace(b"K\x0a\x85", claim + b"\x85"))
 
 
 def doubling(depth: int) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def containing_itself() -> dict[str, Any]:
 
 
 def nested(depth: int) -> bytes:
-    return with_pickle(b"\x80\x02" + b"]" * depth + b"a" * (depth - 1) + b".")
+    return with_pickle(b"\x80\x02}X\x01\x00\x00\x00a" + b"]" * depth + b"a" * (depth - 1) + b"s.")
 
 
 def write(path: Path, forged: bytes | dict[str, Any]) -> Path:
@@ -191,6 +191,6 @@ MALICIOUS: dict[str, Callable[[], bytes | dict[str, Any]]] = {
     "a missing tensor": lambda: with_tensors(lambda state: state.pop(HEAD)),
     "an extra tensor": lambda: with_tensors(lambda state: state.update({"recognizer.extra": torch.zeros(1)})),
     "another shape": lambda: with_head(torch.zeros(2, 2)),
-    "another type": lambda: with_head(torch.zeros(4, 8, dtype=torch.float64)),
+    "another type": lambda: with_head(content()["state_dict"][HEAD].double()),
     "not a dictionary": lambda: archive_of([1, 2, 3]),
 }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from robust_asr import trust
+from robust_asr import checkpoint, trust
 from robust_asr.configuration import describe
 from robust_asr.gradients import frozen_for_attack, input_gradient
 from robust_asr.models.base import FrameSynchronous, Recognizer
@@ -156,6 +157,16 @@ def test_gradient_equals_finite_differences(name: str) -> None:
     torch.testing.assert_close((up - down) / 2, torch.full_like(up, step), rtol=tolerance, atol=0)
 
 
+def test_gradient_in_float32_is_that_in_float64(name: str) -> None:
+    if name in FLOAT32_ONLY:
+        pytest.skip("its loss knows float32 only")
+    recognizer = trained(name)
+    _, gradient = attack_gradient(recognizer, audio(LENGTHS), LENGTHS, TEXTS)
+    _, exact = attack_gradient(recognizer.double(), audio(LENGTHS).double(), LENGTHS, TEXTS)
+    difference = (gradient - exact).norm(dim=1) / exact.norm(dim=1)
+    assert float(difference.max()) < 1e-3
+
+
 def test_transcripts_do_not_depend_on_the_batch(recognizer: Recognizer) -> None:
     lengths = torch.tensor([8000, 7000, 4800, 6400, 3200, 700, 8000, 5000])
     waveforms = audio(lengths)
@@ -273,3 +284,16 @@ def test_described_and_built_again(recognizer: Recognizer, monkeypatch: pytest.M
     targets = recognizer.targets(TEXTS)
     losses = [model.eval().loss(audio(LENGTHS), LENGTHS, targets) for model in (recognizer, rebuilt)]
     assert torch.equal(*losses)
+
+
+def test_saved_and_loaded(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(trust, "_opened", {"tests"})
+    path = str(tmp_path / "recognizer.ckpt")
+    checkpoint.save(recognizer, path)
+    loaded = checkpoint.load(path)
+    assert describe(loaded) == describe(recognizer) and not loaded.training
+    assert loaded.state_dict().keys() == recognizer.state_dict().keys()
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in recognizer.state_dict().items())
+    targets = recognizer.targets(TEXTS)
+    assert torch.equal(loaded.loss(audio(LENGTHS), LENGTHS, targets), recognizer.loss(audio(LENGTHS), LENGTHS, targets))
+    assert loaded.transcribe(audio(LENGTHS), LENGTHS) == recognizer.transcribe(audio(LENGTHS), LENGTHS)

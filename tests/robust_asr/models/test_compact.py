@@ -104,11 +104,11 @@ def test_augmentation_and_dropout_act_in_training_only(recognizer: CompactCTC):
 
 def test_it_learns_to_write_what_it_hears():
     torch.manual_seed(0)
-    recognizer = CompactCTC(**{**SMALL, "width": 24, "gru_width": 16}, dropout=0.0, num_freq_masks=0, num_time_masks=0)
+    small = {**SMALL, "width": 24, "gru_width": 16, "num_blocks": 1}
+    recognizer = CompactCTC(**small, dropout=0.0, num_freq_masks=0, num_time_masks=0)
     pitches = torch.tensor([[400.0, 1_500.0], [1_500.0, 400.0]])
-    time = torch.arange(4_800) / 16_000
-    tones = torch.sin(2 * torch.pi * pitches[:, :, None] * time) * (time < 0.2)
-    waveforms, lengths = 0.1 * tones.flatten(1), torch.full((2,), 9_600)
+    tones = torch.sin(2 * torch.pi * pitches[:, :, None] * torch.arange(3_200) / 16_000)
+    waveforms, lengths = 0.1 * tones.flatten(1), torch.full((2,), 6_400)
     targets = recognizer.targets(["AB", "BA"])
     optimizer = torch.optim.AdamW(recognizer.parameters(), lr=1e-2)
     for _ in range(80):

@@ -1,0 +1,57 @@
+"""What ``frozen_for_attack`` keeps and restores is tested on whole recognisers in ``test_contract``."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from robust_asr.gradients import frozen_for_attack, input_gradient
+
+
+def test_gradient_of_a_known_function() -> None:
+    waveforms = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    losses, gradient = input_gradient(lambda x: (x**2).sum(1), waveforms)
+    assert losses.tolist() == [5.0, 25.0] and gradient.tolist() == [[2.0, 4.0], [6.0, 8.0]]
+    assert not losses.requires_grad and not gradient.requires_grad and not waveforms.requires_grad
+
+
+def test_works_where_gradients_are_off_and_leaves_them_off() -> None:
+    waveforms = torch.ones(1, 2, requires_grad=True)
+    with torch.no_grad():
+        _, gradient = input_gradient(lambda x: (3 * x).sum(1), waveforms)
+        assert not torch.is_grad_enabled()
+    assert gradient.tolist() == [[3.0, 3.0]] and waveforms.grad is None
+
+
+def test_parameters_get_no_gradient() -> None:
+    layer = nn.Linear(2, 1)
+    input_gradient(lambda x: layer(x)[:, 0], torch.ones(1, 2))
+    assert layer.weight.grad is None
+
+
+def test_attack_mode_by_module() -> None:
+    model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(4), nn.LSTM(4, 4, num_layers=2, dropout=0.5))
+    model[0].eval()
+    with frozen_for_attack(model) as frozen:
+        assert frozen is model
+        assert not any(module.training for module in model.modules())
+        assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert [module.training for module in model] == [False, True, True]
+    assert all(parameter.requires_grad for parameter in model.parameters()) and model[2].dropout == 0.5
+
+
+def test_attack_mode_is_float32_inside_autocast() -> None:
+    model, waveforms = nn.Linear(3, 3), torch.ones(1, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with frozen_for_attack(model):
+            assert model(waveforms).dtype == torch.float32
+        assert model(waveforms).dtype == torch.bfloat16
+
+
+def test_attack_mode_nests() -> None:
+    model = nn.Sequential(nn.Dropout(0.5))
+    with frozen_for_attack(model):
+        with frozen_for_attack(model):
+            pass
+        assert not model[0].training
+    assert model[0].training
