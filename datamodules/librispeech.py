@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
+from lhotse.cut import MonoCut
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities import rank_zero_info
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.collate import Utterances
 from datamodules.manifest import SUFFIX, Manifest
-from datamodules.sampling import Batching, FixedBatches, TrainingCuts, TrainingSampler, expected_padding
+from datamodules.sampling import Batching, FixedBatches, TrainingSampler, expected_padding
+from datamodules.streaming import ShardStream
+from datamodules.training_set import Selection, TrainingSet
 from robust_asr.types import AudioBatch
 
 SPEEDS = (1.0, 0.9, 1.1)
@@ -31,6 +31,8 @@ class LibriSpeech(LightningDataModule):
             train on are mixed; each of the others is an evaluation set of its own. ``predict`` is ``test`` if not
             given.
         root: folder of the audio, if it is no longer where ``corpus.json`` says.
+        shar: train from the shards beside the manifests, for data larger than memory or on a slow disk; the trainer
+            must give ``limit_train_batches`` as the number of batches of an epoch.
         sample_rate: in hertz; audio of another rate is resampled.
         max_duration: seconds of audio a batch (evaluation counts the padding too).
         num_buckets: at most; more buckets, less padding.
@@ -53,6 +55,7 @@ class LibriSpeech(LightningDataModule):
         predict: list[str] | None = None,
         *,
         root: str | None = None,
+        shar: bool = False,
         sample_rate: int = 16_000,
         max_duration: float = 100.0,
         num_buckets: int = 30,
@@ -65,7 +68,12 @@ class LibriSpeech(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.manifests, self.root = manifests, root
+        _check_range("sample_rate", sample_rate, at_least=1)
+        _check_range("max_duration", max_duration, at_least=0.01)
+        _check_range("num_buckets", num_buckets, at_least=1)
+        _check_range("num_workers", num_workers, at_least=0)
+        _check_range("cache_gigabytes", cache_gigabytes, at_least=0)
+        self.manifests, self.root, self.shar = manifests, root, shar
         self.parts = {
             "train": list(train or ()),
             "validate": list(validate or ()),
@@ -73,14 +81,14 @@ class LibriSpeech(LightningDataModule):
             "predict": list(predict if predict is not None else test or ()),
         }
         self.sample_rate, self.max_duration, self.num_buckets = sample_rate, max_duration, num_buckets
-        self.speeds = SPEEDS if speed_perturb else (1.0,)
-        self.min_seconds, self.max_seconds = min_seconds, max_seconds
         self.evaluation_batching: Batching = evaluation_batching
         self.num_workers, self.seed = num_workers, seed
+        # With fewer batches than ranks some rank has none.
         self.allow_zero_length_dataloader_with_multiple_devices = True
+        self._selection = Selection(min_seconds, max_seconds, SPEEDS if speed_perturb else (1.0,))
         self._utterances = Utterances(sample_rate=sample_rate, cache_bytes=int(cache_gigabytes * 2**30))
-        self._evaluation: dict[str, list[Any]] = {}
-        self._training: TrainingCuts | None = None
+        self._evaluation: dict[str, list[MonoCut]] = {}
+        self._training: TrainingSet | ShardStream | None = None
         self._resume: dict[str, int] | None = None
 
     def dataloader_names(self, stage: str) -> list[str]:
@@ -90,27 +98,30 @@ class LibriSpeech(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Reads and checks the manifests of a stage: every line, and that every file is there and inside its corpus."""
         if stage == "fit" and self._training is None:
-            self._setup_training()
+            self._training = self._training_stream() if self.shar else self._training_set()
+            rank_zero_info(self._summary())
         for part in self.parts[{"fit": "validate"}.get(stage, stage)]:
             if part not in self._evaluation:
                 self._evaluation[part] = list(self._manifest(part).verified())
 
     def train_dataloader(self) -> DataLoader:
+        if isinstance(self._training, ShardStream):
+            self._begin(self._training)
+            loader = self._loader(self._training)
+            # Lightning tells samplers the epoch, not data sets.
+            loader.sampler.set_epoch = self._training.set_epoch
+            return loader
         rank, world_size = _rank_and_world_size()
         sampler = TrainingSampler(
             self._training,
-            durations=self._durations,
             max_duration=self.max_duration,
             num_buckets=self.num_buckets,
             seed=self.seed,
             rank=rank,
             world_size=world_size,
         )
-        sampler.set_epoch(self._epoch())
-        if self._resume is not None:
-            sampler.resume_at(epoch=self._resume["epoch"], num_batches=self._resume["batches"])
-            self._resume = None
-        return self._loader(sampler)
+        self._begin(sampler)
+        return self._loader(self._utterances, sampler)
 
     def val_dataloader(self) -> list[DataLoader]:
         return self._evaluation_loaders("validate")
@@ -138,54 +149,44 @@ class LibriSpeech(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self._resume = dict(state_dict)
 
-    def _setup_training(self) -> None:
-        manifests = [self._manifest(part) for part in self.parts["train"]]
-        if not manifests:
-            raise ValueError("train: names no part, so there is nothing to fit on")
-        durations, left_out, ids, sizes = [], [], set(), []
-        for manifest in manifests:
-            kept = 0
-            for cut in manifest.verified():
-                if cut.id in ids:
-                    raise ValueError(
-                        f"{manifest.path}: cut {cut.id!r}: field 'id' occurs in another training manifest too"
-                    )
-                ids.add(cut.id)
-                if self.min_seconds <= cut.duration <= self.max_seconds:
-                    durations.append(cut.duration)
-                    kept += 1
-                else:
-                    left_out.append(cut)
-            sizes.append(kept)
-        if not durations:
-            raise ValueError(f"train: no utterance has {self.min_seconds} to {self.max_seconds} seconds")
-        self._durations = np.concatenate([np.array(durations) / speed for speed in self.speeds])
-        self._training = TrainingCuts(
-            manifests,
-            sizes=sizes,
-            min_seconds=self.min_seconds,
-            max_seconds=self.max_seconds,
-            speeds=self.speeds,
-        )
-        rank_zero_info(self._summary(left_out))
+    def _begin(self, training: TrainingSampler | ShardStream) -> None:
+        """At the trainer's epoch, or where the checkpoint says."""
+        training.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed if self.trainer is not None else 0)
+        if self._resume is not None:
+            training.resume_at(epoch=self._resume["epoch"], num_batches=self._resume["batches"])
+            self._resume = None
 
-    def _summary(self, left_out: Sequence[Any]) -> str:
-        padding, num_batches = expected_padding(
-            self._durations, num_buckets=self.num_buckets, max_duration=self.max_duration
+    def _training_set(self) -> TrainingSet:
+        if not self.parts["train"]:
+            raise ValueError("train: names no part, so there is nothing to fit on")
+        return TrainingSet([self._manifest(part) for part in self.parts["train"]], self._selection)
+
+    def _training_stream(self) -> ShardStream:
+        if self.trainer is not None and not isinstance(self.trainer.limit_train_batches, int):
+            raise ValueError("limit_train_batches must be a number of batches: with shar the training data never end")
+        rank, world_size = _rank_and_world_size()
+        return ShardStream(
+            [self._shard_folder(part) for part in self.parts["train"]],
+            self._utterances,
+            self._selection,
+            max_duration=self.max_duration,
+            num_buckets=self.num_buckets,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
         )
-        lines = [
-            f"training on {', '.join(self.parts['train'])}: {self._durations.sum() / 3600:.2f} hours, "
-            f"{len(self._durations)} utterances{' (three speeds)' if len(self.speeds) > 1 else ''}, at most "
-            f"{self.num_buckets} buckets, about {num_batches} batches an epoch, {padding:.1%} padding"
-        ]
-        if left_out:
-            first = left_out[0]
-            lines.append(
-                f"left out of training: {len(left_out)} utterances outside "
-                f"{self.min_seconds:g} to {self.max_seconds:g} s, "
-                f"the first is {first.id} with {first.duration:.2f} s"
-            )
-        return "\n".join(lines)
+
+    def _summary(self) -> str:
+        padding, num_batches = expected_padding(
+            self._training.durations, num_buckets=self.num_buckets, max_duration=self.max_duration
+        )
+        return (
+            f"training on {', '.join(self.parts['train'])}: {self._training.inventory}; at most {self.num_buckets} buckets, "
+            f"about {num_batches} batches, {padding:.1%} padding"
+        )
+
+    def _shard_folder(self, part: str) -> Path:
+        return Path(part) if "/" in part else Path(self.manifests) / f"{part}-shar"
 
     def _manifest(self, part: str) -> Manifest:
         if _is_path(part):
@@ -196,28 +197,31 @@ class LibriSpeech(LightningDataModule):
         rank, world_size = _rank_and_world_size()
         return [
             self._loader(
+                self._utterances,
                 FixedBatches(
                     self._evaluation[part],
                     max_duration=self.max_duration,
                     batching=self.evaluation_batching,
                     rank=rank,
                     world_size=world_size,
-                )
+                ),
             )
             for part in self.parts[stage]
         ]
 
-    def _loader(self, sampler: Any) -> DataLoader:
+    def _loader(self, dataset: Dataset, sampler: Sampler | None = None) -> DataLoader:
         return DataLoader(
-            self._utterances,
+            dataset,
             sampler=sampler,
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _epoch(self) -> int:
-        return self.trainer.fit_loop.epoch_progress.current.processed if self.trainer is not None else 0
+
+def _check_range(name: str, value: float, *, at_least: float) -> None:
+    if not at_least <= value < float("inf"):
+        raise ValueError(f"{name} must be a number of at least {at_least:g}, found {value}")
 
 
 def _is_path(part: str) -> bool:

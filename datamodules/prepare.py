@@ -11,13 +11,14 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from lhotse import CutSet
 from lhotse.cut import MonoCut
 from lhotse.recipes import prepare_librispeech
 from lhotse.utils import fastcopy
 
-from datamodules.files import fsync_folder
+from datamodules.files import folder_written_whole
 from datamodules.manifest import SUFFIX, write_corpus_root, write_manifest
 from datamodules.verification import Finding, Part, verified_part
 
@@ -138,18 +139,11 @@ def _write_part(corpus: Path, out: Path, name: str, cuts: Sequence[MonoCut], *, 
 
 
 def _write_shards(folder: Path, corpus: Path, cuts: Iterable[MonoCut], *, shard_size: int) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    try:
+    shutil.rmtree(folder, ignore_errors=True)
+    with folder_written_whole(folder) as temporary:
         root = corpus.resolve()
         absolute = CutSet.from_cuts(fastcopy(cut, recording=cut.recording.with_path_prefix(root)) for cut in cuts)
         absolute.to_shar(temporary, fields={"recording": "flac"}, shard_size=shard_size)
-        temporary.chmod(0o755)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-        fsync_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def report(findings: Sequence[Finding], *, strict: bool) -> int:
@@ -169,22 +163,44 @@ def _parser() -> argparse.ArgumentParser:
     speech.add_argument("out", type=Path)
     speech.add_argument("--parts", nargs="+", help="names of folders (default: all that hold transcripts)")
     speech.add_argument(
-        "--hold-out-speakers", type=int, default=0, metavar="N", help="<train>-rest and <train>-dev, apart"
+        "--hold-out-speakers", type=int, default=0, metavar="N", help="also <train>-rest and <train>-dev"
     )
     speech.add_argument("--seed", type=int, default=0, help="of the choice of held-out speakers")
     speech.add_argument("--shar", action="store_true", help="also shards for streaming")
     speech.add_argument("--shard-size", type=int, default=500, help="utterances a shard")
-    speech.add_argument("--strict", action="store_true", help="exit code 1 if anything was found")
-    speech.add_argument("--num-jobs", type=int, default=os.cpu_count() or 1)
+    sounds = kinds.add_parser("noise", help="a folder of environmental sounds")
+    sounds.add_argument("folder", type=Path)
+    sounds.add_argument("out", type=Path)
+    embedded = kinds.add_parser("synthetic", help="the embedded corpus, spoken by espeak-ng")
+    embedded.add_argument("out", type=Path)
+    embedded.add_argument("--num-utterances", type=int, default=2000)
+    embedded.add_argument("--num-voices", type=int, default=60)
+    embedded.add_argument("--seed", type=int, default=0)
+    for kind in (speech, sounds, embedded):
+        kind.add_argument("--num-jobs", type=int, default=os.cpu_count() or 1)
+        kind.add_argument("--strict", action="store_true", help="exit code 1 if anything was found")
     return parser
+
+
+def _prepare(kind: str, options: dict[str, Any]) -> list[Finding]:
+    if kind == "librispeech":
+        return prepare_corpus(options.pop("corpus"), options.pop("out"), **options)
+    if kind == "noise":
+        from datamodules.noise import prepare_noise
+
+        return prepare_noise(**options)
+    from datamodules.synthetic import Settings, make_corpus
+
+    num_jobs = options.pop("num_jobs")
+    make_corpus(options.pop("out"), Settings(**options), num_jobs=num_jobs)
+    return []
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
-    del options["kind"]
-    strict = options.pop("strict")
+    kind, strict = options.pop("kind"), options.pop("strict")
     try:
-        return report(prepare_corpus(options.pop("corpus"), options.pop("out"), **options), strict=strict)
+        return report(_prepare(kind, options), strict=strict)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -13,45 +12,9 @@ from lhotse.cut import MonoCut
 from lhotse.dataset.sampling.dynamic_bucketing import DynamicBucketer
 from torch.utils.data import Sampler
 
-from datamodules.collate import perturbed
-from datamodules.manifest import Manifest
+from datamodules.training_set import TrainingSet
 
 Batching = Literal["similar", "equal", "alone"]
-
-
-class TrainingCuts:
-    """The utterances to train on, read anew at every iteration: manifests evenly mixed, each utterance at every speed.
-
-    Args:
-        sizes: how many utterances of each manifest lie in the range of seconds.
-        min_seconds, max_seconds: what is shorter or longer is left out.
-        speeds: a copy for each; ``1.0`` is the utterance itself.
-    """
-
-    def __init__(
-        self,
-        manifests: Sequence[Manifest],
-        *,
-        sizes: Sequence[int],
-        min_seconds: float,
-        max_seconds: float,
-        speeds: Sequence[float] = (1.0,),
-    ) -> None:
-        self.manifests, self.sizes = tuple(manifests), tuple(sizes)
-        self.min_seconds, self.max_seconds = min_seconds, max_seconds
-        self.speeds = tuple(speeds)
-
-    def __iter__(self) -> Iterator[MonoCut]:
-        # An utterance's place is its share of its manifest: a small corpus is spread over the whole epoch.
-        streams = [self._placed(index) for index in range(len(self.manifests))]
-        for _, _, cut in heapq.merge(*streams, key=lambda item: item[:2]):
-            for speed in self.speeds:
-                yield perturbed(cut, speed)
-
-    def _placed(self, index: int) -> Iterator[tuple[float, int, MonoCut]]:
-        kept = (cut for cut in self.manifests[index] if self.min_seconds <= cut.duration <= self.max_seconds)
-        for place, cut in enumerate(kept):
-            yield (place + 0.5) / self.sizes[index], index, cut
 
 
 class TrainingSampler(Sampler):
@@ -62,17 +25,16 @@ class TrainingSampler(Sampler):
     buckets change from epoch to epoch, so that in a small corpus an utterance does not keep its neighbours.
 
     Args:
-        cuts: any iterable of cuts that can be iterated again.
-        durations: of all cuts, in seconds: the bounds of the buckets follow from them.
+        cuts: can be iterated again; ``durations`` holds the seconds of each, from which the bounds of the buckets
+            follow.
         max_duration: seconds of audio a batch.
         buffer_size: cuts in memory at a time, from which batches are drawn.
     """
 
     def __init__(
         self,
-        cuts: Iterable[MonoCut],
+        cuts: TrainingSet,
         *,
-        durations: np.ndarray,
         max_duration: float,
         num_buckets: int,
         seed: int,
@@ -80,7 +42,7 @@ class TrainingSampler(Sampler):
         world_size: int = 1,
         buffer_size: int = 20_000,
     ) -> None:
-        self.cuts, self.durations = cuts, durations
+        self.cuts = cuts
         self.max_duration, self.num_buckets, self.buffer_size = max_duration, num_buckets, buffer_size
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
@@ -106,7 +68,7 @@ class TrainingSampler(Sampler):
         shift = random.Random(f"shift-{self.seed}-{epoch}").random()
         return DynamicBucketer(
             ((cut,) for cut in self.cuts),
-            duration_bins=duration_bins(self.durations, num_buckets=self.num_buckets, shift=shift),
+            duration_bins=duration_bins(self.cuts.durations, num_buckets=self.num_buckets, shift=shift),
             world_size=self.world_size,
             max_duration=self.max_duration,
             buffer_size=self.buffer_size,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from tqdm import tqdm
 
 from datamodules.espeak import SAMPLE_RATE as ESPEAK_RATE
 from datamodules.espeak import Espeak
-from datamodules.files import fsync_folder
+from datamodules.files import folder_written_whole
 from datamodules.librispeech import LibriSpeech
 from datamodules.prepare import prepare_corpus
 from datamodules.sampling import Batching
@@ -73,21 +71,13 @@ def make_corpus(out: Path, settings: Settings, *, num_jobs: int | None = None) -
     if out.exists() and any(out.iterdir()):
         _check_settings(out, settings)
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
     num_jobs = num_jobs or os.cpu_count() or 1
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-    try:
+    with folder_written_whole(out) as temporary:
         _record(temporary / AUDIO_FOLDER, settings, num_jobs=num_jobs)
         findings = prepare_corpus(temporary / AUDIO_FOLDER, temporary, parts=PARTS, num_jobs=num_jobs)
         if findings:
             raise RuntimeError(f"the embedded corpus came out wrong: {findings[0]}")
         (temporary / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n")
-        fsync_folder(temporary)
-        temporary.chmod(0o755)
-        os.replace(temporary, out)
-        fsync_folder(out.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check_settings(out: Path, settings: Settings) -> None:

@@ -79,7 +79,9 @@ def _most_advanced_first(folder: Path) -> list[Path]:
         try:
             # By the steps made, not by the time of the file: a copied run folder has new times.
             step = sealed.read(path, sealed=False).get("global_step")
-            ranked.append((step if isinstance(step, int) else -1, path.stat().st_mtime_ns, path))
+            step = step if isinstance(step, int) else -1
+            # At the end of an epoch best is written first, and last knows more: the average, the schedule.
+            ranked.append((step, path.name == "last.ckpt", path.stat().st_mtime_ns, path))
         except (OSError, ValueError) as error:
             _passed_over(error)
     return [path for *_, path in sorted(ranked, reverse=True)]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from jsonargparse import ArgumentError
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
@@ -44,7 +46,6 @@ class RobustCLI(LightningCLI):
                 "inference_mode": False,
                 "num_sanity_val_steps": 0,
             },
-            parser_kwargs={"default_env": False},
             load_from_checkpoint_support=False,
             args=args,
         )
@@ -57,6 +58,10 @@ class RobustCLI(LightningCLI):
     @property
     def run_dir(self) -> Path:
         return Path(self.settings.run_dir)
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        # An error is raised, not printed below three screens of usage; settings from PL_* variables would be in no run folder.
+        return super().init_parser(exit_on_error=False, default_env=False, **kwargs)
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--seed_everything", type=int, default=0, help="Keys every random draw of the run.")
@@ -142,14 +147,22 @@ class RobustCLI(LightningCLI):
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; a user's mistake ends with one sentence and exit code 2."""
+    """Run the command line. A user's mistake ends with one sentence and exit code 2."""
     arguments = sys.argv[1:] if args is None else args
-    # jsonargparse would otherwise read settings from PL_* variables that nobody sees in the run folder.
-    os.environ.pop("PL_CONFIG", None)
     try:
         arguments = expand(arguments)
         check_arguments(arguments)
         with guarded_imports():
             RobustCLI(arguments)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    except (ArgumentError, ValueError, OSError) as error:
+        if os.environ.get("ROBUST_ASR_TRACEBACK"):
+            raise
+        print(f"error: {_sentence(str(error))}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _sentence(message: str) -> str:
+    """jsonargparse's list of all types that a value is not, without what says nothing."""
+    noise = r"(Subtypes:|Errors:|Given value|- Expected a <class 'NoneType'>|Does not validate against any)"
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines() if not re.match(rf"\s*{noise}", line)]
+    return " ".join(line for line in lines if line) or message

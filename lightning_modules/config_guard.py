@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
 import yaml
-from jsonargparse import _optionals, _typehints, _util
 
+from lightning_modules.fragments import KEY as FRAGMENTS
+from lightning_modules.guarded_imports import guarded_imports
 from lightning_modules.strict_yaml import MAX_BYTES, RefusedYAML, check, load_texts
 from robust_asr import trust
+
+__all__ = ["check_arguments", "guarded_imports"]
 
 _SUFFIXES = {".yaml", ".yml"}
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
@@ -50,60 +50,6 @@ def check_arguments(argv: list[str]) -> None:
             walk.file(value, Path.cwd(), field=f"--{key}")
         elif key != "allow_module":
             walk.argument(value, field=f"--{key}" if key else "the command line")
-
-
-@contextmanager
-def guarded_imports() -> Iterator[None]:
-    """Inside, jsonargparse imports nothing by name but allowed classes, and reads local files of strict YAML only."""
-    original, loader = _util.import_object, jsonargparse.get_loader("yaml")
-    remote = "s" in _optionals._get_config_read_mode()
-
-    def import_object(name: str, check_path: bool = True) -> Any:
-        # Without check_path the name comes from code, a type annotation for one.
-        if not check_path or not isinstance(name, str) or "." not in name:
-            return original(name, check_path)
-        _refusing(trust.check_name, name)
-        found = original(name, check_path=False)
-        _refusing(trust.check_object, found, name)
-        return found
-
-    def strict_loader(text: str) -> Any:
-        check(text, where="configuration")
-        return loader(text)
-
-    modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "jsonargparse"]
-    importers = [module for module in modules if getattr(module, "import_object", None) is original]
-    check_module, _typehints.check_import_path = _typehints.check_import_path, _check_module
-    try:
-        _set_all(importers, import_object)
-        jsonargparse.set_loader("yaml", strict_loader, (yaml.YAMLError,))
-        jsonargparse.set_parsing_settings(config_read_mode_fsspec_enabled=False)
-        yield
-    finally:
-        _set_all(importers, original)
-        _typehints.check_import_path = check_module
-        jsonargparse.set_loader("yaml", loader, (yaml.YAMLError,))
-        jsonargparse.set_parsing_settings(config_read_mode_fsspec_enabled=remote)
-
-
-class Refused(ImportError, ValueError):
-    """A name that is not allowed. Both bases: jsonargparse reports either kind, depending on the place, as a parsing error."""
-
-
-def _refusing(rule: Callable[..., None], *arguments: Any) -> None:
-    try:
-        rule(*arguments)
-    except ValueError as error:
-        raise Refused(str(error)) from None
-
-
-def _check_module(name: str) -> None:
-    _refusing(trust.check_name, name)
-
-
-def _set_all(modules: list[Any], function: Callable[..., Any]) -> None:
-    for module in modules:
-        module.import_object = function
 
 
 def _options(argv: list[str]) -> Iterator[tuple[str, str]]:
@@ -156,6 +102,9 @@ class _Walk:
             for key, item in value.items():
                 if key.startswith("__"):
                     raise ValueError(f"{where}{field}: the key {key} is refused")
+                if "." in key and field != FRAGMENTS:
+                    # jsonargparse would drop, silently, what a file named by the first part of the key holds.
+                    raise ValueError(f"{where}{field}: the key {key!r} has dots; write it nested")
                 self.value(item, folder, field=f"{field}.{key}".lstrip("."), where=where)
         elif isinstance(value, list):
             for index, item in enumerate(value):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from lightning_modules.strict_yaml import load_texts
+
 KEY = "fragments"
 
 
@@ -29,7 +31,11 @@ def expand(arguments: list[str]) -> list[str]:
 def _fragments_of(recipe: Path) -> list[str]:
     if not recipe.is_file():
         return []
-    settings = yaml.safe_load(recipe.read_text())
+    try:
+        settings = load_texts(recipe.read_text(encoding="utf-8"), where=str(recipe))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        # config_guard reads it next and says what is wrong with it.
+        return []
     fragments = settings.get(KEY) if isinstance(settings, dict) else None
     if not fragments:
         return []

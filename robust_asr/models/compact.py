@@ -31,8 +31,8 @@ class CompactCTC(CTCRecognizer):
         self,
         tokenizer: Tokenizer | None = None,
         *,
-        num_mels: int = 64,
-        stem_channels: int = 24,
+        num_mels: int = 80,
+        stem_channels: int = 32,
         width: int = 176,
         num_blocks: int = 5,
         kernel_size: int = 7,
@@ -110,16 +110,18 @@ class Stem(nn.Module):
 
     def __init__(self, num_mels: int, *, channels: int, width: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(1, channels // 2, 3, stride=2, padding=1)
+        self.first = nn.Conv2d(1, channels // 2, 3, stride=2, padding=1, bias=False)
+        self.first_norm = MaskedBatchNorm(channels // 2)
         self.second = nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1, bias=False)
         self.second_norm = MaskedBatchNorm(channels)
         self.project = nn.Conv1d(channels * _halved(_halved(num_mels)), width, 1, bias=False)
         self.norm = MaskedBatchNorm(width)
 
     def forward(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        values = functional.silu(self.first(features[:, None]))
+        values = self.first(features[:, None])
         mask = length_mask(_halved(feature_lengths), values.shape[2])[:, None].to(values.dtype)
-        values, mask = self.second(values * mask[..., None]), mask[:, :, ::2]
+        values = functional.silu(self.first_norm(values, mask[..., None]))
+        values, mask = self.second(values), mask[:, :, ::2]
         values = functional.silu(self.second_norm(values, mask[..., None]))
         values = self.project(values.transpose(2, 3).flatten(1, 2))
         return functional.silu(self.norm(values, mask)), mask

@@ -59,18 +59,20 @@ class LogMel(nn.Module):
         return lengths // self.hop_samples + 1
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        spectra = torch.stft(
-            masked(waveforms, lengths),
-            self.fft_size,
-            self.hop_samples,
-            self.window_samples,
-            self.taper,
-            center=True,
-            pad_mode="constant",
-            return_complex=True,
-        )
-        power = spectra.real.square() + spectra.imag.square()
-        log_energies = (self.filters @ power + self.energy_floor).log().transpose(1, 2)
+        # Energies span more than half precision can hold.
+        with torch.autocast(waveforms.device.type, enabled=False):
+            spectra = torch.stft(
+                masked(waveforms, lengths),
+                self.fft_size,
+                self.hop_samples,
+                self.window_samples,
+                self.taper,
+                center=True,
+                pad_mode="constant",
+                return_complex=True,
+            )
+            power = spectra.real.square() + spectra.imag.square()
+            log_energies = (self.filters @ power + self.energy_floor).log().transpose(1, 2)
         frame_lengths = self.num_frames(lengths)
         return masked(log_energies, frame_lengths), frame_lengths
 

@@ -108,7 +108,7 @@ def test_the_same_utterances_are_chosen_whatever_the_order_and_the_batches(ids, 
 
 
 def test_a_page_names_parts_ids_texts_and_plays_the_audio(tmp_path):
-    trainer = fake_trainer(tmp_path, datamodule=SimpleNamespace(part_names=lambda stage: ["dev", "test"]))
+    trainer = fake_trainer(tmp_path, datamodule=SimpleNamespace(dataloader_names=lambda stage: ["dev", "test"]))
     validate(DashboardSamples(num_samples=2), trainer, [[["utt-1", "utt-2"]], [["utt-3"], []]])
     page = Page((tmp_path / "samples" / "step-000007.html").read_text(encoding="utf-8"))
     words = page.text.split()

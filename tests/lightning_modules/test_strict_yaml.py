@@ -53,7 +53,7 @@ def test_numbers_that_read_as_written_are_accepted(text):
 @pytest.mark.parametrize("text", [".nan", ".NaN", "-.inf", "+.INF", "'.inf'", "1e999", "-1.5e400", "!!float 1e3"])
 def test_numbers_are_finite_and_plain(text):
     for form in (text, f"x: {text}", f"[{text}]"):
-        with pytest.raises(RefusedYAML, match="finite|tag"):
+        with pytest.raises(RefusedYAML, match=r"finite|tag"):
             check(form, where="here")
 
 

@@ -65,6 +65,14 @@ def test_silence_has_a_finite_gradient_and_faint_noise_one_that_is_not_zero():
         assert gradient.isfinite().all() and bool(gradient.any()) == nonzero
 
 
+def test_mixed_precision_does_not_reach_the_energies():
+    front_end, waveforms = LogMel(), torch.stack([1e-4 * _speech(3_200), _speech(3_200)])
+    lengths = torch.tensor([3_200, 3_200])
+    with torch.autocast("cpu", dtype=torch.float16):
+        mixed, _ = front_end(waveforms, lengths)
+    assert torch.equal(mixed, front_end(waveforms, lengths)[0])
+
+
 def test_normalisation_is_the_mean_and_variance_of_the_valid_frames():
     features = 3 + 2 * torch.randn(2, 50, 4, generator=torch.Generator().manual_seed(0))
     normal = normalize_utterance(features, torch.tensor([50, 30]), eps=0.0)

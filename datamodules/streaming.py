@@ -1,0 +1,150 @@
+"""Training data larger than memory or scattered over a slow disk: shards (lhotse's Shar), read from front to back."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+from lhotse import CutSet
+from lhotse.cut import MonoCut
+from lhotse.dataset.sampling.dynamic_bucketing import DynamicBucketer
+from torch.utils.data import IterableDataset, get_worker_info
+
+from datamodules.audio import MAX_SAMPLES, SAMPLE_RATES
+from datamodules.collate import Utterances
+from datamodules.sampling import duration_bins
+from datamodules.training_set import Inventory, Selection
+from robust_asr.types import AudioBatch
+
+
+class ShardStream(IterableDataset):
+    """Endless batches from shards. Every worker of every rank reads shards of its own, in an order that each epoch shuffles.
+
+    A finite stream would end at different times on different ranks, and they would wait for each other for ever: an
+    epoch is a number of batches, the trainer's ``limit_train_batches``.
+
+    Args:
+        folders: each written by ``python -m datamodules.prepare librispeech ... --shar``.
+        utterances: reads and collates.
+        buffer_size: utterances that a worker holds, audio included, to draw batches from.
+
+    Errors: ValueError names the folder, the shard or the cut.
+    """
+
+    def __init__(
+        self,
+        folders: list[Path],
+        utterances: Utterances,
+        selection: Selection,
+        *,
+        max_duration: float,
+        num_buckets: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        buffer_size: int = 1000,
+    ) -> None:
+        super().__init__()
+        self.shards = [shard for folder in folders for shard in _shards(folder)]
+        self.utterances, self.selection = utterances, selection
+        self.max_duration, self.num_buckets, self.buffer_size = max_duration, num_buckets, buffer_size
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.inventory = Inventory(selection)
+        for cuts, _ in self.shards:
+            for cut in CutSet.from_jsonl_lazy(cuts):
+                self.inventory.add(_checked(cut, cuts), cuts)
+        self.durations = self.inventory.durations()
+        self.epoch = 0
+        self._resume = (0, 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def resume_at(self, *, epoch: int, num_batches: int) -> None:
+        """That epoch begins after ``num_batches`` of this rank; what comes before is read, but not decoded."""
+        self.epoch = epoch
+        self._resume = (epoch, num_batches)
+
+    def __iter__(self) -> Iterator[AudioBatch]:
+        worker = get_worker_info()
+        number, num_workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        epoch, num_batches = self._resume
+        done = num_batches if epoch == self.epoch else 0
+        # Batches are taken from the workers in turn.
+        mine = len(range(number, done, num_workers))
+        for index, cuts in enumerate(self._batches(number, num_workers)):
+            if index >= mine:
+                yield self.utterances[cuts]
+
+    def _batches(self, worker: int, num_workers: int) -> Iterator[CutSet]:
+        return iter(
+            DynamicBucketer(
+                ((cut,) for cut in self.selection.copies(self._cuts(worker, num_workers))),
+                duration_bins=duration_bins(self.durations, num_buckets=self.num_buckets),
+                world_size=1,
+                max_duration=self.max_duration,
+                buffer_size=self.buffer_size,
+                shuffle=True,
+                rng=Random(f"cuts-{self.seed}-{self.epoch}-{self.rank}-{worker}"),
+                # The same on every rank: they work on similar durations at the same time.
+                bucket_rng=Random(f"buckets-{self.seed}-{self.epoch}-{worker}"),
+            )
+        )
+
+    def _cuts(self, worker: int, num_workers: int) -> Iterator[MonoCut]:
+        readers = self.world_size * num_workers
+        if len(self.shards) < readers:
+            raise ValueError(
+                f"{len(self.shards)} shards cannot be shared by {self.world_size} ranks of {num_workers} workers; "
+                "prepare with a smaller --shard-size"
+            )
+        order = self.shards.copy()
+        Random(f"shards-{self.seed}-{self.epoch}").shuffle(order)
+        mine = order[self.rank * num_workers + worker :: readers]
+        while True:
+            for shard in mine:
+                yield from _read(shard)
+
+
+def _shards(folder: Path) -> list[tuple[str, str]]:
+    """The pairs of files (cuts, audio) of a folder: regular files, not links."""
+    cuts = sorted(folder.glob("cuts.*.jsonl.gz"))
+    if not cuts:
+        raise ValueError(
+            f"there are no shards in {folder}; `python -m datamodules.prepare librispeech ... --shar` writes them"
+        )
+    pairs = [(path, folder / path.name.replace("cuts.", "recording.").replace(".jsonl.gz", ".tar")) for path in cuts]
+    for path in (path for pair in pairs for path in pair):
+        if not path.exists() or not stat.S_ISREG(os.lstat(path).st_mode):
+            raise ValueError(f"{path} is missing or not a regular file")
+    return [(str(metadata), str(audio)) for metadata, audio in pairs]
+
+
+def _read(shard: tuple[str, str]) -> Iterator[MonoCut]:
+    metadata, audio = shard
+    try:
+        for cut in CutSet.from_shar(fields={"cuts": [metadata], "recording": [audio]}):
+            _checked(cut, audio)
+            if cut.recording.sources[0].type != "memory":
+                raise ValueError(f"{audio}: cut {cut.id!r}: field 'source' must be audio in the shard")
+            yield cut
+    except (AssertionError, EOFError, KeyError, TypeError, OSError, tarfile.TarError) as error:
+        raise ValueError(f"{audio}: is damaged ({type(error).__name__}: {error})") from error
+
+
+def _checked(cut: MonoCut, source: str) -> MonoCut:
+    name = getattr(cut, "id", None)
+    if type(cut) is not MonoCut or cut.recording is None or len(cut.recording.sources) != 1:
+        raise ValueError(f"{source}: cut {name!r}: field 'recording' must be one recording")
+    recording = cut.recording
+    if recording.sampling_rate not in SAMPLE_RATES or not 0 < recording.num_samples <= MAX_SAMPLES:
+        raise ValueError(f"{source}: cut {name!r}: field 'recording' has an odd rate or length")
+    if cut.start != 0 or not abs(cut.duration - recording.num_samples / recording.sampling_rate) <= 1e-4:
+        raise ValueError(f"{source}: cut {name!r}: field 'duration' must be that of the recording, from its start")
+    if len(cut.supervisions) != 1 or not (cut.supervisions[0].text or "").strip():
+        raise ValueError(f"{source}: cut {name!r}: field 'text' must be the words spoken")
+    return cut
