@@ -82,6 +82,8 @@ def _sound_file(source: str | io.BytesIO) -> soundfile.SoundFile:
 
 def _check_container(raw: BinaryIO) -> None:
     magic = raw.read(4)
+    if not magic:
+        raise ValueError("is an empty file")
     if magic == b"fLaC":
         return
     if magic != b"RIFF" or raw.read(8)[4:] != b"WAVE":

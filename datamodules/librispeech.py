@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import torch
 from lhotse.cut import MonoCut
@@ -73,6 +74,9 @@ class LibriSpeech(LightningDataModule):
         _check_range("num_buckets", num_buckets, at_least=1)
         _check_range("num_workers", num_workers, at_least=0)
         _check_range("cache_gigabytes", cache_gigabytes, at_least=0)
+        if evaluation_batching not in get_args(Batching):
+            accepted = ", ".join(get_args(Batching))
+            raise ValueError(f"evaluation_batching must be one of {accepted}, found {evaluation_batching!r}")
         self.manifests, self.root, self.shar = manifests, root, shar
         self.parts = {
             "train": list(train or ()),

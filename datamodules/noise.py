@@ -78,7 +78,7 @@ def prepare_noise(folder: Path, out: Path, *, num_jobs: int = 2) -> list[Finding
         cuts = [result for result in results if isinstance(result, MonoCut)]
         write_corpus_root(temporary, temporary / AUDIO_FOLDER)
         write_manifest(temporary / f"{NAME}{SUFFIX}", cuts)
-    print(f"{out / NAME}{SUFFIX}: {len(cuts)} sounds, {sum(cut.duration for cut in cuts) / 60:.1f} minutes")
+    print(f"{NAME}: {len(cuts)} sounds, {sum(cut.duration for cut in cuts) / 60:.1f} minutes")
     return findings
 
 

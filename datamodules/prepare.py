@@ -135,7 +135,7 @@ def _write_part(corpus: Path, out: Path, name: str, cuts: Sequence[MonoCut], *, 
     if shar:
         _write_shards(out / SHARD_FOLDER.format(part=name), corpus, cuts, shard_size=shard_size)
     write_manifest(out / f"{name}{SUFFIX}", cuts)
-    print(f"{out / name}{SUFFIX}: {len(cuts)} utterances, {sum(cut.duration for cut in cuts) / 3600:.2f} hours")
+    print(f"{name}: {len(cuts)} utterances, {sum(cut.duration for cut in cuts) / 3600:.2f} hours")
 
 
 def _write_shards(folder: Path, corpus: Path, cuts: Iterable[MonoCut], *, shard_size: int) -> None:

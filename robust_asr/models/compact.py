@@ -119,7 +119,7 @@ class Stem(nn.Module):
 
     def forward(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
         values = self.first(features[:, None])
-        mask = length_mask(_halved(feature_lengths), values.shape[2])[:, None].to(values.dtype)
+        mask = length_mask(_halved(feature_lengths), values.shape[2])[:, None].to(features.dtype)
         values = functional.silu(self.first_norm(values, mask[..., None]))
         values, mask = self.second(values), mask[:, :, ::2]
         values = functional.silu(self.second_norm(values, mask[..., None]))

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 class MaskedBatchNorm(nn.BatchNorm1d):
     """Batch normalisation whose statistics are taken over valid frames only; zero in the padding.
 
+    Computed in the precision of the mask where that is the higher, as under mixed precision.
+
     Shape: values (B, C, F, ...), finite; mask (B, 1, F, ...) of zeros and ones with size 1 after F -> as values.
     """
 

@@ -41,3 +41,12 @@ def manifests(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("manifests")
     assert not prepare_corpus(corpus, out, num_jobs=1)
     return out
+
+
+@pytest.fixture(scope="session")
+def real_manifests(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``an4`` and ``LibriSpeech``: folders of the manifests of the real speech."""
+    out = tmp_path_factory.mktemp("real")
+    for name in ("an4", "LibriSpeech"):
+        assert not prepare_corpus(shared_data / name, out / name)
+    return out

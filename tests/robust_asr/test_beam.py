@@ -146,6 +146,12 @@ def test_word_times_and_the_last_word() -> None:
         assert all(0.9 < word.confidence <= 1 for word in first.words + second.words)
 
 
+def test_half_a_word_is_no_word() -> None:
+    # A beam of one keeps the A alone, from which the only word can no longer be reached.
+    (transcript,) = BeamDecoder(lexicon=["AB"], beam_size=1)(emissions_of([[1]]), TOKENIZER, frame_shift=1.0)
+    assert transcript.text == "" and transcript.words == ()
+
+
 def test_no_frames() -> None:
     nothing = Emissions(torch.zeros(1, 0, 4), torch.tensor([0]))
     for decoder in (BeamDecoder(), BeamDecoder(lexicon=LEXICON)):

@@ -183,7 +183,7 @@ def test_transcripts_do_not_depend_on_the_batch(recognizer: Recognizer) -> None:
 def test_attack_mode_leaves_no_trace(name: str) -> None:
     recognizer = trained(name).train()
     # A state that no default would restore: mixed modes, a frozen parameter, a gradient that is waiting.
-    next(recognizer.children()).eval()
+    list(recognizer.modules())[-1].eval()
     parameters = list(recognizer.parameters())
     parameters[0].requires_grad_(False)
     parameters[-1].grad = torch.ones_like(parameters[-1])

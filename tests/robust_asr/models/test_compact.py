@@ -76,6 +76,19 @@ def test_the_gradient_equals_finite_differences(recognizer: CompactCTC):
     assert (gradient * direction).sum().item() == pytest.approx((ahead - behind).item() / 2e-6, rel=1e-4)
 
 
+def test_mixed_precision_trains(recognizer: CompactCTC):
+    recognizer.train()
+    targets = recognizer.targets(TEXTS)
+    torch.manual_seed(0)
+    expected = recognizer.loss(_waveforms(LENGTHS), LENGTHS, targets)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = recognizer.loss(_waveforms(LENGTHS), LENGTHS, targets)
+    losses.sum().backward()
+    torch.testing.assert_close(losses, expected, rtol=0.05, atol=0.5)
+    assert all(parameter.grad.isfinite().all() for parameter in recognizer.parameters())
+
+
 @pytest.mark.parametrize("length", [0, 320, 8_000])
 def test_silence_has_a_finite_loss_and_gradient(recognizer: CompactCTC, length: int):
     waveforms = torch.zeros(1, length, requires_grad=True)

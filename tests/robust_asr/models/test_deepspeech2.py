@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from robust_asr import trust
 from robust_asr.models.base import Recognizer
-from robust_asr.models.deepspeech2 import DeepSpeech2, SummedBiLSTM
+from robust_asr.models.deepspeech2 import DeepSpeech2, LogSpectrogram, SummedBiLSTM
 from robust_asr.text import CharacterTokenizer
 from tests.robust_asr.test_contract import LENGTHS, TEXTS, audio
 
@@ -24,7 +24,7 @@ def recognizer() -> DeepSpeech2:
         torch.manual_seed(0)
         recognizer = DeepSpeech2(conv_channels=3, rnn_hidden=10, rnn_layers=3)
         for parameter in recognizer.parameters():
-            nn.init.normal_(parameter, std=0.3)
+            nn.init.normal_(parameter, std=0.1)
         recognizer.train().emissions(audio(LENGTHS), LENGTHS)
     return recognizer.eval()
 
@@ -64,6 +64,14 @@ def test_equals_a_plain_implementation(recognizer: DeepSpeech2) -> None:
         expected = plain(recognizer, audio(LENGTHS)[row, :length])
         assert int(emissions.frame_lengths[row]) == len(expected)
         torch.testing.assert_close(emissions.log_probs[row, : len(expected)], expected, rtol=0, atol=1e-5)
+
+
+def test_spectrogram_is_normalised_over_its_own_cells() -> None:
+    features, frame_lengths = LogSpectrogram()(audio(LENGTHS, size=9000), LENGTHS)
+    for row, length in enumerate(frame_lengths.tolist()):
+        cells = features[row, :, :length].double()
+        assert cells.shape == (161, LENGTHS[row] // 160 + 1) and not features[row, :, length:].any()
+        assert (float(cells.mean()), float(cells.var())) == pytest.approx((0.0, 1.0), abs=1e-5)
 
 
 def test_number_of_parameters() -> None:

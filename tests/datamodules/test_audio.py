@@ -1,0 +1,191 @@
+"""Audio is what its manifest says, or one clear error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from datamodules.audio import MAX_SAMPLES, Header, read_audio, read_header
+
+RATE, SIZE = 16_000, 4_000
+
+
+@pytest.fixture
+def tone() -> np.ndarray:
+    return 0.5 * np.sin(np.arange(SIZE) / 7)
+
+
+def _written(path: Path, samples: np.ndarray, subtype: str, rate: int = RATE, kind: str | None = None) -> Path:
+    soundfile.write(path, samples, rate, subtype=subtype, format=kind)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "error"),
+    [
+        ("a.flac", "PCM_16", 2**-15),
+        ("a.flac", "PCM_24", 2**-23),
+        ("a.wav", "PCM_16", 2**-15),
+        ("a.wav", "PCM_24", 2**-23),
+        ("a.wav", "PCM_32", 1e-7),
+        ("a.wav", "PCM_U8", 2**-7),
+        ("a.wav", "FLOAT", 1e-7),
+        ("a.wav", "DOUBLE", 1e-7),
+    ],
+)
+def test_every_accepted_format_gives_the_samples_back(name, subtype, error, tone, tmp_path: Path):
+    path = _written(tmp_path / name, tone, subtype)
+    assert read_header(path) == Header(RATE, 1, SIZE, subtype)
+    for source in (path, path.read_bytes()):
+        samples = read_audio(source, sample_rate=RATE, num_samples=SIZE)
+        assert samples.dtype == (np.int16 if subtype == "PCM_16" else np.float32)
+        scale = 2.0**-15 if subtype == "PCM_16" else 1.0
+        np.testing.assert_allclose(samples * scale, tone, atol=error)
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"sample_rate": 8_000}, "has sampling_rate 16000, but 8000 is declared"),
+        ({"num_samples": SIZE + 1}, f"has num_samples {SIZE}, but {SIZE + 1} is declared"),
+        ({"num_samples": SIZE - 1}, f"has num_samples {SIZE}, but {SIZE - 1} is declared"),
+    ],
+)
+def test_header_and_declaration_must_agree(declared, message, tone, tmp_path: Path):
+    path = _written(tmp_path / "a.flac", tone, "PCM_16")
+    with pytest.raises(ValueError, match=message):
+        read_audio(path, **{"sample_rate": RATE, "num_samples": SIZE, **declared})
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path, tone: _written(path, np.stack([tone, tone], 1), "PCM_16"), "has 2 channels; mono is accepted"),
+        (lambda path, tone: _written(path, np.r_[tone[:-1], np.nan], "FLOAT", kind="WAV"), "not finite"),
+        (lambda path, tone: _written(path, np.r_[tone[:-1], np.inf], "DOUBLE", kind="WAV"), "not finite"),
+        (
+            lambda path, tone: _written(path, tone * 1e6, "FLOAT", kind="WAV"),
+            r"up to .*the accepted range is \[-1, 1\]",
+        ),
+        (lambda path, tone: _written(path, tone, "VORBIS", kind="OGG"), "neither FLAC nor WAV"),
+        (lambda path, tone: _written(path, tone, "PCM_16", kind="AIFF"), "neither FLAC nor WAV"),
+        (lambda path, tone: _written(path, tone, "MS_ADPCM", kind="WAV"), "codec 0x0002; PCM and float are accepted"),
+        (lambda path, tone: _written(path, tone, "GSM610", kind="WAV"), "codec 0x0031"),
+        (lambda path, tone: _written(path, tone, "ULAW", kind="WAV"), "codec 0x0007"),
+        (lambda path, tone: path.write_bytes(b""), "is an empty file"),
+        (lambda path, tone: path.write_bytes(b"RIFF\x10\0\0\0WAVE"), "without a format chunk"),
+        (lambda path, tone: path.write_text("#!/bin/sh\n"), "neither FLAC nor WAV"),
+        (lambda path, tone: path.mkdir(), "is not a regular file"),
+        (lambda path, tone: None, "cannot be opened"),
+    ],
+)
+def test_anything_else_is_refused(write, message, tone, tmp_path: Path):
+    path = tmp_path / "a.flac"
+    write(path, tone)
+    with pytest.raises(ValueError, match=message):
+        read_audio(path, sample_rate=RATE, num_samples=SIZE)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+def test_a_flipped_bit_in_the_samples_of_a_flac_is_noticed(subtype, tmp_path: Path):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, SIZE)
+    path = _written(tmp_path / "a.flac", noise, subtype)
+    content = bytearray(path.read_bytes())
+    content[-2_000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"MD5|decoded|breaks off"):
+        read_audio(path, sample_rate=RATE, num_samples=SIZE)
+
+
+def test_a_truncated_file_is_noticed(tone, tmp_path: Path):
+    for name in ("a.flac", "a.wav"):
+        path = _written(tmp_path / name, tone, "PCM_16")
+        path.write_bytes(path.read_bytes()[:-1_000])
+        with pytest.raises(ValueError, match=r"breaks off|decoded|MD5|num_samples"):
+            read_audio(path, sample_rate=RATE, num_samples=SIZE)
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path):
+    path = tmp_path / "silence.flac"
+    with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16") as file:
+        for _ in range(MAX_SAMPLES // 2**20 + 1):
+            file.write(np.zeros(2**20, np.int16))
+    assert path.stat().st_size < 200_000
+    with pytest.raises(ValueError, match=f"1 to {MAX_SAMPLES} are accepted"):
+        read_audio(path, sample_rate=RATE, num_samples=read_header(path).num_samples)
+
+
+def _mutated(content: bytes, generator: np.random.Generator) -> bytes:
+    """Flips, zeroes, cuts, repeats or swaps some of the bytes, as often near the header as anywhere."""
+    content = bytearray(content)
+    end = len(content) if generator.random() < 0.5 else 200
+    start = int(generator.integers(end))
+    length = int(generator.integers(1, 200))
+    match generator.integers(6):
+        case 0:
+            content[start] ^= 1 << int(generator.integers(8))
+        case 1:
+            content[start : start + length] = bytes(len(content[start : start + length]))
+        case 2:
+            del content[start:]
+        case 3:
+            content[start:start] = content[start : start + length]
+        case 4:
+            content[start : start + length] = generator.bytes(length)
+        case 5:
+            content[start : start + 8] = b"\xff" * 8
+    return bytes(content)
+
+
+READ_ALL = """
+import json, resource, signal, sys
+from pathlib import Path
+from datamodules.audio import read_audio
+resource.setrlimit(resource.RLIMIT_AS, (2**30 + 2**29, 2**30 + 2**29))
+outcome = {}
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    signal.alarm(20)
+    try:
+        outcome[path.name] = len(read_audio(path, sample_rate=16_000, num_samples=4_000))
+    except ValueError as error:
+        outcome[path.name] = str(error)
+    signal.alarm(0)
+print(json.dumps(outcome))
+"""
+
+
+def _read_in_a_process_with_limits(folder: Path) -> dict[str, int | str]:
+    """1.5 GB of address space, 20 s a file; only ValueError may come."""
+    finished = subprocess.run([sys.executable, "-c", READ_ALL, str(folder)], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    return json.loads(finished.stdout)
+
+
+@pytest.mark.parametrize("num_files", [100, pytest.param(2_000, marks=pytest.mark.long)])
+def test_mutated_files_neither_crash_nor_hang_nor_pass_for_other_audio(num_files: int, tmp_path: Path):
+    generator = np.random.default_rng(num_files)
+    noise = generator.uniform(-0.5, 0.5, SIZE)
+    originals = [
+        _written(tmp_path / name, noise, subtype).read_bytes()
+        for name, subtype in (("a.flac", "PCM_16"), ("b.flac", "PCM_24"), ("c.wav", "PCM_16"), ("d.wav", "FLOAT"))
+    ]
+    folder = tmp_path / "mutated"
+    folder.mkdir()
+    for number in range(num_files):
+        (folder / f"{number:05d}").write_bytes(_mutated(originals[number % 4], generator))
+    outcome = _read_in_a_process_with_limits(folder)
+    assert len(outcome) == num_files
+    errors = [text for text in outcome.values() if isinstance(text, str)]
+    assert len(errors) > num_files / 3
+    for name, result in outcome.items():
+        if int(name) % 4 < 2 and isinstance(result, int):
+            # FLAC: what still reads has not changed.
+            samples = read_audio(folder / name, sample_rate=RATE, num_samples=SIZE)
+            samples = samples * 2.0**-15 if samples.dtype == np.int16 else samples
+            np.testing.assert_allclose(samples, noise, atol=2**-14)

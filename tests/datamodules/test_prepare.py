@@ -1,0 +1,172 @@
+"""From a folder to manifests: everything that is wrong is named, and what is right is kept."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from datamodules.manifest import Manifest
+from datamodules.prepare import main, prepare_corpus
+from tests.datamodules.conftest import write_utterance
+
+
+@pytest.fixture
+def dirty(tmp_path: Path) -> Path:
+    """Three good utterances among one of everything that can be wrong."""
+    root = tmp_path / "corpus"
+    for index in range(3):
+        write_utterance(root, "train", f"1-1-{index}", f"GOOD {index}", seconds=0.2)
+    write_utterance(root, "train", "1-2-stereo", "TEXT", seconds=0.2)
+    soundfile.write(root / "train/1/2/1-2-stereo.flac", np.zeros((3_200, 2)), 16_000)
+    write_utterance(root, "train", "1-2-corrupt", "TEXT", seconds=0.2)
+    corrupt = root / "train/1/2/1-2-corrupt.flac"
+    corrupt.write_bytes(corrupt.read_bytes()[:-500] + bytes(500))
+    write_utterance(root, "train", "1-2-empty", "TEXT", seconds=0.2)
+    (root / "train/1/2/1-2-empty.flac").write_bytes(b"")
+    write_utterance(root, "train", "1-2-short", "TEXT", seconds=0.2)
+    soundfile.write(root / "train/1/2/1-2-short.flac", np.zeros(0), 16_000, format="WAV")
+    write_utterance(root, "train", "1-2-rate", "TEXT", seconds=0.2, rate=12_345)
+    write_utterance(root, "train", "1-2-silent", "", seconds=0.2)
+    write_utterance(root, "train", "1-2-missing", "TEXT", seconds=0.2).unlink()
+    write_utterance(root, "train", "1-2-twice", "ONE TEXT", seconds=0.2)
+    write_utterance(root, "train", "1-2-twice", "ANOTHER", seconds=0.2)
+    write_utterance(root, "train", "1-2-loud", "TEXT", seconds=0.2)
+    soundfile.write(root / "train/1/2/1-2-loud.flac", np.full(3_200, 1e4), 16_000, subtype="FLOAT", format="WAV")
+    write_utterance(root, "train", "1-2-nan", "TEXT", seconds=0.2)
+    soundfile.write(root / "train/1/2/1-2-nan.flac", np.full(3_200, np.nan), 16_000, subtype="FLOAT", format="WAV")
+    write_utterance(root, "train", "1-2-link", "TEXT", seconds=0.2).rename(tmp_path / "elsewhere.flac")
+    (root / "train/1/2/1-2-link.flac").symlink_to(tmp_path / "elsewhere.flac")
+    shutil.copy(root / "train/1/1/1-1-0.flac", root / "train/1/2/1-2-untold.flac")
+    with open(root / "train/1/2/1-2.trans.txt", "ab") as transcript:
+        transcript.write(b"\n1-2-latin caf\xe9\n../../../etc/passwd TEXT\n")
+    return root
+
+
+EXPECTED = {
+    "1-2-stereo.flac": "has 2 channels",
+    "1-2-corrupt.flac": "",
+    "1-2-empty.flac": "is an empty file",
+    "1-2-short.flac": "has no samples",
+    "1-2-rate.flac": "has the odd rate 12345",
+    "1-2-silent": "has an empty transcript",
+    "1-2-missing.flac": "there is no audio",
+    "1-2-twice": "occurs twice",
+    "1-2-loud.flac": "the accepted range",
+    "1-2-nan.flac": "not finite",
+    "1-2-link.flac": "a link that leaves the corpus",
+    "1-2-untold.flac": "there is audio, but no transcript",
+    "is empty": "1-2.trans.txt",
+    "is not UTF-8": "1-2.trans.txt",
+    "etc/passwd": "is not speaker-chapter-number",
+}
+
+
+def test_every_fault_is_one_finding_that_names_its_file_and_the_rest_is_kept(dirty: Path, tmp_path: Path):
+    findings = prepare_corpus(dirty, tmp_path / "out", num_jobs=1)
+    lines = [str(finding) for finding in findings]
+    for name, message in EXPECTED.items():
+        matching = [line for line in lines if name in line and message in line]
+        assert len(matching) == 1, (name, lines)
+    assert len(lines) == len(EXPECTED)
+    cuts = list(Manifest(tmp_path / "out/train.jsonl.gz").verified())
+    assert {cut.id: cut.supervisions[0].text for cut in cuts} == {f"1-1-{index}": f"GOOD {index}" for index in range(3)}
+
+
+def test_the_exit_code_tells_only_if_asked(dirty: Path, corpus: Path, tmp_path: Path, capsys):
+    arguments = ["librispeech", str(dirty), str(tmp_path / "out"), "--num-jobs", "1"]
+    assert main(arguments) == 0
+    assert main([*arguments, "--strict"]) == 1
+    assert f"{len(EXPECTED)} findings, 12 utterances left out" in capsys.readouterr().out
+    assert main(["librispeech", str(corpus), str(tmp_path / "clean"), "--num-jobs", "1", "--strict"]) == 0
+    assert "0 findings" in capsys.readouterr().out
+
+
+def test_an_unusual_rate_is_named_and_kept(tmp_path: Path):
+    for index in range(3):
+        write_utterance(tmp_path / "corpus", "dev", f"1-1-{index}", "TEXT", seconds=0.2)
+    write_utterance(tmp_path / "corpus", "dev", "1-1-8k", "TEXT", seconds=0.2, rate=8_000)
+    (finding,) = prepare_corpus(tmp_path / "corpus", tmp_path / "out", num_jobs=1)
+    assert "1-1-8k.flac: has rate 8000, most have 16000" in str(finding)
+    assert len(list(Manifest(tmp_path / "out/dev.jsonl.gz"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["librispeech", "nowhere", "out"], "the corpus nowhere is not a folder"),
+        (["librispeech", "empty", "out"], "has no folder with a .*trans.txt"),
+        (["librispeech", "CORPUS", "out", "--parts", "test"], "parts: test not in .*; it has dev, train"),
+        (["librispeech", "CORPUS", "out", "--parts", "../train"], "parts: ../train not in"),
+        (
+            ["librispeech", "CORPUS", "out", "--hold-out-speakers", "5"],
+            "hold_out_speakers must be between 1 and 4, found 5",
+        ),
+        (
+            ["librispeech", "CORPUS", "out", "--parts", "dev", "--hold-out-speakers", "1"],
+            "no part of dev begins with 'train'",
+        ),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(arguments, message, corpus: Path, tmp_path: Path, monkeypatch, capsys):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main([str(corpus) if argument == "CORPUS" else argument for argument in arguments]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_held_out_speakers_are_apart_chosen_by_the_seed_and_the_whole_part_stays(corpus: Path, tmp_path: Path):
+    speakers = {}
+    for seed in (0, 1, 2):
+        out = tmp_path / str(seed)
+        prepare_corpus(corpus, out, parts=["train"], hold_out_speakers=2, seed=seed, num_jobs=1)
+        parts = {name: list(Manifest(out / f"{name}.jsonl.gz")) for name in ("train", "train-rest", "train-dev")}
+        spoken_by = {name: {cut.supervisions[0].speaker for cut in cuts} for name, cuts in parts.items()}
+        assert len(spoken_by["train-dev"]) == 2
+        assert not spoken_by["train-dev"] & spoken_by["train-rest"]
+        assert spoken_by["train-dev"] | spoken_by["train-rest"] == spoken_by["train"]
+        assert len(parts["train-dev"]) + len(parts["train-rest"]) == len(parts["train"]) == 47
+        speakers[seed] = frozenset(spoken_by["train-dev"])
+    assert len(set(speakers.values())) > 1
+
+
+def test_equal_corpora_give_equal_bytes_in_an_order_that_mixes_speakers(corpus: Path, manifests: Path, tmp_path: Path):
+    prepare_corpus(corpus, tmp_path, num_jobs=2)
+    for name in ("train.jsonl.gz", "dev.jsonl.gz"):
+        assert (tmp_path / name).read_bytes() == (manifests / name).read_bytes()
+    ids = [cut.id for cut in Manifest(tmp_path / "train.jsonl.gz")]
+    assert ids != sorted(ids)
+    assert len({utterance.split("-")[0] for utterance in ids[:10]}) >= 3
+
+
+def test_killed_at_any_moment_there_is_a_whole_manifest_or_none(corpus: Path, manifests: Path, tmp_path: Path):
+    seen = set()
+    for attempt in range(12):
+        out = tmp_path / str(attempt)
+        process = multiprocessing.get_context("fork").Process(
+            target=prepare_corpus, args=(corpus, out), kwargs={"num_jobs": 1}
+        )
+        process.start()
+        time.sleep(0.02 * attempt)
+        process.kill()
+        process.join()
+        for path in out.glob("[!.]*.jsonl.gz"):
+            assert path.read_bytes() == (manifests / path.name).read_bytes()
+            seen.add(path.name)
+    assert seen, "never killed after a manifest was written"
+
+
+@pytest.mark.shared_data
+def test_real_speech_is_found_clean(real_manifests: Path):
+    sizes = {
+        "an4": {"train": 948, "test": 130},
+        "LibriSpeech": {"train-clean-100": 160, "dev-clean": 9, "test-clean": 19},
+    }
+    for name, parts in sizes.items():
+        assert {part: len(list(Manifest(real_manifests / name / f"{part}.jsonl.gz"))) for part in parts} == parts
