@@ -43,8 +43,8 @@ class Utterances(Dataset):
         cuts = list(cuts)
         waveforms = [self.waveform(cut) for cut in cuts]
         return AudioBatch(
-            waveforms=pad_sequence(waveforms, batch_first=True),
-            lengths=torch.tensor([len(waveform) for waveform in waveforms]),
+            waveforms=pad_sequence(waveforms, batch_first=True) if waveforms else torch.zeros(0, 0),
+            lengths=torch.tensor([len(waveform) for waveform in waveforms], dtype=torch.long),
             texts=tuple(cut.supervisions[0].text for cut in cuts),
             ids=tuple(cut.id for cut in cuts),
         )

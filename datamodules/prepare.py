@@ -18,9 +18,10 @@ from lhotse.cut import MonoCut
 from lhotse.recipes import prepare_librispeech
 from lhotse.utils import fastcopy
 
-from datamodules.files import folder_written_whole
+from datamodules.files import folder_written_whole, written_whole
 from datamodules.manifest import SUFFIX, write_corpus_root, write_manifest
 from datamodules.verification import Finding, Part, verified_part
+from robust_asr.text import normalize
 
 SHARD_FOLDER = "{part}-shar"
 
@@ -40,7 +41,7 @@ def prepare_corpus(
 
     Args:
         corpus: folder with parts, each ``speaker/chapter/*.flac`` and ``*.trans.txt``.
-        out: folder for ``<part>.jsonl.gz`` and ``corpus.json``.
+        out: folder for ``<part>.jsonl.gz``, ``<part>.words.txt`` (its distinct words, a lexicon) and ``corpus.json``.
         parts: names of folders; by default every folder that holds a transcript.
         hold_out_speakers: number of speakers that every part whose name begins with ``train`` sets aside:
             ``<part>-dev`` holds them, ``<part>-rest`` the others. The speakers are ``random.Random(seed)``'s sample of
@@ -135,6 +136,9 @@ def _write_part(corpus: Path, out: Path, name: str, cuts: Sequence[MonoCut], *, 
     if shar:
         _write_shards(out / SHARD_FOLDER.format(part=name), corpus, cuts, shard_size=shard_size)
     write_manifest(out / f"{name}{SUFFIX}", cuts)
+    with written_whole(out / f"{name}.words.txt") as temporary:
+        words = sorted({word for cut in cuts for word in normalize(cut.supervisions[0].text).split()})
+        temporary.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
     print(f"{name}: {len(cuts)} utterances, {sum(cut.duration for cut in cuts) / 3600:.2f} hours")
 
 

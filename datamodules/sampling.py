@@ -136,7 +136,8 @@ def expected_padding(durations: np.ndarray, *, num_buckets: int, max_duration: f
 class FixedBatches(Sampler):
     """One list of batches, the same for every number of ranks; rank r of W takes batches r, r + W, ...
 
-    Utterances are sorted by length, so that none is there twice or missing and neighbours are similar.
+    Utterances are sorted by length, so that none is there twice or missing and neighbours are similar. Ranks that would have
+    one batch fewer than others end with an empty one: under DDP every evaluation step is a collective, and none may be alone.
 
     Args:
         max_duration: seconds a batch, padding included; one utterance may be longer.
@@ -174,7 +175,8 @@ class FixedBatches(Sampler):
         self.rank, self.world_size = rank, world_size
 
     def __iter__(self) -> Iterator[list[MonoCut]]:
-        return iter(self.batches[self.rank :: self.world_size])
+        own = self.batches[self.rank :: self.world_size]
+        return iter(own + [[]] * (len(self) - len(own)))
 
     def __len__(self) -> int:
-        return len(self.batches[self.rank :: self.world_size])
+        return -(-len(self.batches) // self.world_size)

@@ -126,14 +126,18 @@ def _shards(folder: Path) -> list[tuple[str, str]]:
 
 def _read(shard: tuple[str, str]) -> Iterator[MonoCut]:
     metadata, audio = shard
+    num_read = 0
     try:
         for cut in CutSet.from_shar(fields={"cuts": [metadata], "recording": [audio]}):
             _checked(cut, audio)
             if cut.recording.sources[0].type != "memory":
                 raise ValueError(f"{audio}: cut {cut.id!r}: field 'source' must be audio in the shard")
+            num_read += 1
             yield cut
     except (AssertionError, EOFError, KeyError, TypeError, OSError, tarfile.TarError) as error:
         raise ValueError(f"{audio}: is damaged ({type(error).__name__}: {error})") from error
+    if num_read != (declared := sum(1 for _ in CutSet.from_jsonl_lazy(metadata))):
+        raise ValueError(f"{audio}: ends after {num_read} of {declared} utterances")
 
 
 def _checked(cut: MonoCut, source: str) -> MonoCut:

@@ -75,8 +75,6 @@ class RobustCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(Checkpoints, "checkpoint")
-        parser.link_arguments("seed_everything", "model.init_args.seed")
-        parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("run_dir", "trainer.default_root_dir")
         parser.link_arguments(
             "model",
@@ -87,12 +85,25 @@ class RobustCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
-        if self.settings.seed_everything < 0:
-            raise ValueError(f"seed_everything must be 0 or more, got {self.settings.seed_everything}")
+        self._share_seed()
         # What they hold is in the settings now; the resolved configuration must not apply them again.
         self.settings.fragments = {}
         # Opened on the command line and nowhere else: a resolved configuration is a file too.
         self.settings.allow_module = []
+
+    def _share_seed(self) -> None:
+        """One seed for the model and the data. (jsonargparse cannot link into a model whose recogniser is loaded by a function.)"""
+        seed = self.settings.seed_everything
+        if seed < 0:
+            raise ValueError(f"seed_everything must be 0 or more, got {seed}")
+        for name in ("model", "data"):
+            arguments = self.settings[name].get("init_args") or {}
+            if "seed" in arguments:
+                if arguments["seed"] not in (0, seed):
+                    raise ValueError(
+                        f"{name}.init_args.seed is {arguments['seed']}; set seed_everything, it seeds both"
+                    )
+                arguments["seed"] = seed
 
     def _parse_ckpt_path(self) -> None:
         """Lightning takes settings, and class names, from the checkpoint here. We take nothing."""

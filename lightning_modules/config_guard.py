@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 
-from lightning_modules.fragments import KEY as FRAGMENTS
 from lightning_modules.guarded_imports import guarded_imports
 from lightning_modules.strict_yaml import MAX_BYTES, RefusedYAML, check, load_texts
 from robust_asr import trust
@@ -102,9 +101,6 @@ class _Walk:
             for key, item in value.items():
                 if key.startswith("__"):
                     raise ValueError(f"{where}{field}: the key {key} is refused")
-                if "." in key and field != FRAGMENTS:
-                    # jsonargparse would drop, silently, what a file named by the first part of the key holds.
-                    raise ValueError(f"{where}{field}: the key {key!r} has dots; write it nested")
                 self.value(item, folder, field=f"{field}.{key}".lstrip("."), where=where)
         elif isinstance(value, list):
             for index, item in enumerate(value):

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from lightning_modules.recognition import Recognition
+from robust_asr.decoding import Decoder
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import derive, keyed_normal, keyed_uniform, utterance_seeds
 from robust_asr.types import AudioBatch
@@ -31,8 +32,9 @@ class GaussianAugmentation(Recognition):
         sigma_min: float = 0.0,
         seed: int = 0,
         lr_interval: Literal["step", "epoch"] = "epoch",
+        decoder: Decoder | None = None,
     ) -> None:
-        super().__init__(recognizer, seed=seed, lr_interval=lr_interval)
+        super().__init__(recognizer, seed=seed, lr_interval=lr_interval, decoder=decoder)
         if not 0 <= sigma_min <= sigma_max <= 1:
             raise ValueError(f"sigma_min and sigma_max must obey 0 <= min <= max <= 1, got {sigma_min} and {sigma_max}")
         self.sigma_min = sigma_min

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_modules.distributed import gather_text, sum_over_ranks
 from robust_asr.checkpoint import check_matches, metadata
+from robust_asr.decoding import Decoder
 from robust_asr.metrics import ErrorRates
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import reseed_global
@@ -30,13 +31,23 @@ class Recognition(pl.LightningModule):
         recognizer: what is trained; ``robust_asr.checkpoint.load`` starts from a checkpoint.
         seed: keys every random draw; linked to ``seed_everything`` on the command line.
         lr_interval: whether the learning-rate schedule counts optimiser steps or epochs.
+        decoder: how evaluation searches, where the recogniser's own greedy search shall not be used.
     """
 
     def __init__(
-        self, recognizer: Recognizer, *, seed: int = 0, lr_interval: Literal["step", "epoch"] = "epoch"
+        self,
+        recognizer: Recognizer,
+        *,
+        seed: int = 0,
+        lr_interval: Literal["step", "epoch"] = "epoch",
+        decoder: Decoder | None = None,
     ) -> None:
         super().__init__()
         self.recognizer = recognizer
+        if decoder is not None:
+            if not hasattr(recognizer, "decoder"):
+                raise ValueError(f"decoder: {type(recognizer).__name__} has a search of its own and takes no decoder")
+            recognizer.decoder = decoder
         self.seed = seed
         self.lr_interval = lr_interval
         self._reported_infeasible: set[str] = set()

@@ -1,0 +1,62 @@
+"""Every recipe runs a step, on the tiny corpus and with small sizes; what it says otherwise is untouched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightning_modules.cli import main
+from robust_asr import checkpoint
+from robust_asr.models.compact import CompactCTC
+from tests.command_line import ROOT
+
+LAYERS = {"lexicon.yaml"}
+RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.name not in LAYERS)
+SMALL = {
+    "CompactCTC": {"width": 16, "gru_width": 8, "stem_channels": 4, "num_blocks": 1},
+    "DeepSpeech2": {"conv_channels": 2, "rnn_hidden": 8, "rnn_layers": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def clean_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clean") / "clean.ckpt"
+    checkpoint.save(CompactCTC(**SMALL["CompactCTC"]), str(path))
+    return path
+
+
+def small(recipe: Path, *, manifests: Path, clean: Path) -> list[str]:
+    """Arguments that leave the recipe as it is but for sizes, paths and the machine."""
+    settings = yaml.safe_load(recipe.read_text())
+    recognizer = settings["model"]["init_args"]["recognizer"]
+    prefix = "--model.init_args.recognizer.init_args"
+    if isinstance(recognizer, str):
+        kind = yaml.safe_load((recipe.parent / recognizer).read_text())["class_path"].rsplit(".", 1)[-1]
+        sizes = [f"{prefix}.{name}={value}" for name, value in SMALL[kind].items()]
+    else:
+        assert recognizer["class_path"] == "robust_asr.checkpoint.load"
+        sizes = [f"{prefix}.path={clean}"]
+    data = [f"--data.init_args.{name}=[{part}]" for name, part in (("train", "train"), ("validate", "dev"))]
+    machine = ["accelerator=cpu", "devices=1", "strategy=auto", "precision=32-true", "fast_dev_run=true"]
+    return [
+        *sizes,
+        *data,
+        "--data=datamodules.LibriSpeech",
+        f"--data.init_args.manifests={manifests}",
+        *(f"--trainer.{setting}" for setting in machine),
+    ]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_recipe_runs_a_step(recipe: Path, tiny_manifests: Path, clean_checkpoint: Path, tmp_path: Path) -> None:
+    arguments = small(recipe, manifests=tiny_manifests, clean=clean_checkpoint)
+    main(["fit", "--config", str(recipe), "--run_dir", str(tmp_path / "run"), *arguments])
+    assert not (tmp_path / "run" / "checkpoints").exists(), "fast_dev_run writes no checkpoint"
+
+
+def test_every_fragment_belongs_to_a_recipe_or_the_readme() -> None:
+    texts = "".join(path.read_text() for path in [*ROOT.glob("recipes/**/*"), ROOT / "README.md"] if path.is_file())
+    unused = [path.name for path in (ROOT / "configs").rglob("*.yaml") if path.name not in texts]
+    assert not unused
