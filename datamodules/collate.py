@@ -41,7 +41,7 @@ class Utterances(Dataset):
 
     def __getitem__(self, cuts: Iterable[MonoCut]) -> AudioBatch:
         cuts = list(cuts)
-        waveforms = [self.waveform(cut) for cut in cuts]
+        waveforms = [self._waveform(cut) for cut in cuts]
         return AudioBatch(
             waveforms=pad_sequence(waveforms, batch_first=True) if waveforms else torch.zeros(0, 0),
             lengths=torch.tensor([len(waveform) for waveform in waveforms], dtype=torch.long),
@@ -51,10 +51,14 @@ class Utterances(Dataset):
 
     def waveform(self, cut: MonoCut) -> Tensor:
         """Shape: (T,) float32 in [-1, 1]. ValueError names the file."""
+        return self._waveform(cut).clone()
+
+    def _waveform(self, cut: MonoCut) -> Tensor:
+        """Maybe the cache's own memory."""
         speed = (cut.custom or {}).get("speed", 1.0)
         (source,) = cut.recording.sources
         if source.type != "file":
-            return self._prepared(source.source, cut, speed)
+            return _as_float(self._prepared(source.source, cut, speed))
         key = (source.source, speed)
         if key not in self._cache:
             prepared = self._prepared(Path(source.source), cut, speed)

@@ -87,8 +87,6 @@ class LibriSpeech(LightningDataModule):
         self.sample_rate, self.max_duration, self.num_buckets = sample_rate, max_duration, num_buckets
         self.evaluation_batching: Batching = evaluation_batching
         self.num_workers, self.seed = num_workers, seed
-        # With fewer batches than ranks some rank has none.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self._selection = Selection(min_seconds, max_seconds, SPEEDS if speed_perturb else (1.0,))
         self._utterances = Utterances(sample_rate=sample_rate, cache_bytes=int(cache_gigabytes * 2**30))
         self._evaluation: dict[str, list[MonoCut]] = {}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -12,12 +10,12 @@ import torch
 from lhotse import AudioSource, Recording
 from lhotse.cut import MonoCut
 from torch import Tensor
-from tqdm import tqdm
 
 from datamodules.audio import MAX_SAMPLES, SAMPLE_RATES
 from datamodules.collate import Utterances
 from datamodules.files import folder_written_whole
 from datamodules.manifest import SUFFIX, Manifest, write_corpus_root, write_manifest
+from datamodules.parallel import mapped
 from datamodules.resampling import resample
 from datamodules.verification import Finding
 
@@ -71,10 +69,25 @@ def prepare_noise(folder: Path, out: Path, *, num_jobs: int = 2) -> list[Finding
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
         raise ValueError(f"{folder} holds no file that ends in {', '.join(SUFFIXES)}")
+    named: dict[str, Path] = {}
+    findings = []
+    for path in paths:
+        name = "-".join(path.relative_to(folder).with_suffix("").parts)
+        if name in named:
+            findings.append(Finding(str(path.relative_to(folder)), f"the id {name} occurs twice", name))
+        else:
+            named[name] = path
     with folder_written_whole(out) as temporary:
         (temporary / AUDIO_FOLDER).mkdir()
-        results = list(_converted(paths, folder, temporary, num_jobs))
-        findings = [result for result in results if isinstance(result, Finding)]
+        results = list(
+            mapped(
+                lambda item: _converted(*item, folder, temporary),
+                list(named.items()),
+                num_jobs=num_jobs,
+                description=NAME,
+            )
+        )
+        findings += [result for result in results if isinstance(result, Finding)]
         cuts = [result for result in results if isinstance(result, MonoCut)]
         write_corpus_root(temporary, temporary / AUDIO_FOLDER)
         write_manifest(temporary / f"{NAME}{SUFFIX}", cuts)
@@ -82,16 +95,7 @@ def prepare_noise(folder: Path, out: Path, *, num_jobs: int = 2) -> list[Finding
     return findings
 
 
-def _converted(paths: list[Path], folder: Path, out: Path, num_jobs: int) -> Iterator[MonoCut | Finding]:
-    names = ["-".join(path.relative_to(folder).with_suffix("").parts) for path in paths]
-    with ThreadPoolExecutor(num_jobs) as pool:
-        results = pool.map(lambda path, name: _convert(path, name, folder, out), paths, names)
-        for index, result in enumerate(tqdm(results, "noise", len(paths), unit="file")):
-            again = names[index] in names[:index]
-            yield Finding(str(paths[index]), f"the id {names[index]} occurs twice", names[index]) if again else result
-
-
-def _convert(path: Path, name: str, folder: Path, out: Path) -> MonoCut | Finding:
+def _converted(name: str, path: Path, folder: Path, out: Path) -> MonoCut | Finding:
     shown = str(path.relative_to(folder))
     try:
         with soundfile.SoundFile(path) as file:

@@ -74,10 +74,11 @@ class ShardStream(IterableDataset):
         number, num_workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
         epoch, num_batches = self._resume
         done = num_batches if epoch == self.epoch else 0
-        # Batches are taken from the workers in turn.
-        mine = len(range(number, done, num_workers))
-        for index, cuts in enumerate(self._batches(number, num_workers)):
-            if index >= mine:
+        # Batches are taken from the workers in turn, and a new loader begins with its first worker: that one plays the worker
+        # whose turn it was.
+        role = (number + done) % num_workers
+        for index, cuts in enumerate(self._batches(role, num_workers)):
+            if index >= len(range(role, done, num_workers)):
                 yield self.utterances[cuts]
 
     def _batches(self, worker: int, num_workers: int) -> Iterator[CutSet]:

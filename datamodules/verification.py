@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
 from datamodules.audio import SAMPLE_RATES, Header, read_audio, read_header
+from datamodules.parallel import mapped
 
 AUDIO_SUFFIXES = (".flac", ".wav")
 
@@ -108,16 +106,17 @@ def _audio_without_transcript(part: Part) -> Iterator[Finding]:
 def _read_audio(part: Part, num_jobs: int) -> None:
     bad = {finding.utterance for finding in part.findings}
     utterances = [utterance for utterance in part.texts if utterance not in bad]
-    # Threads: libsndfile and the checksum release the interpreter.
-    with ThreadPoolExecutor(num_jobs) as pool:
-        read = pool.map(lambda utterance: _audio_header(part, part.audio(utterance)), utterances)
-        for utterance, result in tqdm(
-            zip(utterances, read, strict=True), f"{part.name}: audio", len(utterances), unit="file"
-        ):
-            if isinstance(result, Header):
-                part.headers[utterance] = result
-            else:
-                part.findings.append(Finding(part.relative(part.audio(utterance)), result, utterance))
+    read = mapped(
+        lambda utterance: _audio_header(part, part.audio(utterance)),
+        utterances,
+        num_jobs=num_jobs,
+        description=f"{part.name}: audio",
+    )
+    for utterance, result in zip(utterances, read, strict=True):
+        if isinstance(result, Header):
+            part.headers[utterance] = result
+        else:
+            part.findings.append(Finding(part.relative(part.audio(utterance)), result, utterance))
 
 
 def _audio_header(part: Part, path: Path) -> Header | str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +162,7 @@ class RobustCLI(LightningCLI):
 def main(args: list[str] | None = None) -> None:
     """Run the command line. A user's mistake ends with one sentence and exit code 2."""
     arguments = sys.argv[1:] if args is None else args
+    _hush()
     try:
         arguments = expand(arguments)
         check_arguments(arguments)
@@ -170,6 +173,14 @@ def main(args: list[str] | None = None) -> None:
             raise
         print(f"error: {_sentence(str(error))}", file=sys.stderr)
         sys.exit(2)
+
+
+def _hush() -> None:
+    """Drop what Lightning says at every start or checkpoint, and nobody can act on."""
+    said = ("litlogger", "`weights_only` was not set")
+    for handler in logging.getLogger("pytorch_lightning").handlers:
+        handler.addFilter(lambda record: not any(text in record.getMessage() for text in said))
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
 
 
 def _sentence(message: str) -> str:

@@ -1,8 +1,12 @@
-"""What a recogniser heard in the test parts, utterance by utterance, and its error rate with an interval."""
+"""What a recogniser heard in the test parts, utterance by utterance, and its error rate with an interval.
+
+``python -m lightning_modules.transcripts runs/*/test/test.jsonl``: each run of a recipe, and their mean.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +69,25 @@ def summary(rows: list[dict[str, Any]]) -> str:
         f"WER {100 * errors.sum() / words.sum():.2f} % [{100 * low:.2f}, {100 * high:.2f}], "
         f"{len(rows)} utterances, {int(words.sum())} words, {100 * empty:.1f} % empty"
     )
+
+
+def mean_summary(runs: list[list[dict[str, Any]]]) -> str:
+    """Mean WER of several seeds on the same utterances; the interval is over utterances, each with its mean errors."""
+    ids = [row["id"] for row in runs[0]]
+    if any([row["id"] for row in rows] != ids for rows in runs):
+        raise ValueError("the runs hold different utterances: no mean of them can be taken")
+    words = torch.tensor([row["words"] for row in runs[0]], dtype=torch.float64)
+    errors = torch.tensor([[row["errors"] for row in rows] for rows in runs], dtype=torch.float64).mean(0)
+    low, high = bootstrap_interval(errors, words)
+    return f"mean of {len(runs)}: WER {100 * errors.sum() / words.sum():.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def main(paths: list[str]) -> None:
+    runs = [[json.loads(line) for line in Path(path).read_text().splitlines()] for path in paths]
+    for path, rows in zip(paths, runs, strict=True):
+        print(f"{path}: {summary(rows)}")
+    print(mean_summary(runs))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

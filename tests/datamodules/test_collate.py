@@ -23,7 +23,7 @@ from tests.datamodules.conftest import write_utterance
 @pytest.mark.parametrize("size", [1, 320, 5_001])
 def test_resampling_is_torchaudio_s(old: int, new: int, size: int):
     waveform = torch.randn(size, generator=torch.Generator().manual_seed(size)) / 10
-    torch.testing.assert_close(resample(waveform, old, new), reference(waveform, old, new), atol=1e-6, rtol=0)
+    torch.testing.assert_close(resample(waveform, old, new), reference(waveform, old, new), atol=1e-5, rtol=0)
 
 
 def test_resampling_moves_a_tone_and_keeps_the_range():

@@ -85,9 +85,7 @@ def test_no_batch_is_longer_than_asked_but_by_the_utterance_that_does_not_fit():
 def test_buckets_hold_equal_amounts_of_audio():
     durations = _cuts(5_000).durations
     bins = [0, *duration_bins(durations, num_buckets=10), np.inf]
-    seconds = [
-        durations[(durations >= low) & (durations < high)].sum() for low, high in zip(bins, bins[1:], strict=False)
-    ]
+    seconds = [durations[(durations >= low) & (durations < high)].sum() for low, high in pairwise(bins)]
     # The bounds are shifted by half a bucket: the outer two are smaller.
     assert np.ptp(seconds[1:-1]) < 0.01 * durations.sum()
 
