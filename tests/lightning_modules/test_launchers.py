@@ -1,4 +1,4 @@
-"""configs/slurm.sbatch under a scheduler that we play: start, signal, requeue, start again, and the curve is whole."""
+"""Other ways to start: torchrun, and configs/slurm.sbatch under a scheduler that we play (signal, requeue, resume, whole curve)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.command_line import ROOT, final_state, train, write_config
 from tests.lightning_modules.test_resume import KILL, assert_same_run, settings
@@ -33,14 +35,39 @@ def executable(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def test_preempted_job_is_requeued_and_goes_on_exactly(tiny_manifests: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def reference(tiny_manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two ranks started by Lightning itself."""
+    folder = tmp_path_factory.mktemp("reference")
+    config = write_config(folder / "c.yaml", settings(tiny_manifests, folder / "run", 2, 0, []))
+    result = train("fit", "--config", config)
+    assert result.returncode == 0, result.stdout
+    return folder / "run"
+
+
+def test_torchrun_makes_the_same_run(reference: Path, tiny_manifests: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "c.yaml", settings(tiny_manifests, tmp_path / "run", 2, 0, []))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    result = subprocess.run(
+        [*launcher, str(ROOT / "train.py"), "fit", "--config", str(config)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=240,
+    )
+    assert result.returncode == 0, result.stdout
+    assert_same_run(tmp_path / "run", reference)
+
+
+def test_preempted_job_is_requeued_and_goes_on_exactly(reference: Path, tiny_manifests: Path, tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
     executable(tools / "srun", SRUN)
     executable(tools / "scontrol", SCONTROL)
     config = settings(tiny_manifests, tmp_path / "ignored", 2, 0, [])
-    reference = train("fit", "--config", write_config(tmp_path / "c.yaml", config), "--run_dir", tmp_path / "reference")
-    assert reference.returncode == 0, reference.stdout
+    write_config(tmp_path / "c.yaml", config)
 
     # The scheduler's signal arrives in the middle of the second epoch, on one of the two tasks first.
     signalled = {"class_path": KILL, "init_args": {"epoch": 1, "batch": 1, "rank": 1, "signal_name": "SIGUSR1"}}
@@ -79,4 +106,4 @@ def test_preempted_job_is_requeued_and_goes_on_exactly(tiny_manifests: Path, tmp
     again = job(tmp_path / "c.yaml")
     assert again.returncode == 0, again.stdout
     assert (tmp_path / "requeued").read_text() == "requeue 4242\n"
-    assert_same_run(tmp_path / "run", tmp_path / "reference")
+    assert_same_run(tmp_path / "run", reference)
