@@ -56,7 +56,7 @@ class Recognition(pl.LightningModule):
         """The training batch as the recogniser shall hear it; an objective with augmentation overrides it."""
         return batch
 
-    def on_train_start(self) -> None:
+    def on_fit_start(self) -> None:
         # A checkpoint is loaded in evaluation mode, and what is trained must be in training mode whatever it came from.
         self.recognizer.train()
 
