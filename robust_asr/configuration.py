@@ -25,6 +25,8 @@ def describe(value: object) -> Any:
     arguments = {}
     for name, parameter in inspect.signature(kind).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or not hasattr(value, name):
-            raise TypeError(f"{kind.__module__}.{kind.__qualname__} does not keep its argument {name!r} as an attribute")
+            raise TypeError(
+                f"{kind.__module__}.{kind.__qualname__} does not keep its argument {name!r} as an attribute"
+            )
         arguments[name] = describe(getattr(value, name))
     return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": arguments}
