@@ -47,12 +47,14 @@ def folders(request, tmp_path) -> Iterator[tuple[Path, Path]]:
 @pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.long)])
 def test_killed_while_saving(folders, kills):
     folder, temporary = folders
-    target, chance, interrupted = folder / "last.ckpt", random.Random(kills), 0
+    target, chance, made, interrupted = folder / "last.ckpt", random.Random(kills), 0, 0
     environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", WRITER]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
     with subprocess.Popen(command, **pipes) as writer:
-        for _ in range(kills):
+        # On a busy machine many kills fall between two writes: those prove nothing, and more are made.
+        while (made < kills or interrupted < kills // 3) and made < 20 * kills:
+            made += 1
             print(target, file=writer.stdin, flush=True)
             pid = int(writer.stdout.readline())
             while not target.exists():
@@ -66,5 +68,4 @@ def test_killed_while_saving(folders, kills):
             assert os.listdir(folder) == ["last.ckpt"]
             assert os.listdir(temporary) == []
         writer.stdin.close()
-    # That the kills hit the writing, not the time between.
     assert interrupted >= kills // 3
