@@ -53,11 +53,13 @@ def main() -> None:
         axes[1].plot(BATCHES, by_batch, marker="o", label=name)
     axes[0].set(xscale="log", yscale="log", xlabel="utterance (s), batch of 1", ylabel="ms an audio second")
     axes[1].set(xscale="log", xlabel="utterances of 4 s in a batch")
-    for axis in axes:
+    for axis, places in zip(axes, (LENGTHS, BATCHES), strict=True):
         axis.grid(alpha=0.3)
-        axis.xaxis.set_major_formatter("{x:g}")
+        axis.set_xticks(places, map(str, places))
+        axis.set_yticks([2, 5, 10, 20], ["2", "5", "10", "20"])
+        axis.minorticks_off()
     axes[0].legend(frameon=False)
-    figure.suptitle(f"Training step, forward and backward ({hardware()})", fontsize=9)
+    figure.suptitle(f"Forward and backward pass ({hardware()})", fontsize=9)
     figure.tight_layout()
     figure.savefig(options.out, dpi=130)
     print(f"plot in {options.out}; {hardware()}")
