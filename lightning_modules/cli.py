@@ -168,7 +168,7 @@ def main(args: list[str] | None = None) -> None:
         check_arguments(arguments)
         with guarded_imports():
             RobustCLI(arguments)
-    except (ArgumentError, ValueError, OSError) as error:
+    except (ArgumentError, ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("ROBUST_ASR_TRACEBACK"):
             raise
         print(f"error: {_sentence(str(error))}", file=sys.stderr)

@@ -32,6 +32,19 @@ class KillAt(Callback):
             time.sleep(0.1)
 
 
+class PoisonAt(Callback):
+    """Makes the weights of one rank NaN before a batch: its loss, and no other rank's, is not finite."""
+
+    def __init__(self, epoch: int, batch: int, rank: int) -> None:
+        self.epoch = epoch
+        self.batch = batch
+        self.rank = rank
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if (trainer.current_epoch, batch_idx, trainer.global_rank) == (self.epoch, self.batch, self.rank):
+            pl_module.recognizer.head.weight.data.fill_(float("nan"))
+
+
 class RecordBatches(Callback):
     """Appends ``epoch batch id id ...`` of every training batch to ``<path>.<rank>``."""
 

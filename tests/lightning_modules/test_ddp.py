@@ -73,3 +73,19 @@ def test_a_killed_rank_ends_the_run_within_a_minute(rank: int, tiny_manifests: P
     result = train("fit", "--config", write_config(tmp_path / "c.yaml", config), timeout=120)
     assert result.returncode != 0, result.stdout
     assert time.monotonic() - start < 90, "60 s after the kill, and what the start takes"
+
+
+def test_a_non_finite_loss_of_one_rank_stops_all_with_the_ids(tiny_manifests: Path, tmp_path: Path) -> None:
+    config = settings(tiny_manifests, tmp_path / "run", 2, 0, [])
+    config["trainer"]["callbacks"] = [
+        {"class_path": "tests.callbacks.RecordBatches", "init_args": {"path": str(tmp_path / "batches")}},
+        {"class_path": "tests.callbacks.PoisonAt", "init_args": {"epoch": 1, "batch": 1, "rank": 1}},
+    ]
+    result = train("fit", "--config", write_config(tmp_path / "c.yaml", config), timeout=120)
+    assert result.returncode != 0
+    (sentence,) = {line for line in result.stdout.splitlines() if "the loss is not finite" in line}
+    _, _, *ids = (tmp_path / "batches.1").read_text().splitlines()[-1].split()
+    _, _, *others = (tmp_path / "batches.0").read_text().splitlines()[-1].split()
+    assert all(repr(utterance) in sentence for utterance in ids)
+    assert not any(repr(utterance) in sentence for utterance in others)
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
