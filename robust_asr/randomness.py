@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robust_asr.masking import masked
+
 
 def _hash63(*key: int | str) -> int:
     # The length of each part is hashed with it: ("a", "bc") and ("ab", "c") differ.
@@ -51,6 +53,16 @@ def keyed_normal(seeds: Tensor, lengths: Tensor, size: int, *, device: torch.dev
     Shape: seeds (B,), lengths (B,) -> (B, size) float32.
     """
     return _draw(seeds, lengths, size, device, "normal_")
+
+
+def keyed_uniform_noise(
+    seeds: Tensor, lengths: Tensor, size: int, *, device: torch.device | str | None = None
+) -> Tensor:
+    """Noise from U(-1, 1), one generator an utterance, zero past ``lengths``.
+
+    Shape: seeds (B,), lengths (B,) -> (B, size) float32.
+    """
+    return masked(2 * _draw(seeds, lengths, size, device, "uniform_") - 1, lengths)
 
 
 def keyed_uniform(seeds: Tensor) -> Tensor:

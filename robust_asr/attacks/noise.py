@@ -1,0 +1,119 @@
+"""No attack, and noise that nobody aimed: the controls beside which every attack is reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from robust_asr.attacks.base import Attack, Perturbation
+from robust_asr.masking import masked
+from robust_asr.models.base import Recognizer
+from robust_asr.randomness import keyed_normal, keyed_uniform_noise
+from robust_asr.threat import ThreatModel, Unbounded, inside_box
+from robust_asr.types import AudioBatch, Targets
+
+
+@dataclass(frozen=True)
+class Clean(Attack):
+    """The audio as it is."""
+
+    needs_targets: ClassVar[bool] = False
+
+    @property
+    def threat(self) -> ThreatModel:
+        return Unbounded()
+
+    @property
+    def name(self) -> str:
+        return "none"
+
+    def columns(self) -> dict[str, Any]:
+        return {"attack": "none", "norm": "", "strength": "", "strength_unit": "", "knowledge": ""}
+
+    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+        return _without_work(batch.waveforms)
+
+
+class Noise(Attack):
+    """White noise on the audio, of a given standard deviation or signal-to-noise ratio; the result stays in [-1, 1].
+
+    The noise of an utterance depends on its seed alone, so two strengths are the same noise at two sizes.
+
+    Units: sigma in full-scale amplitude, snr_db in decibels; exactly one of them is given. A silent utterance gets no noise
+    at any SNR.
+    """
+
+    sigma: float | None
+    snr_db: float | None
+    needs_targets: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if (self.sigma is None) == (self.snr_db is None):
+            raise ValueError(f"give either sigma or snr_db, found sigma {self.sigma} and snr_db {self.snr_db}")
+        if self.sigma is not None and not 0 <= self.sigma <= 1:
+            raise ValueError(f"sigma must lie in [0, 1], full-scale amplitude, found {self.sigma}")
+        if self.snr_db is not None and not -20 <= self.snr_db <= 120:
+            raise ValueError(f"snr_db must lie in [-20, 120], found {self.snr_db}")
+
+    def unit_noise(self, batch: AudioBatch, seeds: Tensor) -> Tensor:
+        """White noise of variance 1. Shape: (B, T)."""
+        raise NotImplementedError
+
+    @property
+    def threat(self) -> ThreatModel:
+        return Unbounded()
+
+    def columns(self) -> dict[str, Any]:
+        bound = ("", self.sigma, "std (audio in [-1,1])") if self.snr_db is None else ("SNR", self.snr_db, "dB")
+        return {
+            "attack": self.name,
+            **dict(zip(("norm", "strength", "strength_unit"), bound, strict=True)),
+            "knowledge": "",
+        }
+
+    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+        noise = self.unit_noise(batch, seeds)
+        if self.snr_db is None:
+            scale = torch.full_like(noise[:, :1], self.sigma)
+        else:
+            signal = masked(batch.waveforms, batch.lengths).norm(dim=1, keepdim=True)
+            scale = signal * 10 ** (-self.snr_db / 20) / noise.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        return _without_work(batch.waveforms + inside_box(scale * noise, batch))
+
+
+@dataclass(frozen=True)
+class Gaussian(Noise):
+    """White Gaussian noise (OR21 Table 1)."""
+
+    sigma: float | None = None
+    snr_db: float | None = None
+
+    @property
+    def name(self) -> str:
+        return "gaussian noise (no attack)"
+
+    def unit_noise(self, batch: AudioBatch, seeds: Tensor) -> Tensor:
+        return keyed_normal(seeds, batch.lengths, batch.waveforms.shape[1])
+
+
+@dataclass(frozen=True)
+class Uniform(Noise):
+    """White noise, uniform in [-a, a] with a = sigma * sqrt(3)."""
+
+    sigma: float | None = None
+    snr_db: float | None = None
+
+    @property
+    def name(self) -> str:
+        return "uniform noise (no attack)"
+
+    def unit_noise(self, batch: AudioBatch, seeds: Tensor) -> Tensor:
+        return keyed_uniform_noise(seeds, batch.lengths, batch.waveforms.shape[1]) * 3**0.5
+
+
+def _without_work(waveforms: Tensor) -> Perturbation:
+    nothing = torch.zeros(len(waveforms), dtype=torch.long)
+    return Perturbation(waveforms, nothing, nothing)
