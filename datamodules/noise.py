@@ -13,7 +13,7 @@ from torch import Tensor
 
 from datamodules.audio import MAX_SAMPLES, SAMPLE_RATES
 from datamodules.collate import Utterances
-from datamodules.files import folder_written_whole
+from robust_asr.files import folder_written_whole
 from datamodules.manifest import SUFFIX, Manifest, write_corpus_root, write_manifest
 from datamodules.parallel import mapped
 from datamodules.resampling import resample

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from datamodules.espeak import SAMPLE_RATE as ESPEAK_RATE
 from datamodules.espeak import Espeak
-from datamodules.files import folder_written_whole
+from robust_asr.files import folder_written_whole
 from datamodules.librispeech import LibriSpeech
 from datamodules.prepare import prepare_corpus
 from datamodules.sampling import Batching

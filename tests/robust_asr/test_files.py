@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.files import folder_written_whole, written_whole
+from robust_asr.files import folder_written_whole, written_whole
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from datamodules.files import folder_written_whole, written_whole
+from robust_asr.files import folder_written_whole, written_whole
 with {context}(Path(sys.argv[1])) as target:
     (target / "inside" if target.is_dir() else target).write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
