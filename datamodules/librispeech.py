@@ -15,6 +15,7 @@ from datamodules.collate import Utterances
 from datamodules.manifest import SUFFIX, Manifest
 from datamodules.sampling import Batching, FixedBatches, TrainingSampler, expected_padding
 from datamodules.streaming import ShardStream
+from datamodules.subsets import EvalSubset, select_subset, subset_ids
 from datamodules.training_set import Selection, TrainingSet
 from robust_asr.types import AudioBatch
 
@@ -39,6 +40,8 @@ class LibriSpeech(LightningDataModule):
         num_buckets: at most; more buckets, less padding.
         speed_perturb: train on every utterance at speeds 0.9, 1 and 1.1.
         min_seconds, max_seconds: shorter and longer utterances are not trained on. Evaluation leaves nothing out.
+        eval_subset: evaluate only the hundred utterances of the papers' "first 100 of test-clean" (``tfds100``, see
+            ``datamodules.subsets``), or the first hundred by id (``sorted100``), of every part in ``test`` and ``predict``.
         evaluation_batching: ``similar`` lengths together, only ``equal`` ones, or each utterance ``alone``.
         num_workers: processes that read audio; 0 reads in the main process.
         cache_gigabytes: of decoded audio kept in memory when ``num_workers`` is 0.
@@ -63,6 +66,7 @@ class LibriSpeech(LightningDataModule):
         speed_perturb: bool = False,
         min_seconds: float = 0.1,
         max_seconds: float = 35.0,
+        eval_subset: EvalSubset | None = None,
         evaluation_batching: Batching = "similar",
         num_workers: int = 0,
         cache_gigabytes: float = 1.0,
@@ -85,6 +89,9 @@ class LibriSpeech(LightningDataModule):
             "predict": list(predict if predict is not None else test or ()),
         }
         self.sample_rate, self.max_duration, self.num_buckets = sample_rate, max_duration, num_buckets
+        if eval_subset is not None:
+            subset_ids(eval_subset)
+        self.eval_subset = eval_subset
         self.evaluation_batching: Batching = evaluation_batching
         self.num_workers, self.seed = num_workers, seed
         self._selection = Selection(min_seconds, max_seconds, SPEEDS if speed_perturb else (1.0,))
@@ -95,7 +102,19 @@ class LibriSpeech(LightningDataModule):
 
     def dataloader_names(self, stage: str) -> list[str]:
         """Names of the evaluation sets of ``validate``, ``test`` or ``predict``, in the order of their loaders."""
-        return [_name(part) for part in self.parts[stage]]
+        subset = f"-{self.eval_subset}" if self._is_subset(stage) else ""
+        return [_name(part) + subset for part in self.parts[stage]]
+
+    def num_utterances(self, stage: str) -> list[int]:
+        """Sizes of the evaluation sets, in the order of ``dataloader_names``; after ``setup``."""
+        return [len(self._cuts(part, stage)) for part in self.parts[stage]]
+
+    def _is_subset(self, stage: str) -> bool:
+        return self.eval_subset is not None and stage in ("test", "predict")
+
+    def _cuts(self, part: str, stage: str) -> list[MonoCut]:
+        cuts = self._evaluation[part]
+        return select_subset(cuts, self.eval_subset, part) if self._is_subset(stage) else cuts
 
     def setup(self, stage: str) -> None:
         """Reads and checks the manifests of a stage: every line, and that every file is there and inside its corpus."""
@@ -201,7 +220,7 @@ class LibriSpeech(LightningDataModule):
             self._loader(
                 self._utterances,
                 FixedBatches(
-                    self._evaluation[part],
+                    self._cuts(part, stage),
                     max_duration=self.max_duration,
                     batching=self.evaluation_batching,
                     rank=rank,

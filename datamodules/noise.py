@@ -13,11 +13,11 @@ from torch import Tensor
 
 from datamodules.audio import MAX_SAMPLES, SAMPLE_RATES
 from datamodules.collate import Utterances
-from robust_asr.files import folder_written_whole
 from datamodules.manifest import SUFFIX, Manifest, write_corpus_root, write_manifest
 from datamodules.parallel import mapped
 from datamodules.resampling import resample
 from datamodules.verification import Finding
+from robust_asr.files import folder_written_whole
 
 SAMPLE_RATE = 16_000
 NAME = "noise"

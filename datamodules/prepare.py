@@ -18,9 +18,9 @@ from lhotse.cut import MonoCut
 from lhotse.recipes import prepare_librispeech
 from lhotse.utils import fastcopy
 
-from robust_asr.files import folder_written_whole, written_whole
 from datamodules.manifest import SUFFIX, write_corpus_root, write_manifest
 from datamodules.verification import Finding, Part, verified_part
+from robust_asr.files import folder_written_whole, written_whole
 from robust_asr.text import normalize
 
 SHARD_FOLDER = "{part}-shar"

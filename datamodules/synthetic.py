@@ -16,13 +16,14 @@ from tqdm import tqdm
 
 from datamodules.espeak import SAMPLE_RATE as ESPEAK_RATE
 from datamodules.espeak import Espeak
-from robust_asr.files import folder_written_whole
 from datamodules.librispeech import LibriSpeech
 from datamodules.prepare import prepare_corpus
 from datamodules.sampling import Batching
 from datamodules.sentences import PARTS, sentence, spoken
 from datamodules.studio import SAMPLE_RATE, recorded
+from datamodules.subsets import EvalSubset
 from datamodules.voices import Speaker, speakers
+from robust_asr.files import folder_written_whole
 
 AUDIO_FOLDER = "audio"
 SETTINGS_FILE = "synthetic.json"
@@ -171,6 +172,7 @@ class Synthetic(LibriSpeech):
         speed_perturb: bool = False,
         min_seconds: float = 0.1,
         max_seconds: float = 35.0,
+        eval_subset: EvalSubset | None = None,
         evaluation_batching: Batching = "similar",
         num_workers: int = 0,
         cache_gigabytes: float = 1.0,
@@ -188,6 +190,7 @@ class Synthetic(LibriSpeech):
             speed_perturb=speed_perturb,
             min_seconds=min_seconds,
             max_seconds=max_seconds,
+            eval_subset=eval_subset,
             evaluation_batching=evaluation_batching,
             num_workers=num_workers,
             cache_gigabytes=cache_gigabytes,

@@ -21,11 +21,13 @@ from lightning_modules.checkpoint_io import SafeCheckpointIO, clean_leftovers, f
 from lightning_modules.checkpoints import Checkpoints
 from lightning_modules.config_guard import check_arguments, guarded_imports
 from lightning_modules.dashboard import DashboardSamples, Throughput
+from lightning_modules.evaluation import Evaluation
 from lightning_modules.fragments import expand
 from lightning_modules.loggers import RewindLoggers, RunCSVLogger, RunWandbLogger, wandb_run_id
 from lightning_modules.preemption import Preemption
+from lightning_modules.recognition import Recognition
 from lightning_modules.run_folder import CHECKPOINTS, RunConfig, is_first_process, refuse_used
-from lightning_modules.transcripts import Transcripts
+from robust_asr.checkpoint import load_weights
 
 
 class RobustCLI(LightningCLI):
@@ -81,7 +83,7 @@ class RobustCLI(LightningCLI):
         parser.link_arguments(
             "model",
             "data.init_args.sample_rate",
-            compute_fn=lambda model: model.recognizer.sample_rate,
+            compute_fn=lambda model: model.sample_rate,
             apply_on="instantiate",
         )
 
@@ -123,6 +125,21 @@ class RobustCLI(LightningCLI):
         if resume and is_first_process():
             clean_leftovers(self.run_dir / CHECKPOINTS)
 
+    def before_test(self) -> None:
+        """A training configuration is tested, too: its recogniser on clean audio, rows in ``<run_dir>/test``."""
+        if not isinstance(self.model, Recognition):
+            return
+        if self.settings.ckpt_path is None:
+            raise ValueError("ckpt_path: test of a training configuration needs the checkpoint that it shall test")
+        path = self.settings.ckpt_path
+        if path in ("last", "best"):
+            path = str(self.run_dir / CHECKPOINTS / f"{path}.ckpt")
+        recognizer = self.model.recognizer
+        load_weights(recognizer, path)
+        self.model = Evaluation({self.run_dir.name: recognizer}, seed=self.settings.seed_everything)
+        self.model.folder = self.run_dir / "test"
+        self.config_init[self.subcommand].ckpt_path = None
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         settings = self._get(self.config_init, "trainer")
         plugins = [*(settings.get("plugins") or []), SafeCheckpointIO()]
@@ -144,8 +161,6 @@ class RobustCLI(LightningCLI):
             own += self.config_init.fit.checkpoint.callbacks(self.run_dir / CHECKPOINTS)
             config["enable_checkpointing"] = True
             callbacks = [*callbacks, *own]
-        elif self.subcommand == "test":
-            callbacks = [*callbacks, Transcripts()]
         return super()._instantiate_trainer(config, callbacks)
 
     @staticmethod

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_modules.distributed import gather_text, sum_over_ranks
 from robust_asr.checkpoint import check_matches, metadata
-from robust_asr.decoding import Decoder
+from robust_asr.decoding import Decoder, use_decoder
 from robust_asr.metrics import ErrorRates
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import reseed_global
@@ -45,12 +45,14 @@ class Recognition(pl.LightningModule):
         super().__init__()
         self.recognizer = recognizer
         if decoder is not None:
-            if not hasattr(recognizer, "decoder"):
-                raise ValueError(f"decoder: {type(recognizer).__name__} has a search of its own and takes no decoder")
-            recognizer.decoder = decoder
+            use_decoder(recognizer, decoder)
         self.seed = seed
         self.lr_interval = lr_interval
         self._reported_infeasible: set[str] = set()
+
+    @property
+    def sample_rate(self) -> int:
+        return self.recognizer.sample_rate
 
     def perturb(self, batch: AudioBatch) -> AudioBatch:
         """The training batch as the recogniser shall hear it; an objective with augmentation overrides it."""
@@ -98,25 +100,16 @@ class Recognition(pl.LightningModule):
                 )
 
     def on_validation_epoch_start(self) -> None:
-        self._start_evaluation("validate")
+        self._start_evaluation()
 
     def validation_step(self, batch: AudioBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         return self._evaluate(batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_evaluation("val")
+        self._log_evaluation()
 
-    def on_test_epoch_start(self) -> None:
-        self._start_evaluation("test")
-
-    def test_step(self, batch: AudioBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        return self._evaluate(batch, dataloader_idx)
-
-    def on_test_epoch_end(self) -> None:
-        self._log_evaluation("test")
-
-    def _start_evaluation(self, stage: str) -> None:
-        self._names = self.trainer.datamodule.dataloader_names(stage)
+    def _start_evaluation(self) -> None:
+        self._names = self.trainer.datamodule.dataloader_names("validate")
         self._error_rates = [ErrorRates().to(self.device) for _ in self._names]
         self._loss_sums = torch.zeros(len(self._names), 2, dtype=torch.float64)
 
@@ -131,15 +124,15 @@ class Recognition(pl.LightningModule):
         self._error_rates[dataloader_idx].update(list(batch.texts), [transcript.text for transcript in transcripts])
         return {"batch": batch, "transcripts": transcripts}
 
-    def _log_evaluation(self, prefix: str) -> None:
+    def _log_evaluation(self) -> None:
         rates = []
         for name, metric, sums in zip(self._names, self._error_rates, self._loss_sums, strict=True):
             loss, count = sum_over_ranks(*sums.to(self.device))
             rates.append({key: float(value) for key, value in metric.compute().items()})
             values = {"loss": loss / max(count, 1), "empty": rates[-1]["empty_hypotheses"]}
             values |= {key: rates[-1][key] for key in ("wer", "cer")}
-            self.log_dict({f"{prefix}/{name}/{key}": value for key, value in values.items()})
-        self.log(f"{prefix}/wer", sum(part["wer"] for part in rates) / len(rates), prog_bar=True)
+            self.log_dict({f"val/{name}/{key}": value for key, value in values.items()})
+        self.log("val/wer", sum(part["wer"] for part in rates) / len(rates), prog_bar=True)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_matches(checkpoint, self.recognizer, "ckpt_path")

@@ -16,6 +16,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from robust_asr import sealed, trust
 from robust_asr.configuration import describe
+from robust_asr.decoding import Decoder, use_decoder
 from robust_asr.models.base import Recognizer
 
 KEY = "robust_asr"
@@ -29,8 +30,10 @@ def save(recognizer: Recognizer, path: str | os.PathLike[str]) -> None:
     sealed.write(finish({**metadata(recognizer), "state_dict": state}), path)
 
 
-def load(path: str, *, map_location: str = "cpu") -> Recognizer:
+def load(path: str, *, map_location: str = "cpu", decoder: Decoder | None = None) -> Recognizer:
     """The recogniser of a file written by ``save`` or by training, in evaluation mode.
+
+    ``decoder`` is how it searches, where its own greedy search shall not be used; a file holds no decoder.
 
     The file's class names pass the allowlist before anything is imported, and its tensors are compared with the
     described architecture before anything is allocated. In a configuration: ``class_path: robust_asr.checkpoint.load``.
@@ -46,7 +49,21 @@ def load(path: str, *, map_location: str = "cpu") -> Recognizer:
     recognizer.load_state_dict(state)
     if weights_hash(recognizer) != entry["weights_hash"]:
         raise ValueError(f"{path}: its weights do not agree with the hash recorded for them")
+    if decoder is not None:
+        use_decoder(recognizer, decoder)
     return recognizer.to(map_location).eval()
+
+
+def load_weights(recognizer: Recognizer, path: str) -> None:
+    """Fill a recogniser that is there from a file written by ``save`` or by training.
+
+    Errors: FileNotFoundError; ValueError says what is wrong with the file, or names the first difference in architecture.
+    """
+    content = sealed.read(path)
+    check_matches(content, recognizer, path)
+    state = recognizer_state(content, path)
+    check_state(state, recognizer, path)
+    recognizer.load_state_dict(state)
 
 
 def import_weights(path: str, recognizer: Recognizer) -> None:

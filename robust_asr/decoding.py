@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robust_asr.masking import length_mask
 from robust_asr.text import Tokenizer
@@ -19,6 +19,13 @@ class Decoder(ABC):
     @abstractmethod
     def __call__(self, emissions: Emissions, tokenizer: Tokenizer, *, frame_shift: float) -> list[Transcript]:
         """Shape: log_probs (B, F, V) -> B transcripts. Units: frame_shift in seconds."""
+
+
+def use_decoder(recognizer: nn.Module, decoder: Decoder) -> None:
+    """Let a recogniser search with this decoder. ValueError for one that has a search of its own."""
+    if not hasattr(recognizer, "decoder"):
+        raise ValueError(f"decoder: {type(recognizer).__name__} has a search of its own and takes no decoder")
+    recognizer.decoder = decoder
 
 
 class GreedyDecoder(Decoder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jiwer
@@ -125,6 +126,16 @@ def bootstrap_interval(
     tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
     low, high = rates.quantile(tails).tolist()
     return low, high
+
+
+def snr_db(clean: Tensor, perturbed: Tensor) -> float:
+    """Signal-to-noise ratio of one perturbed utterance; inf where nothing was changed, nan where it is not defined.
+
+    Shape: both (T,), without padding. Units: dB.
+    """
+    clean, noise = clean.double(), perturbed.double() - clean.double()
+    ratio = clean.norm() / noise.norm()
+    return 20 * math.log10(float(ratio)) if bool(ratio.isfinite()) and ratio > 0 else float(ratio) if ratio > 0 else math.nan
 
 
 def _edits(chunks: Sequence[jiwer.AlignmentChunk]) -> int:

@@ -58,8 +58,8 @@ def test_test_writes_a_row_an_utterance(config: dict, tmp_path: Path, capsys: py
     run = tmp_path / "run"
     checkpoint = run / "checkpoints" / "last.ckpt"
     main(["test", "--config", str(run / "config.yaml"), "--ckpt_path", str(checkpoint), "--data.init_args.test=[dev]"])
-    assert len((run / "test" / "dev.jsonl").read_text().splitlines()) == 10
-    assert "10 utterances" in capsys.readouterr().out
+    assert len((run / "test" / "results.jsonl").read_text().splitlines()) == 10
+    assert "dev  none  run " in capsys.readouterr().out
 
 
 def test_used_run_folder_is_refused_and_left_alone(config: dict, tmp_path: Path, capsys) -> None:

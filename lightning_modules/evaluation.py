@@ -1,0 +1,175 @@
+"""Evaluation: systems x conditions over data parts, as rows on disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import TQDMProgressBar
+
+from lightning_modules.measurement import data_hash, measured
+from lightning_modules.systems import describe_system
+from lightning_modules.worst_audio import WorstAudio
+from robust_asr.attacks.base import Attack
+from robust_asr.attacks.noise import Clean
+from robust_asr.configuration import describe
+from robust_asr.models.base import Recognizer
+from robust_asr.randomness import utterance_seeds
+from robust_asr.results import (
+    RowWriter,
+    check_row,
+    digest,
+    merge,
+    read_evaluation,
+    read_rows,
+    write_description,
+)
+from robust_asr.summary import headline, write_summary
+from robust_asr.types import AudioBatch
+
+
+class Evaluation(pl.LightningModule):
+    """What every system hears under every condition, one row an utterance, in ``<run_dir>/results.jsonl``.
+
+    Killed at any moment and started again, it goes on where it stopped: a batch whose rows are there is skipped, if they were
+    made by the same weights and settings from the same audio; else it is refused. One and many ranks write the same rows.
+    The draws of an utterance are keyed by (seed, id): all systems meet the same noise, so their differences are paired.
+
+    Args:
+        systems: what is compared; the first is the baseline of the differences.
+        conditions: attacks and noise, ``robust_asr.attacks``; clean audio if none is given.
+        seed: keys every random draw; linked to ``seed_everything`` on the command line.
+        keep_audio: worst utterances of each cell whose audio is kept for the report.
+
+    Errors: ValueError for systems of different sample rates, and for rows of another system, condition or recording.
+    """
+
+    def __init__(
+        self,
+        systems: dict[str, Recognizer],
+        conditions: dict[str, Attack] | None = None,
+        *,
+        seed: int = 0,
+        keep_audio: int = 3,
+    ) -> None:
+        super().__init__()
+        if not systems:
+            raise ValueError("systems: names nothing to evaluate")
+        rates = {name: recognizer.sample_rate for name, recognizer in systems.items()}
+        if len(set(rates.values())) > 1:
+            raise ValueError(f"systems must share one sample rate, found {rates}")
+        if keep_audio < 0:
+            raise ValueError(f"keep_audio must be 0 or more, found {keep_audio}")
+        # A ModuleDict would refuse names such as "sigma .01".
+        self.names = list(systems)
+        self.recognizers = torch.nn.ModuleList(systems.values())
+        self.conditions = conditions or {"none": Clean()}
+        self.seed = seed
+        self.keep_audio = keep_audio
+        self.sample_rate = next(iter(rates.values()))
+        self.folder: Path | None = None
+
+    @property
+    def systems(self) -> Iterator[tuple[str, Recognizer]]:
+        return zip(self.names, self.recognizers, strict=True)
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the rows are: the trainer's folder, unless ``folder`` names another."""
+        return self.folder or Path(self.trainer.default_root_dir)
+
+    def on_test_start(self) -> None:
+        self.eval()
+        self._hashes = {"system": {}, "condition": {}}
+        description = self._description()
+        for kind in self._hashes:
+            self._hashes[kind] = {name: entry["hash"] for name, entry in description[f"{kind}s"].items()}
+        if self.trainer.is_global_zero:
+            write_description(self.run_dir, description)
+            merge(self.run_dir)
+        self.trainer.strategy.barrier()
+        self._rows = read_rows(self.run_dir)
+        for row in self._rows.values():
+            known = {kind: hashes[row[kind]] for kind, hashes in self._hashes.items() if row[kind] in hashes}
+            check_row(row, known, self.run_dir / "results.jsonl")
+        self._writer = RowWriter(self.run_dir, rank=self.global_rank, world_size=self.trainer.world_size)
+        self._audio = WorstAudio(self.run_dir, self._rows.values(), keep=self.keep_audio, sample_rate=self.sample_rate)
+
+    def test_step(self, batch: AudioBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        part = self._parts[dataloader_idx]
+        data = [data_hash(batch, row) for row in range(len(batch))]
+        for condition, attack in self.conditions.items() if len(batch) else ():
+            for system, recognizer in self.systems:
+                missing = self._missing(batch, data, (system, condition, part))
+                if missing:
+                    self._say(f"{condition}, {system}")
+                    self._evaluate(recognizer, attack, batch, data, missing, (system, condition, part))
+
+    def on_test_epoch_end(self) -> None:
+        self.trainer.strategy.barrier()
+        if self.trainer.is_global_zero:
+            merge(self.run_dir)
+            self._audio.prune(read_rows(self.run_dir).values())
+            evaluation = read_evaluation(self.run_dir)
+            write_summary(evaluation)
+            print(headline(evaluation), f"rows and summary.csv are in {self.run_dir}", sep="\n")
+        self.trainer.strategy.barrier()
+
+    def _description(self) -> dict[str, Any]:
+        data = self.trainer.datamodule
+        self._parts = data.dataloader_names("test")
+        systems = {name: describe_system(recognizer) for name, recognizer in self.systems}
+        conditions = {}
+        for name, attack in self.conditions.items():
+            description = describe(attack)
+            # The same attack with another seed makes other rows.
+            hashed = digest([description, self.seed])
+            conditions[name] = {"hash": hashed, "columns": attack.columns(), "description": description}
+        sizes = zip(self._parts, data.num_utterances("test"), strict=True)
+        parts = {name: {"num_utterances": size} for name, size in sizes}
+        return {"seed": self.seed, "systems": systems, "conditions": conditions, "parts": parts}
+
+    def _missing(self, batch: AudioBatch, data: list[str], cell: tuple[str, str, str]) -> list[int]:
+        missing = []
+        for index, utterance in enumerate(batch.ids):
+            row = self._rows.get((*cell, utterance))
+            if row is None:
+                missing.append(index)
+            else:
+                check_row(row, {"data": data[index]}, self.run_dir / "results.jsonl")
+        return missing
+
+    def _evaluate(
+        self,
+        recognizer: Recognizer,
+        attack: Attack,
+        batch: AudioBatch,
+        data: list[str],
+        missing: list[int],
+        cell: tuple[str, str, str],
+    ) -> None:
+        # The whole batch, also where a kill left some of its rows: what an utterance gets cannot depend on a kill.
+        start = time.perf_counter()
+        result = attack(recognizer, batch, seeds=utterance_seeds(self.seed, batch.ids))
+        seconds = (time.perf_counter() - start) / max(int(batch.lengths.sum()), 1)
+        rows = [
+            {
+                **dict(zip(("system", "condition", "part"), cell, strict=True)),
+                **measured(result, batch, index, seconds_per_sample=seconds, sample_rate=self.sample_rate),
+                "hashes": {"system": self._hashes["system"][cell[0]], "condition": self._hashes["condition"][cell[1]]}
+                | {"data": data[index]},
+            }
+            for index in missing
+        ]
+        self._audio.keep_worst(rows, missing, batch, result.batch)
+        self._writer.append(rows)
+        self._rows.update({(*cell, row["id"]): row for row in rows})
+
+    def _say(self, what: str) -> None:
+        bar = self.trainer.progress_bar_callback
+        if isinstance(bar, TQDMProgressBar) and self.trainer.is_global_zero:
+            bar.test_progress_bar.set_postfix_str(what)

@@ -1,0 +1,215 @@
+"""Rows: the same on one and two ranks and after kills, never of another model, with the numbers counted by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_modules.cli import main
+from robust_asr import checkpoint
+from robust_asr.metrics import word_errors
+from robust_asr.models.compact import CompactCTC
+from robust_asr.results import read_evaluation
+from tests.command_line import train, write_config
+
+SMALL = {"width": 16, "gru_width": 8, "stem_channels": 4, "num_blocks": 1}
+GLOO = {
+    "devices": 2,
+    "strategy": {
+        "class_path": "pytorch_lightning.strategies.DDPStrategy",
+        "init_args": {"process_group_backend": "gloo"},
+    },
+}
+NOISE = "robust_asr.attacks.noise"
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Two recognisers that say something else about everything: nothing here needs them to be right."""
+    folder = tmp_path_factory.mktemp("systems")
+    paths = {}
+    for seed, name in enumerate(("first", "second .01")):
+        torch.manual_seed(seed)
+        paths[name] = str(folder / f"{seed}.ckpt")
+        checkpoint.save(CompactCTC(**SMALL), paths[name])
+    return paths
+
+
+@pytest.fixture
+def config(tiny_manifests: Path, checkpoints: dict[str, str], tmp_path: Path) -> dict:
+    load = "robust_asr.checkpoint.load"
+    return {
+        "run_dir": str(tmp_path / "run"),
+        "model": {
+            "class_path": "lightning_modules.evaluation.Evaluation",
+            "init_args": {
+                "systems": {
+                    name: {"class_path": load, "init_args": {"path": path}} for name, path in checkpoints.items()
+                },
+                "conditions": {
+                    "none": {"class_path": f"{NOISE}.Clean"},
+                    "gaussian .01": {"class_path": f"{NOISE}.Gaussian", "init_args": {"sigma": 0.01}},
+                    "uniform 10 dB": {"class_path": f"{NOISE}.Uniform", "init_args": {"snr_db": 10.0}},
+                },
+            },
+        },
+        "data": {
+            "class_path": "datamodules.LibriSpeech",
+            "init_args": {"manifests": str(tiny_manifests), "test": ["dev"], "max_duration": 5.0},
+        },
+        "trainer": {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False, "enable_model_summary": False},
+    }
+
+
+@pytest.fixture
+def evaluate(config: dict, tmp_path: Path):
+    def run(**trainer: object) -> Path:
+        changed = {**config, "trainer": {**config["trainer"], **trainer}}
+        main(["test", "--config", str(write_config(tmp_path / "c.yaml", changed)), "--allow_module", "tests"])
+        return Path(config["run_dir"])
+
+    return run
+
+
+def rows_of(run_dir: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (run_dir / "results.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def test_every_cell_has_every_utterance_and_its_counts(evaluate, config: dict) -> None:
+    rows = rows_of(evaluate())
+    assert len(rows) == 2 * 3 * 10
+    assert len({(row["system"], row["condition"], row["id"]) for row in rows}) == 60
+    for row in rows:
+        edits = row["insertions"] + row["deletions"] + row["substitutions"]
+        assert (edits, row["words"]) == word_errors(row["reference"], row["hypothesis"])
+    assert all(row["snr_db"] is None for row in rows if row["condition"] == "none")
+    assert all(row["snr_db"] == pytest.approx(10, abs=0.01) for row in rows if row["condition"] == "uniform 10 dB")
+
+
+def test_summary_has_the_papers_columns(evaluate) -> None:
+    with (evaluate() / "summary.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert list(lines[0])[:13] == list(
+        "system model defense sigma attack norm strength strength_unit eval_set metric value unit note".split()
+    )
+    cells = [line for line in lines if line["metric"] == "WER"]
+    assert len(cells) == 6 and all(line["n"] == "10" and line["model"] == "CompactCTC" for line in cells)
+    assert {line["strength"] for line in cells} == {"", "0.01", "10.0"}
+
+
+def test_both_systems_meet_the_same_noise(evaluate) -> None:
+    evaluation = read_evaluation(evaluate())
+    first, second = (evaluation.select(name, "gaussian .01", "dev") for name in evaluation.systems)
+    assert [row["snr_db"] for row in first] == [row["snr_db"] for row in second]
+    assert [row["size"] for row in first] == [row["size"] for row in second]
+
+
+def test_two_ranks_write_the_same_rows_and_audio(evaluate, config: dict, tmp_path: Path) -> None:
+    alone = evaluate()
+    two = {**config, "run_dir": str(tmp_path / "two"), "trainer": {**config["trainer"], **GLOO}}
+    result = train("test", "--config", write_config(tmp_path / "two.yaml", two))
+    assert result.returncode == 0, result.stdout
+    assert rows_of(tmp_path / "two") == rows_of(alone)
+    assert not list((tmp_path / "two").glob("*rank*"))
+    kept, expected = (
+        {path.name: path.read_bytes() for path in (run / "audio").iterdir()} for run in (tmp_path / "two", alone)
+    )
+    assert kept == expected and len(expected) > 3
+
+
+@pytest.mark.parametrize(("ranks", "after"), [(1, 0), (1, 7), (2, 4)])
+def test_a_kill_leaves_no_gap_and_no_duplicate(evaluate, config: dict, tmp_path: Path, ranks: int, after: int) -> None:
+    expected = rows_of(evaluate())
+    killer = {"class_path": "tests.callbacks.KillInEvaluation", "init_args": {"after": after, "rank": ranks - 1}}
+    again = {**config, "run_dir": str(tmp_path / "killed")}
+    again["trainer"] = {**config["trainer"], **(GLOO if ranks > 1 else {}), "callbacks": [killer]}
+    result = train("test", "--config", write_config(tmp_path / "k.yaml", again))
+    assert result.returncode != 0
+    again["trainer"] = dict(config["trainer"])
+    result = train("test", "--config", write_config(tmp_path / "k.yaml", again))
+    assert result.returncode == 0, result.stdout
+    assert rows_of(tmp_path / "killed") == expected
+
+
+def test_a_line_that_a_kill_cut_is_made_again(evaluate) -> None:
+    run = evaluate()
+    expected = rows_of(run)
+    content = (run / "results.jsonl").read_bytes()
+    (run / "results.jsonl").write_bytes(content[: len(content) // 2])
+    assert rows_of(evaluate()) == expected
+
+
+def test_nothing_is_done_twice(evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = evaluate()
+    before = (run / "results.jsonl").read_bytes()
+    monkeypatch.setattr(CompactCTC, "transcribe", lambda *_, **__: pytest.fail("was heard again"))
+    evaluate()
+    assert (run / "results.jsonl").read_bytes() == before
+
+
+def refused(capsys: pytest.CaptureFixture[str], evaluate) -> str:
+    with pytest.raises(SystemExit):
+        evaluate()
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_rows_of_another_model_are_refused(evaluate, config: dict, checkpoints, capsys) -> None:
+    run = evaluate()
+    before = (run / "results.jsonl").read_bytes()
+    config["model"]["init_args"]["systems"]["first"]["init_args"]["path"] = checkpoints["second .01"]
+    assert "another system 'first'" in refused(capsys, evaluate)
+    assert (run / "results.jsonl").read_bytes() == before
+
+
+def test_rows_of_another_condition_or_seed_are_refused(evaluate, config: dict, capsys) -> None:
+    evaluate()
+    config["seed_everything"] = 1
+    assert "another condition" in refused(capsys, evaluate)
+    config["seed_everything"] = 0
+    config["model"]["init_args"]["conditions"]["gaussian .01"]["init_args"]["sigma"] = 0.02
+    assert "another condition 'gaussian .01'" in refused(capsys, evaluate)
+
+
+def test_a_row_of_another_recording_is_refused(evaluate, capsys) -> None:
+    run = evaluate()
+    lines = (run / "results.jsonl").read_text().splitlines()
+    row = json.loads(lines[0])
+    row["hashes"]["data"] = "0" * 16
+    (run / "results.jsonl").write_text("\n".join([json.dumps(row), *lines[1:]]) + "\n")
+    assert f"another data {row['id']!r}" in refused(capsys, evaluate)
+
+
+def test_another_condition_joins_what_is_there(evaluate, config: dict) -> None:
+    before = rows_of(evaluate())
+    config["model"]["init_args"]["conditions"] = {
+        "none": {"class_path": f"{NOISE}.Clean"},
+        "gaussian 5 dB": {"class_path": f"{NOISE}.Gaussian", "init_args": {"snr_db": 5.0}},
+    }
+    rows = rows_of(evaluate())
+    assert len(rows) == 80 and all(row in rows for row in before)
+
+
+def test_systems_of_different_rates_are_refused() -> None:
+    from lightning_modules.evaluation import Evaluation
+
+    other = CompactCTC(**SMALL)
+    other.sample_rate = 8_000
+    with pytest.raises(ValueError, match="one sample rate"):
+        Evaluation({"a": CompactCTC(**SMALL), "b": other})
+
+
+def test_a_part_of_a_hundred(config: dict, evaluate, capsys) -> None:
+    config["data"]["init_args"]["eval_subset"] = "sorted100"
+    assert "needs 100 utterances" in refused(capsys, evaluate)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kill", range(30))
+def test_thirty_kills(evaluate, config: dict, tmp_path: Path, kill: int) -> None:
+    """Every point of a run of sixty calls, by two, on one rank and on two."""
+    test_a_kill_leaves_no_gap_and_no_duplicate(evaluate, config, tmp_path, 1 + kill % 2, kill // (1 + kill % 2))
