@@ -1,7 +1,28 @@
 PYTHON ?= python3
 BIN := .venv/bin
+DEMO := runs/quickstart
 
-.PHONY: test test-long lint bench clean
+.PHONY: demo test test-long lint bench clean
+demo: $(DEMO)/report/index.html
+	@echo "The demo's runs are in $(DEMO); open $(DEMO)/report/index.html. To start over: rm -r $(DEMO)"
+
+# Each step leaves a mark when it is complete, and goes on where it stopped when it was not.
+$(DEMO)/%.trained: | .venv/.ready
+	@echo "== training $*: recipes/quickstart/$*.yaml"
+	$(BIN)/python train.py fit --config recipes/quickstart/$*.yaml --ckpt_path auto
+	@touch $@
+
+$(DEMO)/hardened.trained: $(DEMO)/clean.trained
+
+$(DEMO)/noise.tested: $(DEMO)/clean.trained $(DEMO)/hardened.trained
+	@echo "== both in rising noise: recipes/quickstart/noise.yaml"
+	$(BIN)/python train.py test --config recipes/quickstart/noise.yaml
+	@touch $@
+
+$(DEMO)/report/index.html: $(DEMO)/noise.tested
+	@echo "== the report"
+	$(BIN)/python -m robust_asr.report $(DEMO)/noise --out $(DEMO)/report
+
 test: .venv/.ready
 	$(BIN)/python -m pytest
 

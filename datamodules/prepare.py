@@ -179,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     embedded.add_argument("out", type=Path)
     embedded.add_argument("--num-utterances", type=int, default=2000)
     embedded.add_argument("--num-voices", type=int, default=60)
+    embedded.add_argument("--domain", choices=("everything", "numbers"), default="everything")
     embedded.add_argument("--seed", type=int, default=0)
     for kind in (speech, sounds, embedded):
         kind.add_argument("--num-jobs", type=int, default=os.cpu_count() or 1)

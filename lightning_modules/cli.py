@@ -33,8 +33,11 @@ from robust_asr.checkpoint import load_weights
 class RobustCLI(LightningCLI):
     """LightningCLI with a run folder, safe checkpoints and class paths that pass the allowlist.
 
-    Nothing from a checkpoint enters the configuration.
+    Nothing from a checkpoint enters the configuration. ``--ckpt_path last`` goes on with the run of ``--run_dir``; ``auto`` too,
+    and starts it where it has no checkpoint yet.
     """
+
+    _start_over = False
 
     def __init__(self, args: list[str] | None = None) -> None:
         super().__init__(
@@ -117,8 +120,13 @@ class RobustCLI(LightningCLI):
             self._prepare_run_folder()
 
     def _prepare_run_folder(self) -> None:
+        if self.settings.ckpt_path == "auto":
+            # Where there are only damaged ones, find_resumable says so: a run is never started over by itself.
+            under_way = any((self.run_dir / CHECKPOINTS).glob("*.ckpt"))
+            self.settings.ckpt_path = "last" if under_way else None
+            self._start_over = not under_way
         resume = self.settings.ckpt_path is not None
-        if not resume and is_first_process() and not self.settings.trainer.fast_dev_run:
+        if not (resume or self._start_over or self.settings.trainer.fast_dev_run) and is_first_process():
             refuse_used(self.run_dir)
         if self.settings.ckpt_path == "last":
             self.settings.ckpt_path = str(find_resumable(self.run_dir))
@@ -196,6 +204,8 @@ def _hush() -> None:
     for handler in logging.getLogger("pytorch_lightning").handlers:
         handler.addFilter(lambda record: not any(text in record.getMessage() for text in said))
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    # Predictions are on disk.
+    warnings.filterwarnings("ignore", message="predict returned None.*")
 
 
 def _sentence(message: str) -> str:

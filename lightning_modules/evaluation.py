@@ -14,12 +14,14 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from lightning_modules.measurement import data_hash, measured
 from lightning_modules.systems import describe_system
 from lightning_modules.worst_audio import WorstAudio
-from robust_asr.attacks.base import Attack
+from robust_asr.attacks.base import Attack, AttackResult
 from robust_asr.attacks.noise import Clean
 from robust_asr.configuration import describe
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import utterance_seeds
+from robust_asr.results import Evaluation as Record
 from robust_asr.results import (
+    Row,
     RowWriter,
     check_row,
     digest,
@@ -83,9 +85,15 @@ class Evaluation(pl.LightningModule):
         return self.folder or Path(self.trainer.default_root_dir)
 
     def on_test_start(self) -> None:
+        self._begin("test")
+
+    def on_predict_start(self) -> None:
+        self._begin("predict")
+
+    def _begin(self, stage: str) -> None:
         self.eval()
         self._hashes = {"system": {}, "condition": {}}
-        description = self._description()
+        description = self._description(stage)
         for kind in self._hashes:
             self._hashes[kind] = {name: entry["hash"] for name, entry in description[f"{kind}s"].items()}
         if self.trainer.is_global_zero:
@@ -110,18 +118,25 @@ class Evaluation(pl.LightningModule):
                     self._evaluate(recognizer, attack, batch, data, missing, (system, condition, part))
 
     def on_test_epoch_end(self) -> None:
+        self._finish()
+
+    def _finish(self) -> None:
         self.trainer.strategy.barrier()
         if self.trainer.is_global_zero:
             merge(self.run_dir)
-            self._audio.prune(read_rows(self.run_dir).values())
             evaluation = read_evaluation(self.run_dir)
+            self.complete(evaluation)
             write_summary(evaluation)
             print(headline(evaluation), f"rows and summary.csv are in {self.run_dir}", sep="\n")
         self.trainer.strategy.barrier()
 
-    def _description(self) -> dict[str, Any]:
+    def complete(self, evaluation: Record) -> None:
+        """What is left to do on rank zero when every row is there."""
+        self._audio.prune(evaluation.rows)
+
+    def _description(self, stage: str) -> dict[str, Any]:
         data = self.trainer.datamodule
-        self._parts = data.dataloader_names("test")
+        self._parts = data.dataloader_names(stage)
         systems = {name: describe_system(recognizer) for name, recognizer in self.systems}
         conditions = {}
         for name, attack in self.conditions.items():
@@ -129,7 +144,7 @@ class Evaluation(pl.LightningModule):
             # The same attack with another seed makes other rows.
             hashed = digest([description, self.seed])
             conditions[name] = {"hash": hashed, "columns": attack.columns(), "description": description}
-        sizes = zip(self._parts, data.num_utterances("test"), strict=True)
+        sizes = zip(self._parts, data.num_utterances(stage), strict=True)
         parts = {name: {"num_utterances": size} for name, size in sizes}
         return {"seed": self.seed, "systems": systems, "conditions": conditions, "parts": parts}
 
@@ -154,7 +169,7 @@ class Evaluation(pl.LightningModule):
     ) -> None:
         # The whole batch, also where a kill left some of its rows: what an utterance gets cannot depend on a kill.
         start = time.perf_counter()
-        result = attack(recognizer, batch, seeds=utterance_seeds(self.seed, batch.ids))
+        result = self.attacked(recognizer, attack, batch, cell)
         seconds = (time.perf_counter() - start) / max(int(batch.lengths.sum()), 1)
         rows = [
             {
@@ -165,9 +180,19 @@ class Evaluation(pl.LightningModule):
             }
             for index in missing
         ]
-        self._audio.keep_worst(rows, missing, batch, result.batch)
+        self.keep_audio_of(rows, missing, batch, result)
         self._writer.append(rows)
         self._rows.update({(*cell, row["id"]): row for row in rows})
+
+    def attacked(
+        self, recognizer: Recognizer, attack: Attack, batch: AudioBatch, cell: tuple[str, str, str]
+    ) -> AttackResult:
+        """What the rows of a batch are measured on."""
+        return attack(recognizer, batch, seeds=utterance_seeds(self.seed, batch.ids))
+
+    def keep_audio_of(self, rows: list[Row], indices: list[int], clean: AudioBatch, result: AttackResult) -> None:
+        """Audio is on disk before its row is."""
+        self._audio.keep_worst(rows, indices, clean, result.batch)
 
     def _say(self, what: str) -> None:
         bar = self.trainer.progress_bar_callback

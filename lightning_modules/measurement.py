@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from robust_asr.attacks.base import AttackResult
 from robust_asr.metrics import count_errors, snr_db
-from robust_asr.results import Row
+from robust_asr.results import Row, audio_hash
 from robust_asr.types import AudioBatch
 
 
@@ -56,11 +54,8 @@ def _texts_and_errors(result: AttackResult, index: int) -> Row:
 
 
 def data_hash(batch: AudioBatch, index: int) -> str:
-    """Of the samples and the text of one utterance: sixteen hexadecimal digits."""
-    samples = batch.waveforms[index, : int(batch.lengths[index])].detach().float().cpu().contiguous()
-    hashed = hashlib.sha256(samples.numpy().tobytes())
-    hashed.update(batch.texts[index].encode())
-    return hashed.hexdigest()[:16]
+    """Of the samples and the text of one utterance."""
+    return audio_hash(batch.waveforms[index, : int(batch.lengths[index])], batch.texts[index])
 
 
 def _number(value: float, digits: int) -> float | None:

@@ -92,3 +92,6 @@ class KillInEvaluation(Callback):
 
         for recognizer in pl_module.recognizers:
             recognizer.head.register_forward_pre_hook(count)
+
+    def on_predict_start(self, trainer, pl_module) -> None:
+        self.on_test_start(trainer, pl_module)

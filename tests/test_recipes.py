@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,13 @@ import yaml
 from lightning_modules.cli import main
 from robust_asr import checkpoint
 from robust_asr.models.compact import CompactCTC
+from robust_asr.results import read_evaluation
 from tests.command_line import ROOT
 
 LAYERS = {"lexicon.yaml"}
-RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.name not in LAYERS)
+ALL = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.name not in LAYERS)
+EVALUATIONS = [path for path in ALL if "lightning_modules.evaluation." in path.read_text()]
+RECIPES = [path for path in ALL if path not in EVALUATIONS]
 SMALL = {
     "CompactCTC": {"width": 16, "gru_width": 8, "stem_channels": 4, "num_blocks": 1},
     "DeepSpeech2": {"conv_channels": 2, "rnn_hidden": 8, "rnn_layers": 1},
@@ -54,6 +58,42 @@ def test_recipe_runs_a_step(recipe: Path, tiny_manifests: Path, clean_checkpoint
     arguments = small(recipe, manifests=tiny_manifests, clean=clean_checkpoint)
     main(["fit", "--config", str(recipe), "--run_dir", str(tmp_path / "run"), *arguments])
     assert not (tmp_path / "run" / "checkpoints").exists(), "fast_dev_run writes no checkpoint"
+
+
+@pytest.mark.parametrize("recipe", EVALUATIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_evaluation_makes_every_row(recipe: Path, tiny_manifests: Path, clean_checkpoint: Path, tmp_path: Path) -> None:
+    settings = yaml.safe_load(recipe.read_text())["model"]["init_args"]
+    run = tmp_path / "run"
+    arguments = [
+        *("--run_dir", str(run), "--trainer.limit_test_batches=1", "--data=datamodules.LibriSpeech"),
+        *(f"--data.init_args.manifests={tiny_manifests}", "--data.init_args.test=[dev]", "--trainer.accelerator=cpu"),
+    ]
+    main(["test", "--config", str(small_systems(recipe, clean_checkpoint, tmp_path)), *arguments])
+    evaluation = read_evaluation(run)
+    assert list(evaluation.systems) == list(settings["systems"])
+    assert list(evaluation.conditions) == list(settings["conditions"])
+    found = {(row["system"], row["condition"]) for row in evaluation.rows}
+    assert found == set(product(settings["systems"], settings["conditions"]))
+
+
+def small_systems(recipe: Path, clean: Path, folder: Path) -> Path:
+    """The recipe with every checkpoint path replaced: names with dots cannot be reached from the command line."""
+    settings = yaml.safe_load(recipe.read_text())
+    settings["fragments"] = {
+        name: str((recipe.parent / path).resolve()) for name, path in settings["fragments"].items()
+    }
+    _replace_paths(settings["model"]["init_args"]["systems"], str(clean))
+    path = folder / recipe.name
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    return path
+
+
+def _replace_paths(node: object, clean: str) -> None:
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        if key == "path" and isinstance(value, str) and value.endswith(".ckpt"):
+            node[key] = clean
+        else:
+            _replace_paths(value, clean)
 
 
 def test_every_fragment_belongs_to_a_recipe_or_the_readme() -> None:

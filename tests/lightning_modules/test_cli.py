@@ -70,6 +70,26 @@ def test_used_run_folder_is_refused_and_left_alone(config: dict, tmp_path: Path,
     assert before == {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
 
 
+def test_auto_starts_a_run_and_goes_on_with_it(config: dict, tmp_path: Path, capsys) -> None:
+    path = write_config(tmp_path / "c.yaml", config)
+    main(["fit", "--config", str(path), "--ckpt_path", "auto", "--trainer.max_epochs=1"])
+    first = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    main(["fit", "--config", str(path), "--ckpt_path", "auto", "--trainer.max_epochs=2"])
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert len(rows) > len(first) and rows[-1].split(",")[1] == "1"
+    for file in (tmp_path / "run" / "checkpoints").iterdir():
+        file.write_bytes(file.read_bytes()[:-1])
+    assert "no complete checkpoint" in mistake(capsys, "fit", "--config", path, "--ckpt_path", "auto")
+
+
+def test_auto_starts_over_where_no_checkpoint_was_written(config: dict, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.csv").write_text("step,epoch,train/loss\n0,0,1.5\n")
+    (tmp_path / "run" / "config.yaml").write_text("{}\n")
+    main(["fit", "--config", str(write_config(tmp_path / "c.yaml", config)), "--ckpt_path", "auto"])
+    assert "1.5" not in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[1].split(",")
+
+
 def test_checkpoint_settings_do_not_override_the_command_line(config: dict, tmp_path: Path, capsys) -> None:
     path = write_config(tmp_path / "c.yaml", config)
     main(["fit", "--config", str(path)])
