@@ -15,7 +15,7 @@ from datamodules.collate import Utterances
 from datamodules.manifest import SUFFIX, Manifest
 from datamodules.sampling import Batching, FixedBatches, TrainingSampler, expected_padding
 from datamodules.streaming import ShardStream
-from datamodules.subsets import EvalSubset, select_subset, subset_ids
+from datamodules.subsets import EvalSubset, sample, select_subset, subset_ids
 from datamodules.training_set import Selection, TrainingSet
 from robust_asr.types import AudioBatch
 
@@ -42,6 +42,8 @@ class LibriSpeech(LightningDataModule):
         min_seconds, max_seconds: shorter and longer utterances are not trained on. Evaluation leaves nothing out.
         eval_subset: evaluate only the hundred utterances of the papers' "first 100 of test-clean" (``tfds100``, see
             ``datamodules.subsets``), or the first hundred by id (``sorted100``), of every part in ``test`` and ``predict``.
+        eval_utterances: evaluate only so many utterances of every part in ``test`` and ``predict``, chosen by a hash of their
+            ids: for attacks that cost hours. A larger number adds to a smaller one.
         evaluation_batching: ``similar`` lengths together, only ``equal`` ones, or each utterance ``alone``.
         num_workers: processes that read audio; 0 reads in the main process.
         cache_gigabytes: of decoded audio kept in memory when ``num_workers`` is 0.
@@ -67,6 +69,7 @@ class LibriSpeech(LightningDataModule):
         min_seconds: float = 0.1,
         max_seconds: float = 35.0,
         eval_subset: EvalSubset | None = None,
+        eval_utterances: int | None = None,
         evaluation_batching: Batching = "similar",
         num_workers: int = 0,
         cache_gigabytes: float = 1.0,
@@ -91,7 +94,9 @@ class LibriSpeech(LightningDataModule):
         self.sample_rate, self.max_duration, self.num_buckets = sample_rate, max_duration, num_buckets
         if eval_subset is not None:
             subset_ids(eval_subset)
-        self.eval_subset = eval_subset
+        if eval_utterances is not None:
+            _check_range("eval_utterances", eval_utterances, at_least=1)
+        self.eval_subset, self.eval_utterances = eval_subset, eval_utterances
         self.evaluation_batching: Batching = evaluation_batching
         self.num_workers, self.seed = num_workers, seed
         self._selection = Selection(min_seconds, max_seconds, SPEEDS if speed_perturb else (1.0,))
@@ -114,7 +119,11 @@ class LibriSpeech(LightningDataModule):
 
     def _cuts(self, part: str, stage: str) -> list[MonoCut]:
         cuts = self._evaluation[part]
-        return select_subset(cuts, self.eval_subset, part) if self._is_subset(stage) else cuts
+        if stage not in ("test", "predict"):
+            return cuts
+        if self.eval_subset is not None:
+            cuts = select_subset(cuts, self.eval_subset, part)
+        return sample(cuts, self.eval_utterances) if self.eval_utterances is not None else cuts
 
     def setup(self, stage: str) -> None:
         """Reads and checks the manifests of a stage: every line, and that every file is there and inside its corpus."""

@@ -11,6 +11,8 @@ from typing import Literal, get_args
 
 from lhotse.cut import MonoCut
 
+from robust_asr.randomness import utterance_seeds
+
 EvalSubset = Literal["tfds100", "sorted100"]
 
 _SIZE = 100
@@ -81,3 +83,10 @@ def select_subset(cuts: Iterable[MonoCut], name: EvalSubset, part: str) -> list[
             f"the first is {missing[0]}"
         )
     return [by_id[utterance] for utterance in ids]
+
+
+def sample(cuts: Iterable[MonoCut], num: int) -> list[MonoCut]:
+    """So many cuts, chosen by a hash of their ids: a larger sample holds every smaller one. All where there are fewer."""
+    cuts = list(cuts)
+    order = utterance_seeds(0, [cut.id for cut in cuts]).tolist()
+    return [cut for _, cut in sorted(zip(order, cuts, strict=True), key=lambda pair: pair[0])[:num]]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 from hashlib import md5
 from itertools import accumulate, pairwise
+from pathlib import Path
 
 import pytest
 from lhotse.cut import MonoCut
 
-from datamodules.subsets import select_subset, subset_ids
+from datamodules import LibriSpeech
+from datamodules.manifest import Manifest
+from datamodules.subsets import sample, select_subset, subset_ids
 
 # Chapters of test-clean and how many utterances each has, numbered from 0.
 CHAPTERS = """
@@ -131,3 +134,21 @@ def test_a_part_that_cannot_give_the_subset_is_one_error(ids: list[str], name: s
 def test_unknown_subset_is_named():
     with pytest.raises(ValueError, match="eval_subset must be one of tfds100, sorted100, found 'first100'"):
         subset_ids("first100")
+
+
+def test_a_larger_sample_holds_a_smaller_one(tiny_manifests: Path) -> None:
+    cuts = list(Manifest(tiny_manifests / "train.jsonl.gz"))
+    ids = [[cut.id for cut in sample(cuts, num)] for num in (5, 16, 100)]
+    assert [len(part) for part in ids] == [5, 16, 40]
+    assert ids[1][:5] == ids[0] and ids[2][:16] == ids[1]
+    assert ids[0] != sorted(ids[0])[:5]
+
+
+def test_evaluation_of_a_sample(tiny_manifests: Path) -> None:
+    data = LibriSpeech(str(tiny_manifests), validate=["dev"], test=["dev"], eval_utterances=4)
+    for stage, size in (("validate", 10), ("test", 4)):
+        data.setup(stage)
+        assert data.num_utterances(stage) == [size]
+    assert sum(len(batch) for batch in data.test_dataloader()[0]) == 4
+    with pytest.raises(ValueError, match="eval_utterances"):
+        LibriSpeech(str(tiny_manifests), eval_utterances=0)
