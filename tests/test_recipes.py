@@ -18,6 +18,13 @@ LAYERS = {"lexicon.yaml"}
 ALL = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.name not in LAYERS)
 EVALUATIONS = [path for path in ALL if "lightning_modules.evaluation." in path.read_text()]
 RECIPES = [path for path in ALL if path not in EVALUATIONS]
+FEW = {
+    "CarliniWagner": {"num_iterations": 2},
+    "OlivierCarliniWagner": {"num_iterations": 2, "num_draws": 1},
+    "Imperceptible": {"num_iterations": 2, "masking_iterations": 2, "slow_after": 1},
+    # The tests have no transcripts of AN4.
+    "PhraseFile": {"path": str(ROOT / "tests" / "phrases.txt")},
+}
 SMALL = {
     "CompactCTC": {"width": 16, "gru_width": 8, "stem_channels": 4, "num_blocks": 1},
     "DeepSpeech2": {"conv_channels": 2, "rnn_hidden": 8, "rnn_layers": 1},
@@ -82,18 +89,23 @@ def small_systems(recipe: Path, clean: Path, folder: Path) -> Path:
     settings["fragments"] = {
         name: str((recipe.parent / path).resolve()) for name, path in settings["fragments"].items()
     }
-    _replace_paths(settings["model"]["init_args"]["systems"], str(clean))
+    _shrink(settings["model"]["init_args"], str(clean))
     path = folder / recipe.name
     path.write_text(yaml.safe_dump(settings, sort_keys=False))
     return path
 
 
-def _replace_paths(node: object, clean: str) -> None:
+def _shrink(node: object, clean: str) -> None:
+    """Every checkpoint becomes ``clean``, every attack takes few iterations."""
     for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
         if key == "path" and isinstance(value, str) and value.endswith(".ckpt"):
             node[key] = clean
+        elif key in ("num_iterations", "num_restarts", "num_draws"):
+            node[key] = 2
         else:
-            _replace_paths(value, clean)
+            _shrink(value, clean)
+    if isinstance(node, dict) and str(node.get("class_path")).rsplit(".", 1)[-1] in FEW:
+        node.setdefault("init_args", {}).update(FEW[node["class_path"].rsplit(".", 1)[-1]])
 
 
 def test_every_fragment_belongs_to_a_recipe_or_the_readme() -> None:

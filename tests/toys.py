@@ -41,6 +41,7 @@ class ToyEncoder(nn.Module):
 
 class ToyCTC(CTCRecognizer):
     frame_shift = HOP / 16_000
+    stochastic = False
 
     def __init__(self, num_units: int = 8) -> None:
         super().__init__()
@@ -57,6 +58,8 @@ class ToyCTC(CTCRecognizer):
 
 class _ToyWithTokens(Encoded):
     """What the encoder-decoder and the transducer share: characters, and no target that the frames cannot carry."""
+
+    stochastic = False
 
     def __init__(self, num_units: int = 8) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ from robust_asr.attacks.goals import Goal, Untargeted
 from robust_asr.gradients import frozen_for_attack
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import derive
-from robust_asr.threat import ThreatModel
+from robust_asr.threat import ThreatModel, in_box
 from robust_asr.types import AudioBatch, Targets
 
 # Draws of the verdict: far from the step and draw numbers that attacks use.
@@ -26,11 +26,16 @@ _VERDICT = 2**40
 
 @dataclass(frozen=True)
 class Perturbation:
-    """What ``perturb`` found. Shape: waveforms (B, T); iterations and forwards (B,) int64, on any device."""
+    """What ``perturb`` found. Shape: waveforms (B, T); iterations and forwards (B,) int64, on any device.
+
+    Attributes:
+        notes: one sentence where an utterance's attack broke off, else ""; empty where none did.
+    """
 
     waveforms: Tensor
     iterations: Tensor
     forwards: Tensor
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,17 +46,19 @@ class AttackResult:
 
     Attributes:
         texts: what each utterance was attacked with: its target, or its reference.
+        targeted: whether ``texts`` are targets.
         success: whether the goal was reached, on draws that the attack never saw.
         loss: of ``texts``, in nats, on the same draws; nan where it is not defined.
         size: of the perturbation, in the unit of the threat model.
         iterations, forwards: spent on each utterance by the attack itself; a forward is one pass of one utterance through the
             recogniser, whether or not a gradient follows.
         hypotheses: what was heard for the verdict.
-        notes: one sentence where an utterance could not be attacked, else "".
+        notes: one sentence where an utterance could not be attacked, or its attack broke off, else "".
     """
 
     batch: AudioBatch
     texts: tuple[str, ...]
+    targeted: bool
     success: Tensor
     loss: Tensor
     size: Tensor
@@ -98,38 +105,56 @@ class Attack(ABC):
     def __call__(self, recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor) -> AttackResult:
         """Attack each utterance alone, verify, and let the recogniser judge on fresh draws.
 
-        What cannot be attacked - audio that is not finite, a text that the recogniser cannot write or that does not fit into
-        the audio - is returned as it came, with a note.
+        What cannot be attacked - audio that is not finite or not within [-1, 1], silence under a bound on the SNR, a text that
+        the recogniser cannot write or that does not fit into the audio - is returned as it came, with a note.
 
         Shape: seeds (B,) int64.
         Errors: AssertionError if the attack left its threat model: a defect of the attack, never of the input.
         """
         texts = self.goal.texts(batch, seeds=seeds)
         with frozen_for_attack(recognizer):
-            known = recognizer.view(self.knowledge) if hasattr(recognizer, "view") else recognizer
-            notes = self._notes(known, batch, texts)
-            waveforms = batch.waveforms.clone()
-            iterations, forwards = torch.zeros(2, len(batch), dtype=torch.long)
-            for rows in _groups(recognizer, batch, [row for row, note in enumerate(notes) if not note]):
-                part = batch.select(rows)
-                targets = known.targets([texts[row] for row in rows]) if self.needs_targets else None
-                found = self.perturb(known, part, targets, seeds=seeds[rows])
-                self._verify(found.waveforms, part)
-                waveforms[rows, : found.waveforms.shape[1]] = found.waveforms.detach()
-                iterations[rows], forwards[rows] = found.iterations.cpu(), found.forwards.cpu()
-            attacked = batch.replace(waveforms)
+            found = self._perturb_each(recognizer, batch, texts, seeds=seeds)
+            attacked = batch.replace(found.waveforms)
             loss, hypotheses = judge(recognizer, attacked, texts, seeds=derive(seeds, step=_VERDICT))
         return AttackResult(
             batch=attacked,
             texts=texts,
+            targeted=self.goal.targeted,
             success=torch.tensor(self.goal.reached(texts, hypotheses), dtype=torch.bool),
             loss=loss,
-            size=self.threat.size(waveforms - batch.waveforms, batch).cpu(),
-            iterations=iterations,
-            forwards=forwards,
+            size=self.threat.size(attacked.waveforms - batch.waveforms, batch).cpu(),
+            iterations=found.iterations,
+            forwards=found.forwards,
             hypotheses=hypotheses,
-            notes=notes,
+            notes=found.notes,
         )
+
+    def generate(self, recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor) -> Perturbation:
+        """The same attack, verified, without the verdict: for training, where decoding would cost more than the attack.
+
+        Shape: seeds (B,) int64.
+        """
+        with frozen_for_attack(recognizer):
+            return self._perturb_each(recognizer, batch, self.goal.texts(batch, seeds=seeds), seeds=seeds)
+
+    def _perturb_each(
+        self, recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], *, seeds: Tensor
+    ) -> Perturbation:
+        """Every utterance that can be attacked. Shape: seeds (B,); the counts of the result are on the CPU."""
+        known = recognizer.view(self.knowledge) if hasattr(recognizer, "view") else recognizer
+        notes = self._notes(known, batch, texts)
+        waveforms = batch.waveforms.clone()
+        iterations, forwards = torch.zeros(2, len(batch), dtype=torch.long)
+        for rows in _groups(recognizer, batch, [row for row, note in enumerate(notes) if not note]):
+            part = batch.select(rows)
+            targets = known.targets([texts[row] for row in rows]) if self.needs_targets else None
+            found = self.perturb(known, part, targets, seeds=seeds[rows])
+            self._verify(found.waveforms, part)
+            waveforms[rows, : found.waveforms.shape[1]] = found.waveforms.detach()
+            iterations[rows], forwards[rows] = found.iterations.cpu(), found.forwards.cpu()
+            for row, note in zip(rows, found.notes, strict=bool(found.notes)):
+                notes[row] = note
+        return Perturbation(waveforms, iterations, forwards, tuple(notes))
 
     def _verify(self, waveforms: Tensor, batch: AudioBatch) -> None:
         inside = self.threat.contains(waveforms, batch)
@@ -137,23 +162,34 @@ class Attack(ABC):
             ids = [utterance for utterance, flag in zip(batch.ids, inside.tolist(), strict=True) if not flag]
             raise AssertionError(f"{self.name} left its threat model {self.threat} on {', '.join(ids)}")
 
-    def _notes(self, recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str]) -> tuple[str, ...]:
-        return tuple(self._note(recognizer, batch.select([row]), text) for row, text in enumerate(texts))
+    def _notes(self, recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str]) -> list[str]:
+        """Why an utterance cannot be attacked, "" where it can."""
+        notes = _audio_notes(self.threat, batch)
+        if self.needs_targets:
+            for row, text in enumerate(texts):
+                notes[row] = notes[row] or _text_note(recognizer, batch.lengths[row : row + 1], text)
+        return notes
 
-    def _note(self, recognizer: Recognizer, utterance: AudioBatch, text: str) -> str:
-        if not bool(utterance.waveforms.isfinite().all()):
-            return "not attacked: its audio is not finite"
-        if len(utterance.lengths) and not int(utterance.lengths[0]):
-            return "not attacked: it has no audio"
-        if not self.needs_targets:
-            return ""
-        try:
-            targets = recognizer.targets([text])
-        except ValueError as error:
-            return f"not attacked: {error}"
-        if not bool(recognizer.feasible(utterance.lengths, targets).all()):
-            return f"not attacked: the text {text!r} does not fit into {int(utterance.lengths[0])} samples"
-        return ""
+
+def _audio_notes(threat: ThreatModel, batch: AudioBatch) -> list[str]:
+    found = {
+        "its audio is not finite": ~batch.waveforms.isfinite().all(1),
+        "it has no audio": batch.lengths == 0,
+        "its audio leaves [-1, 1] or its padding is not zero": ~in_box(batch.waveforms, batch),
+        "it is silent, which has no signal-to-noise ratio": ~threat.defined(batch),
+    }
+    rows = torch.stack(list(found.values()), 1).tolist()
+    return [next((f"not attacked: {why}" for why, flag in zip(found, row, strict=True) if flag), "") for row in rows]
+
+
+def _text_note(recognizer: Recognizer, length: Tensor, text: str) -> str:
+    try:
+        targets = recognizer.targets([text])
+    except ValueError as error:
+        return f"not attacked: {error}"
+    if not bool(recognizer.feasible(length, targets).all()):
+        return f"not attacked: the text {text!r} does not fit into {int(length)} samples"
+    return ""
 
 
 def judge(
@@ -162,7 +198,8 @@ def judge(
     """The loss of each text, nan where it is not defined, and what is heard. Shape: -> (B,) on the CPU, B hypotheses."""
     losses = torch.full((len(batch),), torch.nan)
     hypotheses = [""] * len(batch)
-    finite = [row for row in range(len(batch)) if bool(batch.waveforms[row].isfinite().all()) and batch.lengths[row]]
+    heard_at_all = (batch.waveforms.isfinite().all(1) & (batch.lengths > 0)).tolist()
+    finite = [row for row, flag in enumerate(heard_at_all) if flag]
     for rows in _groups(recognizer, batch, finite):
         part = batch.select(rows)
         heard = recognizer.transcribe(part.waveforms, part.lengths, seeds=seeds[rows])
@@ -193,6 +230,7 @@ def _groups(recognizer: Recognizer, batch: AudioBatch, rows: list[int]) -> list[
     if recognizer.padding_invariant:
         return [rows] if rows else []
     groups: dict[int, list[int]] = {}
+    lengths = batch.lengths.tolist()
     for row in rows:
-        groups.setdefault(int(batch.lengths[row]), []).append(row)
+        groups.setdefault(lengths[row], []).append(row)
     return list(groups.values())

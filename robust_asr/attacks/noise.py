@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -11,8 +11,9 @@ from torch import Tensor
 from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.masking import masked
 from robust_asr.models.base import Recognizer
+from robust_asr.norms import scaled_to
 from robust_asr.randomness import keyed_normal, keyed_uniform_noise
-from robust_asr.threat import ThreatModel, Unbounded, inside_box
+from robust_asr.threat import Ball, ThreatModel, Unbounded, inside_box
 from robust_asr.types import AudioBatch, Targets
 
 
@@ -112,6 +113,50 @@ class Uniform(Noise):
 
     def unit_noise(self, batch: AudioBatch, seeds: Tensor) -> Tensor:
         return keyed_uniform_noise(seeds, batch.lengths, batch.waveforms.shape[1]) * 3**0.5
+
+
+@dataclass(frozen=True)
+class MatchedNoise(Attack):
+    """Noise that nobody aimed, as large as a threat model allows: the control of every attack under that threat model.
+
+    Drawn sample by sample from ``distribution``, then scaled until its norm is the radius, then clamped to [-1, 1]. So in the
+    Euclidean norm and under an SNR, "gaussian" has a direction that is uniform on the sphere; in the maximum norm "uniform"
+    fills the ball and "signs" are its corners, which is where most attacks end.
+
+    The noise of an utterance depends on its seed alone, so two strengths are the same noise at two sizes.
+    """
+
+    threat: Ball
+    _: KW_ONLY
+    distribution: Literal["gaussian", "uniform", "signs"] = "gaussian"
+    needs_targets: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.threat, Ball):
+            raise ValueError(f"threat must be a ball such as Linf, L2 or SNR, found {self.threat}")
+        if self.distribution not in _MATCHED_NAMES:
+            raise ValueError(f"distribution must be one of {', '.join(_MATCHED_NAMES)}, found {self.distribution!r}")
+
+    @property
+    def name(self) -> str:
+        return _MATCHED_NAMES[self.distribution]
+
+    def columns(self) -> dict[str, Any]:
+        return {**super().columns(), "knowledge": ""}
+
+    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+        draw = keyed_normal if self.distribution == "gaussian" else keyed_uniform_noise
+        noise = draw(seeds, batch.lengths, batch.waveforms.shape[1])
+        noise = noise.sign() if self.distribution == "signs" else noise
+        delta = scaled_to(noise, self.threat.radius(batch), norm=self.threat.norm)
+        return _without_work(batch.waveforms + self.threat.project(delta, batch))
+
+
+_MATCHED_NAMES = {
+    "gaussian": "gaussian noise (no attack)",
+    "uniform": "uniform noise (no attack)",
+    "signs": "noise of random signs (no attack)",
+}
 
 
 def _without_work(waveforms: Tensor) -> Perturbation:

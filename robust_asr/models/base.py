@@ -28,10 +28,13 @@ class Recognizer(nn.Module, ABC):
         sample_rate: in hertz, of the waveforms it takes.
         padding_invariant: False where padding changes the result; such a model is attacked and evaluated alone or in equal
             lengths.
+        stochastic: whether two calls with other seeds may differ. Where it is False one draw says all, and attacks take no more;
+            a model says so of itself, since an attack that takes one draw of a random model is too weak.
     """
 
     sample_rate: int = 16_000
     padding_invariant: bool = True
+    stochastic: bool = True
 
     @abstractmethod
     def targets(self, texts: Sequence[str]) -> Targets:

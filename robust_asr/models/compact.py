@@ -27,6 +27,8 @@ class CompactCTC(CTCRecognizer):
     ``SpecAugment``, which is active in training mode only; energy_floor as in ``LogMel``.
     """
 
+    stochastic = False
+
     def __init__(
         self,
         tokenizer: Tokenizer | None = None,

@@ -125,6 +125,8 @@ class DeepSpeech2(CTCRecognizer):
 
     frame_shift = 2 * HOP / 16_000
 
+    stochastic = False
+
     def __init__(
         self,
         conv_channels: int = 32,

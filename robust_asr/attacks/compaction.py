@@ -1,0 +1,63 @@
+"""Per-utterance early stopping: who is done leaves the batch, and the rest is padded no further than it needs.
+
+Legend: B utterances still attacked, T samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from robust_asr.types import AudioBatch, Targets
+
+State = TypeVar("State")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The utterances that an attack still works on.
+
+    Shape: seeds (B,) and places (B,), on the CPU; a place is the row in the batch that the attack was given.
+    """
+
+    batch: AudioBatch
+    targets: Targets
+    texts: tuple[str, ...]
+    seeds: Tensor
+    places: Tensor
+
+    @classmethod
+    def whole(cls, batch: AudioBatch, targets: Targets, texts: Sequence[str], *, seeds: Tensor) -> Workload:
+        return cls(batch, targets, tuple(texts), seeds, torch.arange(len(batch)))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def select(self, rows: Tensor) -> Workload:
+        """The utterances at ``rows`` (num,), padded no further than they need."""
+        return Workload(
+            batch=self.batch.select(rows),
+            targets=self.targets.select(rows),
+            texts=tuple(self.texts[row] for row in rows.tolist()),
+            seeds=self.seeds[rows],
+            places=self.places[rows],
+        )
+
+
+def select_state(state: State, rows: Tensor, size: int) -> State:
+    """A dataclass of tensors with only the given utterances: (B,) and (B, T) tensors lose rows, and T shrinks to ``size``.
+
+    What is None or no tensor stays.
+    """
+
+    def selected(value: object) -> object:
+        if not isinstance(value, Tensor):
+            return value
+        kept = value[rows.to(value.device)]
+        return kept[:, :size] if kept.dim() > 1 else kept
+
+    return replace(state, **{field.name: selected(getattr(state, field.name)) for field in fields(state)})

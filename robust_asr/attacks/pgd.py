@@ -1,0 +1,166 @@
+"""Projected gradient descent (Madry et al. 2018) in any ball, with expectation over transformation.
+
+Legend: B utterances, T samples; x a waveform, d its perturbation, r the radius of the ball.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
+from typing import Literal, get_args, get_type_hints
+
+import torch
+from torch import Tensor
+
+from robust_asr.attacks.base import Attack, Perturbation
+from robust_asr.attacks.compaction import Workload
+from robust_asr.attacks.expectation import Expectation, Precision
+from robust_asr.attacks.goals import Goal, Untargeted
+from robust_asr.attacks.progress import Found, Run
+from robust_asr.models.base import Recognizer
+from robust_asr.norms import steepest
+from robust_asr.randomness import derive
+from robust_asr.threat import Ball, Region
+from robust_asr.types import AudioBatch, Targets
+
+# Keys of draws: an iteration has its number, a restart shifts it, and what belongs to no iteration lies beyond.
+_RESTART = 2**20
+_START, _COMPARISON, _CHECK = 2**50, 2**51, 2**52
+
+
+@dataclass(frozen=True)
+class PGD(Attack):
+    """d <- P(d + sign * step * direction): steepest ascent in the norm of the ball, then back into ball and box.
+
+    Each iteration is one pass forward and back on ``num_draws`` draws of the recogniser, whose gradients are averaged. An
+    utterance whose gradient is not finite keeps its last perturbation, with a note; the others go on.
+
+    Sources: Zelasko et al. (2021, eq. 2, where a targeted attack has the wrong sign) and Joshi et al. (2022) for the maximum
+    norm, the experiments of Olivier & Raj (2021) for the Euclidean; their steps are the defaults.
+
+    Attributes:
+        step_factor: step over radius; by default that of the threat model, 1/5 for ``Linf``, 1/10 for ``L2`` and ``SNR``. From
+            x, fewer than 1 / step_factor iterations cannot reach the surface of the ball.
+        random_start: in the ball, instead of at x.
+        num_restarts: attacks from as many random starts; each utterance keeps the one with the best loss for the attacker.
+        keep: the last iterate, or the best by the losses that the iterations measure anyway.
+        num_draws: of a random recogniser, in each iteration.
+        stop_on_success: leave an utterance alone once its goal is reached on ``num_draws`` fresh draws, looked at every
+            ``check_every`` iterations.
+        max_samples: of a forward pass, utterances times draws times padded length; by default what one draw of the batch has.
+        precision: "bf16-mixed" runs the recogniser under autocast.
+    """
+
+    threat: Ball
+    _: KW_ONLY
+    goal: Goal = field(default_factory=Untargeted)
+    num_iterations: int = 7
+    step_factor: float | None = None
+    random_start: bool = False
+    num_restarts: int = 1
+    keep: Literal["last", "best"] = "last"
+    num_draws: int = 1
+    stop_on_success: bool = False
+    check_every: int = 10
+    max_samples: int | None = None
+    precision: Precision = "32-true"
+    knowledge: Literal["exact", "straight_through", "unaware"] = "exact"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.threat, Ball):
+            raise ValueError(f"threat must be a ball such as Linf, L2 or SNR, found {self.threat}")
+        for name in ("num_iterations", "num_restarts", "num_draws", "check_every"):
+            if not 1 <= getattr(self, name) < _RESTART:
+                raise ValueError(f"{name} must be at least 1 and below {_RESTART}, found {getattr(self, name)}")
+        for name, accepted in _CHOICES.items():
+            if getattr(self, name) not in accepted:
+                raise ValueError(f"{name} must be one of {', '.join(accepted)}, found {getattr(self, name)!r}")
+        if self.max_samples is not None and self.max_samples < 1:
+            raise ValueError(f"max_samples must be at least 1, found {self.max_samples}")
+        if self.step_factor is not None and not 0 < self.step_factor <= 2:
+            raise ValueError(f"step_factor must lie in (0, 2], found {self.step_factor}: 2 crosses the ball")
+        if self.num_restarts > 1 and not self.random_start:
+            raise ValueError(f"num_restarts is {self.num_restarts}, but without random_start all runs are the same")
+
+    @property
+    def name(self) -> str:
+        draws = f" EoT-{self.num_draws}" if self.num_draws > 1 else ""
+        return f"PGD-{self.num_iterations}{' targeted' if self.goal.targeted else ''}{draws}"
+
+    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+        work = Workload.whole(batch, targets, self.goal.texts(batch, seeds=seeds), seeds=seeds)
+        room = self.max_samples or batch.waveforms.numel()
+        expectation = partial(
+            Expectation, recognizer, num_draws=self.num_draws, max_samples=room, precision=self.precision
+        )
+        found = Found(batch)
+        for restart in range(self.num_restarts):
+            if len(work):
+                work = self._descend(expectation, work, found, first_key=restart * _RESTART)
+        return found.perturbation()
+
+    def _descend(
+        self, expectation: Callable[[Workload], Expectation], work: Workload, found: Found, *, first_key: int
+    ) -> Workload:
+        """One run from one start. Returns the utterances that another run may still improve."""
+        run = self._start(work, first_key)
+        loss, region = expectation(work), self.threat.region(work.batch)
+        for iteration in range(self.num_iterations):
+            losses, gradient = loss.gradient(work.batch.waveforms + run.delta, step=first_key + iteration)
+            run.forwards += loss.num_draws
+            if self.keep == "best":
+                run.remember(self.goal.sign * losses)
+            self._step(run, gradient, region)
+            if not self._looks(iteration):
+                continue
+            done = self._reached(loss, work, run, step=_CHECK + first_key + iteration)
+            if done.any():
+                work, run = found.release(work, run, done)
+                if not len(work):
+                    return work
+                loss, region = expectation(work), self.threat.region(work.batch)
+        self._conclude(loss, work, run)
+        found.update(work.places, run)
+        return work
+
+    def _start(self, work: Workload, first_key: int) -> Run:
+        if self.random_start:
+            return Run.at(self.threat.random(work.batch, derive(work.seeds, step=_START + first_key)))
+        return Run.at(torch.zeros_like(work.batch.waveforms))
+
+    def _step(self, run: Run, gradient: Tensor, region: Region) -> None:
+        direction, peak = steepest(gradient, norm=region.norm)
+        # Decided on the device: asking the host in every iteration would let the device wait.
+        run.intact &= peak.isfinite()
+        run.moved |= run.intact & (peak > 0)
+        run.iterations += run.intact
+        factor = self.threat.default_step_factor if self.step_factor is None else self.step_factor
+        step = self.goal.sign * factor * region.radius * run.intact
+        region.project_(run.delta.addcmul_(direction.nan_to_num_(0, 0, 0), step[:, None]))
+
+    def _looks(self, iteration: int) -> bool:
+        return self.stop_on_success and (
+            (iteration + 1) % self.check_every == 0 or iteration + 1 == self.num_iterations
+        )
+
+    def _reached(self, loss: Expectation, work: Workload, run: Run, *, step: int) -> Tensor:
+        """Which goals are reached on every draw. Shape: (B,) bool, on the CPU."""
+        draws = loss.transcripts(work.batch.waveforms + run.delta, step=step)
+        run.forwards += loss.num_draws
+        return torch.tensor([self.goal.reached(work.texts, texts) for texts in draws]).all(0)
+
+    def _conclude(self, loss: Expectation, work: Workload, run: Run) -> None:
+        """Which perturbation the run offers, and how good it is where that decides something."""
+        scores = torch.zeros_like(run.scores)
+        if self.keep == "best" or self.num_restarts > 1:
+            # The same draws for every run.
+            scores = self.goal.sign * loss.loss(work.batch.waveforms + run.delta, step=_COMPARISON)
+            run.forwards += loss.num_draws
+        if self.keep == "best":
+            run.remember(scores)
+        else:
+            run.best, run.scores = run.delta, scores
+
+
+_CHOICES = {name: get_args(get_type_hints(PGD)[name]) for name in ("keep", "precision", "knowledge")}

@@ -1,0 +1,117 @@
+"""An adversarial set on disk as an attack: what was made against one system, played to any other. Transfer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import soundfile
+import torch
+from torch import Tensor
+
+from robust_asr.attacks.base import Attack, Perturbation
+from robust_asr.attacks.goals import Goal, Untargeted
+from robust_asr.models.base import Recognizer
+from robust_asr.results import Evaluation, Row, audio_hash, audio_path, read_evaluation
+from robust_asr.threat import ThreatModel, Unbounded
+from robust_asr.types import AudioBatch, Targets
+
+
+@dataclass(frozen=True)
+class SavedGoal(Goal):
+    """The targets that a set was made for; of an untargeted set, anything but the reference."""
+
+    saved: Saved
+
+    @property
+    def sign(self) -> int:
+        return -1 if self.saved.targeted else 1
+
+    def texts(self, batch: AudioBatch, *, seeds: Tensor) -> tuple[str, ...]:
+        rows = (self.saved.row(utterance) for utterance in batch.ids)
+        return tuple(row.get("target") or text for row, text in zip(rows, batch.texts, strict=True))
+
+    def reached(self, texts: tuple[str, ...], hypotheses: tuple[str, ...]) -> list[bool]:
+        same = [not differs for differs in Untargeted().reached(texts, hypotheses)]
+        return same if self.saved.targeted else [not equal for equal in same]
+
+
+@dataclass(frozen=True)
+class Saved(Attack):
+    """The audio of an adversarial set made by ``train.py predict``, for utterances of the part it was made from.
+
+    ``digest`` is that of the set's rows. It is filled in where it is not given, and compared where it is: a set that was made
+    again is another condition.
+
+    Errors: ValueError names the set and an utterance that it does not hold, or whose audio is not what the set recorded.
+    """
+
+    folder: str
+    digest: str | None = None
+
+    needs_targets: ClassVar[bool] = False
+    # What the attacker knew was another system.
+    knowledge = "transfer"
+
+    def __post_init__(self) -> None:
+        found = self._evaluation.digest
+        if self.digest not in (None, found):
+            raise ValueError(f"folder: the set in {self.folder} has changed (digest {found}, expected {self.digest})")
+        object.__setattr__(self, "digest", found)
+        if len(self._evaluation.systems) != 1 or len(self._evaluation.conditions) != 1:
+            raise ValueError(f"folder: {self.folder} holds no adversarial set: a set has one system and one attack")
+
+    @property
+    def threat(self) -> ThreatModel:
+        return Unbounded()
+
+    @property
+    def goal(self) -> Goal:
+        return SavedGoal(self)
+
+    @property
+    def targeted(self) -> bool:
+        return any(row.get("target") is not None for row in self._rows.values())
+
+    @property
+    def name(self) -> str:
+        (condition,) = self._evaluation.conditions.values()
+        return condition["columns"]["attack"]
+
+    def columns(self) -> dict[str, Any]:
+        (condition,) = self._evaluation.conditions.values()
+        return {**condition["columns"], "knowledge": self.knowledge}
+
+    def row(self, utterance: str) -> Row:
+        """What the set records of an utterance."""
+        if utterance not in self._rows:
+            raise ValueError(f"{self.folder}: the adversarial set holds no utterance {utterance}")
+        return self._rows[utterance]
+
+    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+        waveforms = batch.waveforms.clone()
+        for index, (utterance, length) in enumerate(zip(batch.ids, batch.lengths.tolist(), strict=True)):
+            waveforms[index, :length] = self._waveform(utterance, length).to(waveforms)
+        nothing = torch.zeros(len(batch), dtype=torch.long)
+        return Perturbation(waveforms, nothing, nothing)
+
+    def _waveform(self, utterance: str, length: int) -> Tensor:
+        row = self.row(utterance)
+        path = audio_path(Path(self.folder), row["system"], row["condition"], row["part"], row["id"])
+        try:
+            samples, _ = soundfile.read(path, dtype="float32")
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise ValueError(f"{path}: the audio of utterance {utterance} cannot be read ({error})") from error
+        if samples.shape != (length,) or audio_hash(torch.from_numpy(samples)) != row.get("audio"):
+            raise ValueError(f"{path}: is not the audio that the set recorded for utterance {utterance}")
+        return torch.from_numpy(samples)
+
+    @cached_property
+    def _evaluation(self) -> Evaluation:
+        return read_evaluation(self.folder)
+
+    @cached_property
+    def _rows(self) -> dict[str, Row]:
+        return {row["id"]: row for row in self._evaluation.rows}

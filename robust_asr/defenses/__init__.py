@@ -1,0 +1,1 @@
+"""Defences: transformations of the audio before a recogniser, which with them is a recogniser again."""
