@@ -14,14 +14,14 @@ $(DEMO)/%.trained: | .venv/.ready
 
 $(DEMO)/hardened.trained: $(DEMO)/clean.trained
 
-$(DEMO)/noise.tested: $(DEMO)/clean.trained $(DEMO)/hardened.trained
-	@echo "== both in rising noise: recipes/quickstart/noise.yaml"
-	$(BIN)/python train.py test --config recipes/quickstart/noise.yaml
+$(DEMO)/evaluation.tested: $(DEMO)/clean.trained $(DEMO)/hardened.trained
+	@echo "== both in rising noise and under attack: recipes/quickstart/evaluation.yaml"
+	$(BIN)/python train.py test --config recipes/quickstart/evaluation.yaml
 	@touch $@
 
-$(DEMO)/report/index.html: $(DEMO)/noise.tested
+$(DEMO)/report/index.html: $(DEMO)/evaluation.tested
 	@echo "== the report"
-	$(BIN)/python -m robust_asr.report $(DEMO)/noise --out $(DEMO)/report
+	$(BIN)/python -m robust_asr.report $(DEMO)/evaluation --out $(DEMO)/report
 
 test: .venv/.ready
 	$(BIN)/python -m pytest

@@ -41,7 +41,8 @@ def prepare_corpus(
 
     Args:
         corpus: folder with parts, each ``speaker/chapter/*.flac`` and ``*.trans.txt``.
-        out: folder for ``<part>.jsonl.gz``, ``<part>.words.txt`` (its distinct words, a lexicon) and ``corpus.json``.
+        out: folder for ``<part>.jsonl.gz``, ``<part>.words.txt`` (its distinct words, a lexicon), ``<part>.phrases.txt``
+            (its distinct transcripts, targets of attacks) and ``corpus.json``.
         parts: names of folders; by default every folder that holds a transcript.
         hold_out_speakers: number of speakers that every part whose name begins with ``train`` sets aside:
             ``<part>-dev`` holds them, ``<part>-rest`` the others. The speakers are ``random.Random(seed)``'s sample of
@@ -136,9 +137,11 @@ def _write_part(corpus: Path, out: Path, name: str, cuts: Sequence[MonoCut], *, 
     if shar:
         _write_shards(out / SHARD_FOLDER.format(part=name), corpus, cuts, shard_size=shard_size)
     write_manifest(out / f"{name}{SUFFIX}", cuts)
-    with written_whole(out / f"{name}.words.txt") as temporary:
-        words = sorted({word for cut in cuts for word in normalize(cut.supervisions[0].text).split()})
-        temporary.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+    phrases = sorted({normalize(cut.supervisions[0].text) for cut in cuts})
+    words = sorted({word for phrase in phrases for word in phrase.split()})
+    for kind, lines in (("words", words), ("phrases", phrases)):
+        with written_whole(out / f"{name}.{kind}.txt") as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     print(f"{name}: {len(cuts)} utterances, {sum(cut.duration for cut in cuts) / 3600:.2f} hours")
 
 

@@ -159,7 +159,7 @@ class Synthetic(LibriSpeech):
         num_utterances: in all parts together.
         num_voices: speakers in all parts together.
         corpus_seed: of words, voices and rooms.
-        domain: ``everything``, or ``numbers`` only: digits, numbers, dates and times, which a small model learns in minutes.
+        domain: ``everything``, or ``numbers`` only: digits and whole numbers, which a small model learns in minutes.
         others: as of ``LibriSpeech``.
     """
 

@@ -13,6 +13,8 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 
 from lightning_modules.measurement import data_hash, measured
 from lightning_modules.systems import describe_system
+from lightning_modules.wandb_logger import RunWandbLogger
+from lightning_modules.wandb_report import log_report
 from lightning_modules.worst_audio import WorstAudio
 from robust_asr.attacks.base import Attack, AttackResult
 from robust_asr.attacks.noise import Clean
@@ -127,6 +129,9 @@ class Evaluation(pl.LightningModule):
             evaluation = read_evaluation(self.run_dir)
             self.complete(evaluation)
             write_summary(evaluation)
+            for logger in self.trainer.loggers:
+                if isinstance(logger, RunWandbLogger):
+                    log_report(logger.experiment, evaluation)
             print(headline(evaluation), f"rows and summary.csv are in {self.run_dir}", sep="\n")
         self.trainer.strategy.barrier()
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lightning_modules.cli import main
+from lightning_modules.wandb_pieces import offline_pieces, recorded_values
 from robust_asr import checkpoint
 from robust_asr.metrics import word_errors
 from robust_asr.models.compact import CompactCTC
@@ -192,6 +193,13 @@ def test_another_condition_joins_what_is_there(evaluate, config: dict) -> None:
     }
     rows = rows_of(evaluate())
     assert len(rows) == 80 and all(row in rows for row in before)
+
+
+def test_the_same_numbers_are_on_the_dashboard(evaluate) -> None:
+    run = evaluate(logger={"class_path": "lightning_modules.wandb_logger.RunWandbLogger", "init_args": {}})
+    (piece,) = offline_pieces(run, (run / "wandb_run_id.txt").read_text().strip())
+    (recorded,) = recorded_values(piece).values()
+    assert {"evaluation/summary", "evaluation/differences", "evaluation/worst"} <= recorded
 
 
 def test_systems_of_different_rates_are_refused() -> None:
