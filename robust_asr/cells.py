@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 
 Value = float | int | str
-_FORMULA = tuple("=+-@")
-_INTEGER = re.compile(r"[+-]?\d+")
+# Of full width too: some spreadsheets take them for the plain ones.
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+# What ``encode`` writes, and nothing else that Python would take for a number.
+_INTEGER = re.compile(r"-?[0-9]{1,4000}")
+_FLOAT = re.compile(r"-?([0-9]+(\.[0-9]+)?(e[+-][0-9]+)?|inf)|nan")
 
 
 def encode(value: object) -> str:
@@ -29,7 +32,4 @@ def decode(cell: str) -> Value:
         return cell[1:]
     if _INTEGER.fullmatch(cell):
         return int(cell)
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
+    return float(cell) if _FLOAT.fullmatch(cell) else cell

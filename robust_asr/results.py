@@ -12,24 +12,21 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from robust_asr.files import written_whole
+from robust_asr.record_fields import KEY, wrong_description, wrong_row
 
 ROWS = "results.jsonl"
 DESCRIPTION = "evaluation.json"
 FORMAT = 1
 _RANKS = "results.rank-*.jsonl"
-_KEY = ("system", "condition", "part", "id")
 # What the clock says is the only thing in a row that two runs of one evaluation do not share.
 _CLOCK = frozenset({"seconds"})
-
-_TEXTS = frozenset({*_KEY, "reference", "hypothesis"})
-_COUNTS = frozenset(
-    {"words", "insertions", "deletions", "substitutions", "characters", "character_errors", "iterations", "forwards"}
-)
-_NUMBERS = frozenset({"audio_seconds", "seconds"})
 
 Row = dict[str, Any]
 Key = tuple[str, str, str, str]
@@ -52,18 +49,37 @@ class Evaluation:
 
     def select(self, system: str, condition: str, part: str) -> list[Row]:
         """The rows of one cell of the table, sorted by id."""
-        wanted = (system, condition, part)
-        return sorted((row for row in self.rows if key(row)[:3] == wanted), key=lambda row: row["id"])
+        return list(self._cells.get((system, condition, part), ()))
+
+    @property
+    def digest(self) -> str:
+        """Of all rows and of what they were made by; the clock is no part of it."""
+        return digest([self.systems, self.conditions, sorted((_content(row) for row in self.rows), key=key)])
+
+    @cached_property
+    def _cells(self) -> dict[tuple[str, ...], list[Row]]:
+        cells: dict[tuple[str, ...], list[Row]] = {}
+        for row in sorted(self.rows, key=lambda row: row["id"]):
+            cells.setdefault(key(row)[:3], []).append(row)
+        return cells
 
 
 def key(row: Mapping[str, Any]) -> Key:
-    return tuple(row[name] for name in _KEY)
+    return tuple(row[name] for name in KEY)
 
 
 def digest(content: Any) -> str:
     """Sixteen hexadecimal digits of plain data."""
     text = json.dumps(content, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def audio_hash(waveform: Tensor, *texts: str) -> str:
+    """Of the samples of one utterance, and of texts: sixteen hexadecimal digits. Shape: (T,), without padding."""
+    hashed = hashlib.sha256(waveform.detach().float().cpu().contiguous().numpy().tobytes())
+    for text in texts:
+        hashed.update(text.encode(errors="backslashreplace"))
+    return hashed.hexdigest()[:16]
 
 
 def audio_path(run_dir: Path, *cell: str) -> Path:
@@ -83,8 +99,8 @@ def read_evaluation(run_dir: str | Path) -> Evaluation:
     description = read_description(run_dir)
     if description is None:
         raise ValueError(f"{run_dir} holds no {DESCRIPTION}: `python train.py test` writes it and the rows beside it")
-    names = {name: {entry: place for place, entry in enumerate(description[f"{name}s"])} for name in _KEY[:3]}
-    rows = [row for row in read_rows(run_dir).values() if all(row[name] in names[name] for name in _KEY[:3])]
+    names = {name: {entry: place for place, entry in enumerate(description[f"{name}s"])} for name in KEY[:3]}
+    rows = [row for row in read_rows(run_dir).values() if all(row[name] in names[name] for name in KEY[:3])]
     rows.sort(key=lambda row: (*(names[name][row[name]] for name in ("part", "condition", "system")), row["id"]))
     return Evaluation(run_dir, description["systems"], description["conditions"], description["parts"], tuple(rows))
 
@@ -100,16 +116,9 @@ def read_description(run_dir: Path) -> dict[str, Any] | None:
         raise ValueError(f"{path}: is not JSON ({error})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path}: is not the description of an evaluation in format {FORMAT}")
-    for name, fields in (
-        ("systems", ("hash", "columns")),
-        ("conditions", ("hash", "columns")),
-        ("parts", ("num_utterances",)),
-    ):
-        entries = content.get(name)
-        if not isinstance(entries, dict) or not all(
-            isinstance(entry, dict) and entry.keys() >= set(fields) for entry in entries.values()
-        ):
-            raise ValueError(f"{path}: field {name!r} must map names to {', '.join(fields)}")
+    wrong = wrong_description(content)
+    if wrong:
+        raise ValueError(f"{path}: {wrong}")
     return content
 
 
@@ -124,9 +133,8 @@ def write_description(run_dir: Path, description: Mapping[str, Any]) -> None:
         for entry, content in earlier[name].items():
             present = description[name].get(entry)
             if present is not None and present.get("hash") != content.get("hash"):
-                raise ValueError(
-                    _refusal(run_dir / DESCRIPTION, name.removesuffix("s"), entry, content["hash"], present["hash"])
-                )
+                hashes = content.get("hash"), present.get("hash")
+                raise ValueError(_refusal(run_dir / DESCRIPTION, name.removesuffix("s"), entry, *hashes))
         merged[name] = {**description[name], **{k: v for k, v in earlier[name].items() if k not in description[name]}}
     with written_whole(run_dir / DESCRIPTION) as path:
         path.write_text(json.dumps(merged, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -138,7 +146,8 @@ def read_rows(run_dir: Path) -> dict[Key, Row]:
     Errors: ValueError names the file and line that is no row, or two rows of one key that disagree.
     """
     found: dict[Key, Row] = {}
-    for path in [run_dir / ROWS, *sorted(run_dir.glob(_RANKS))]:
+    # A merge that comes in between moves rows from the ranks' files to the common one, never back.
+    for path in [*sorted(run_dir.glob(_RANKS)), run_dir / ROWS]:
         for number, row in _rows_of(path):
             known = found.setdefault(key(row), row)
             if known is not row and _content(known) != _content(row):
@@ -157,9 +166,9 @@ class RowWriter:
         _cut_short_line(self.path)
 
     def append(self, rows: Iterable[Row]) -> None:
-        lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        lines = b"".join(map(_line, rows))
         with self.path.open("ab", buffering=0) as file:
-            file.write(lines.encode())
+            file.write(lines)
 
 
 def merge(run_dir: Path) -> None:
@@ -168,9 +177,7 @@ def merge(run_dir: Path) -> None:
     kept = {key(row) for row in rows}
     others = [row for place, row in read_rows(run_dir).items() if place not in kept]
     with written_whole(run_dir / ROWS) as path:
-        path.write_text(
-            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [*rows, *others]), encoding="utf-8"
-        )
+        path.write_bytes(b"".join(map(_line, [*rows, *others])))
     for path in run_dir.glob(_RANKS):
         path.unlink()
 
@@ -183,7 +190,12 @@ def check_row(row: Row, hashes: Mapping[str, str], path: Path) -> None:
             raise ValueError(_refusal(path, name, entry, row["hashes"].get(name), present))
 
 
-def _refusal(path: Path, kind: str, name: str, found: Any, present: str) -> str:
+def _line(row: Row) -> bytes:
+    # Half of a surrogate pair has no UTF-8 form, and its backslash form is what JSON writes for it.
+    return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode(errors="backslashreplace")
+
+
+def _refusal(path: Path, kind: str, name: str, found: Any, present: Any) -> str:
     return (
         f"{path}: holds results of another {kind} {name!r} (hash {found}, now {present}); "
         "name another --run_dir, or delete what is in this one"
@@ -195,35 +207,20 @@ def _content(row: Row) -> dict[str, Any]:
 
 
 def _rows_of(path: Path) -> Iterator[tuple[int, Row]]:
-    if not path.exists():
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
         return
     # A text without a line break at its end was cut.
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
             row = json.loads(line, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}: is not JSON ({error})") from error
-        wrong = _wrong_field(row)
+        wrong = wrong_row(row)
         if wrong:
             raise ValueError(f"{path}, line {number}: is not a row of an evaluation: {wrong}")
         yield number, row
-
-
-def _wrong_field(row: Any) -> str:
-    if not isinstance(row, dict):
-        return f"it holds a {type(row).__name__}"
-    kinds = [
-        (_TEXTS, str, "a text"),
-        (_COUNTS, int, "a count"),
-        (_NUMBERS, (int, float), "a number"),
-        ({"hashes"}, dict, "a map"),
-    ]
-    for names, kind, what in kinds:
-        for name in sorted(names):
-            value = row.get(name)
-            if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 0):
-                return f"field {name!r} must be {what}, found {str(value)[:40]!r}"
-    return ""
 
 
 def _refuse_constant(name: str) -> None:

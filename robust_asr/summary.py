@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robust_asr.alignment import printable
 from robust_asr.cells import encode
 from robust_asr.files import written_whole
 from robust_asr.metrics import bootstrap_interval
@@ -79,7 +80,7 @@ def differences(evaluation: Evaluation) -> list[dict[str, Any]]:
 
     Paired: one bootstrap draws the same utterances for both, so the interval is that of the difference.
     """
-    baseline, *others = evaluation.systems
+    baseline, *others = evaluation.systems or [""]
     lines = []
     for part in evaluation.parts:
         for condition, about in evaluation.conditions.items():
@@ -100,8 +101,27 @@ def paired_difference(rows: Sequence[Row], others: Sequence[Row]) -> tuple[float
         raise ValueError("a paired difference needs the same utterances in the same order on both sides")
     words = _counts(rows, "words")
     gain = word_edits(rows) - word_edits(others)
+    if not words.sum():
+        value = _share(word_edits(rows), words) - _share(word_edits(others), words)
+        return 100 * value, 100 * value, 100 * value
     low, high = bootstrap_interval(gain, words)
-    return 100 * float(gain.sum() / words.sum().clamp(min=1)), 100 * low, 100 * high
+    return 100 * float(gain.sum() / words.sum()), 100 * low, 100 * high
+
+
+def headline(evaluation: Evaluation) -> str:
+    """WER of each system under each condition with its interval, as text for a terminal."""
+    lines = [line for line in summarize(evaluation) if line["metric"] in ("WER", "GT_WER")]
+    width = max((len(line["condition"]) for line in lines), default=0)
+    shown = []
+    for part, condition in dict.fromkeys((line["eval_set"], line["condition"]) for line in lines):
+        cells = [
+            f"{line['system']} {line['value']:6.2f} % [{line['ci_low']:.2f}, {line['ci_high']:.2f}]"
+            + (f" ({line['note']})" if line["note"] else "")
+            for line in lines
+            if (line["eval_set"], line["condition"]) == (part, condition)
+        ]
+        shown.append(f"{part}  {condition:<{width}}  " + "   ".join(cells))
+    return "\n".join(printable(line) for line in shown)
 
 
 def write_table(path: Path, lines: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
@@ -124,9 +144,9 @@ def _shared(
     evaluation: Evaluation, system: str, columns: dict[str, Any], condition: str, part: str, rows: Sequence[Row]
 ) -> dict[str, Any]:
     return {
-        "system": system,
         **evaluation.systems[system]["columns"],
         **columns,
+        "system": system,
         "eval_set": part,
         "condition": condition,
         "note": _note(rows, evaluation.parts[part]["num_utterances"]),
@@ -150,9 +170,14 @@ def _counts(rows: Sequence[Row], name: str) -> Tensor:
     return torch.tensor([row[name] for row in rows], dtype=torch.float64)
 
 
+def _share(errors: Tensor, total: Tensor) -> float:
+    """Errors of the total; of nothing, any error is 1, as in ``robust_asr.metrics``."""
+    return float(errors.sum() / total.sum()) if total.sum() else float(bool(errors.sum()))
+
+
 def _rate(metric: str, errors: Tensor, total: Tensor) -> dict[str, Any]:
-    low, high = bootstrap_interval(errors, total)
-    value = float(errors.sum() / total.sum().clamp(min=1))
+    value = _share(errors, total)
+    low, high = bootstrap_interval(errors, total) if total.sum() else (value, value)
     return {
         "metric": metric,
         "value": 100 * value,

@@ -1,0 +1,46 @@
+"""``python -m robust_asr.report RUN... --out DIR``"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from robust_asr.alignment import printable
+from robust_asr.report import MAX_BYTES, PAGE, report
+from robust_asr.report.terminal import terminal_text
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m robust_asr.report",
+        description="One self-contained page of one or several evaluations, with the same tables as CSV and Markdown.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder of `python train.py test`, finished or not")
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for index.html, summary.csv, differences.csv, summary.md"
+    )
+    parser.add_argument("--title", help="title of the page")
+    parser.add_argument(
+        "--megabytes",
+        type=float,
+        default=MAX_BYTES / 1e6,
+        help="size of the page above which audio is left out (default %(default)g)",
+    )
+    chosen = parser.parse_args(arguments)
+    if not 0 <= chosen.megabytes < 1e6:
+        parser.error(f"--megabytes must be 0 or more, found {chosen.megabytes}")
+    try:
+        found = report(chosen.runs, chosen.out, title=chosen.title, max_bytes=int(chosen.megabytes * 1e6))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {printable(str(error))}")
+    # A terminal of few characters shows a question mark, not a traceback.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    print(terminal_text(found), "", printable(f"The report is {Path(chosen.out) / PAGE}"), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

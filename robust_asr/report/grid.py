@@ -1,0 +1,133 @@
+"""The numbers of a report, computed once: a cell for each part, condition and system, whether or not it was run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from robust_asr.report.checks import Check
+from robust_asr.report.emptier import Emptier, emptier_cells
+from robust_asr.report.families import Family, clean_conditions, families
+from robust_asr.report.runs import Run, Runs
+from robust_asr.results import Evaluation, Row
+from robust_asr.summary import differences, summarize
+
+Line = dict[str, Any]
+Place = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One system under one condition on one part. ``lines``: metric -> its line of the summary; none where nothing was run."""
+
+    part: str
+    condition: str
+    system: str
+    expected: int
+    rows: tuple[Row, ...] = field(repr=False)
+    lines: dict[str, Line] = field(repr=False)
+    difference: Line | None = None
+    emptier: Emptier | None = None
+
+    @property
+    def wer(self) -> Line | None:
+        """The line of its word error rate against what was said."""
+        return self.lines.get("GT_WER") or self.lines.get("WER")
+
+    @property
+    def partial(self) -> bool:
+        return 0 < len(self.rows) < self.expected
+
+    @property
+    def note(self) -> str:
+        return self.wer["note"] if self.wer else ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Everything that a report shows."""
+
+    runs: Runs
+    lines: tuple[Line, ...]
+    differences: tuple[Line, ...]
+    cells: dict[Place, Cell]
+
+    @property
+    def evaluation(self) -> Evaluation:
+        return self.runs.evaluation
+
+    @property
+    def systems(self) -> list[str]:
+        return list(self.evaluation.systems)
+
+    @property
+    def parts(self) -> list[str]:
+        return list(self.evaluation.parts)
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        return self.runs.checks
+
+    @cached_property
+    def families(self) -> tuple[Family, ...]:
+        return families(self.evaluation.conditions)
+
+    @cached_property
+    def clean(self) -> list[str]:
+        return clean_conditions(self.evaluation.conditions)
+
+    @cached_property
+    def conditions(self) -> list[str]:
+        """Clean audio first, then each family from its weakest to its strongest."""
+        return [*self.clean, *(point.condition for family in self.families for point in family.points)]
+
+    def cell(self, part: str, condition: str, system: str) -> Cell:
+        return self.cells[part, condition, system]
+
+    def done(self) -> Iterator[Cell]:
+        return (cell for cell in self.cells.values() if cell.rows)
+
+    def unfinished(self) -> list[Run]:
+        return [run for run in self.runs.runs if len(run.evaluation.rows) < run.expected]
+
+    def label(self, condition: str) -> str:
+        """A condition in words, for a place that has no head of a column."""
+        return self._labels.get(condition, condition)
+
+    @cached_property
+    def _labels(self) -> dict[str, str]:
+        labels = {point.condition: family.label(point) for family in self.families for point in family.points}
+        return labels | {name: "clean audio" for name in self.clean[:1]}
+
+    def clean_cell(self, part: str, system: str) -> Cell | None:
+        """The cell of the clean audio, None where it was not run."""
+        return next((cell for name in self.clean if (cell := self.cell(part, name, system)).rows), None)
+
+
+def is_partial(line: Line) -> bool:
+    """Whether a line of the summary says that utterances are missing."""
+    return str(line["note"]).split("; ")[0].endswith(" utterances")
+
+
+def tabulate(runs: Runs) -> Grid:
+    evaluation = runs.evaluation
+    lines, paired, emptier = summarize(evaluation), differences(evaluation), emptier_cells(evaluation)
+    by_cell: dict[Place, dict[str, Line]] = {}
+    for line in lines:
+        by_cell.setdefault((line["eval_set"], line["condition"], line["system"]), {})[line["metric"]] = line
+    gains = {(line["eval_set"], line["condition"], line["system"]): line for line in paired}
+    places = [(p, c, s) for p in evaluation.parts for c in evaluation.conditions for s in evaluation.systems]
+    cells = {
+        place: Cell(
+            *place,
+            expected=evaluation.parts[place[0]]["num_utterances"],
+            rows=tuple(evaluation.select(place[2], place[1], place[0])),
+            lines=by_cell.get(place, {}),
+            difference=gains.get(place),
+            emptier=emptier.get(place),
+        )
+        for place in places
+    }
+    return Grid(runs, tuple(lines), tuple(paired), cells)

@@ -1,0 +1,97 @@
+"""The headline table: WER with its interval, how many utterances, and how many transcripts were empty."""
+
+from __future__ import annotations
+
+import math
+
+from robust_asr.markup import escaped
+from robust_asr.report.blocks import chip, group_row, scroll
+from robust_asr.report.families import Family, Point
+from robust_asr.report.grid import Cell, Grid
+from robust_asr.report.numbers import interval, rate, short_rate
+from robust_asr.report.series import swatch
+from robust_asr.report.strips import bar
+
+# One full scale is 2**15 steps of 16 bits.
+_STEPS = 32768
+
+
+def headline_table(grid: Grid, part: str) -> str:
+    """WER of each system (columns) under each condition (rows, weakest first)."""
+    width = len(grid.systems) + 1
+    heads = "".join(
+        f'<th scope="col">{swatch(index)}<br>{escaped(name)}</th>' for index, name in enumerate(grid.systems)
+    )
+    top = max([100.0, *(cell.wer["ci_high"] for cell in grid.done() if cell.part == part)])
+    body = []
+    for name in grid.clean:
+        body.append(_headline_row(grid, part, name, "clean audio" if name == grid.clean[0] else escaped(name), top))
+    for family in grid.families:
+        body.append(group_row(_family_head(family), width))
+        body += [_headline_row(grid, part, point.condition, _point_head(family, point), top) for point in family.points]
+    caption = f'<caption class="unseen">Word error rate on {escaped(part)}, per cent</caption>'
+    content = (
+        f'<table class="headline">{caption}<thead><tr><th scope="col">condition</th>{heads}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table>"
+    )
+    return scroll(f"Word error rates on {part}", content) + _emptier_notes(grid, part)
+
+
+def emptier_chip(cell: Cell) -> str:
+    """The mark of a gain that comes with emptier transcripts."""
+    return chip("caution", "emptier") if cell.emptier else ""
+
+
+def _emptier_notes(grid: Grid, part: str) -> str:
+    cells = [cell for cell in grid.done() if cell.part == part and cell.emptier]
+    notes = "".join(
+        f"<li><b>{escaped(cell.system)}</b> under {escaped(grid.label(cell.condition))}: "
+        f"{escaped(cell.emptier.sentence(grid.systems[0]))}.</li>"
+        for cell in cells
+    )
+    return f'<ul class="remarks">{notes}</ul>' if notes else ""
+
+
+def _headline_row(grid: Grid, part: str, condition: str, head: str, top: float) -> str:
+    cells = [grid.cell(part, condition, system) for system in grid.systems]
+    run = [cell for cell in cells if cell.rows]
+    lowest = min(run, key=lambda cell: cell.wer["value"]) if len(run) > 1 else None
+    shown = "".join(_headline_cell(cell, top, is_lowest=cell is lowest) for cell in cells)
+    return f'<tr><th scope="row">{head}</th>{shown}</tr>'
+
+
+def _headline_cell(cell: Cell, top: float, *, is_lowest: bool) -> str:
+    line = cell.wer
+    if line is None:
+        return '<td class="absent">not run</td>'
+    empty = cell.lines["empty_hypotheses"]["value"]
+    chips = chip("caution" if cell.emptier else "good", "lowest") if is_lowest else ""
+    chips += chip("caution", f"partial: {len(cell.rows):,} of {cell.expected:,}") if cell.partial else ""
+    target = cell.lines.get("TGT_WER")
+    aimed = f"<br>WER to target {rate(target['value'])}&nbsp;%" if target else ""
+    rest = "; ".join(part for part in line["note"].split("; ") if part and not part.endswith(" utterances"))
+    return (
+        f'<td><b>{rate(line["value"])}</b> <span class="ci">{interval(line["ci_low"], line["ci_high"])}</span> '
+        f"{chips}{emptier_chip(cell)}{bar(line['value'], line['ci_low'], line['ci_high'], top=top)}"
+        f'<span class="aside">n&nbsp;{line["n"]:,}, empty&nbsp;{short_rate(empty)}&nbsp;%{aimed}'
+        f"{f'<br>{escaped(rest)}' if rest else ''}</span></td>"
+    )
+
+
+def _family_head(family: Family) -> str:
+    steps = "; dB of full scale and steps of 16 bits below it" if family.unit.startswith("amplitude") else ""
+    scale = f'<br><span class="aside">{escaped(family.scale)}{steps}</span>' if family.scale else ""
+    return f"{escaped(family.title)}{scale}"
+
+
+def _point_head(family: Family, point: Point) -> str:
+    aside = ""
+    if family.unit.startswith("amplitude") and point.strength and point.strength > 0:
+        decibel = rate(20 * math.log10(point.strength), digits=0)
+        aside = f'<br><span class="aside">{decibel} dB, {_steps(point.strength)} steps</span>'
+    return escaped(point.label) + aside
+
+
+def _steps(amplitude: float) -> str:
+    steps = _STEPS * amplitude
+    return f"{steps:,.0f}" if steps >= 10 else f"{steps:.2g}"

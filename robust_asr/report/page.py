@@ -1,0 +1,114 @@
+"""The page: sections in the order in which a reader asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from robust_asr.markup import document, escaped
+from robust_asr.report.blocks import chip, part_head, section
+from robust_asr.report.check_list import check_section
+from robust_asr.report.emptier import LEAST_RISE
+from robust_asr.report.figures import distributions, strengths
+from robust_asr.report.grid import Grid
+from robust_asr.report.headline import headline_table
+from robust_asr.report.method import method
+from robust_asr.report.papers import paper_sections
+from robust_asr.report.strips import EDITS, PATTERNS
+from robust_asr.report.style import REPORT_CSS
+from robust_asr.report.tables import cost_table, difference_table, edits_table, full_tables
+from robust_asr.report.utterances import worst_utterances
+from robust_asr.report.verdict import failures, progress, verdict
+
+_LINKS = {
+    "checks": "Checks",
+    "wer": "WER",
+    "strength": "Strength",
+    "utterances": "Single utterances",
+    "differences": "Differences",
+    "papers": "Papers",
+    "errors": "Kinds of errors",
+    "cost": "Cost",
+    "worst": "Worst utterances",
+    "tables": "All numbers",
+    "method": "Method",
+}
+
+
+def page_text(grid: Grid, title: str, *, max_bytes: int) -> str:
+    """The whole page; audio is left out, with a sentence, where it would grow beyond ``max_bytes``."""
+    sections = {
+        "checks": check_section(grid),
+        "wer": _each_part(grid, headline_table, "wer", "Word error rates", _WER),
+        "strength": strengths(grid),
+        "utterances": distributions(grid),
+        "differences": _differences(grid),
+        "papers": _papers(grid),
+        "errors": _each_part(grid, edits_table, "errors", "Kinds of errors", _ERRORS),
+        "cost": _each_part(grid, cost_table, "cost", "Cost", _COST),
+        "worst": "",
+        "tables": section("tables", "All numbers", full_tables(grid), intro=_TABLES),
+        "method": section("method", "How the numbers were made", method(grid)),
+    }
+    rest = sum(len(content.encode()) for content in sections.values()) + len(REPORT_CSS) + 10_000
+    sections["worst"] = _worst(grid, max(max_bytes - rest, 0))
+    links = "".join(f'<a href="#{name}">{_LINKS[name]}</a>' for name, content in sections.items() if content)
+    notices = "".join(f'<p class="notice">{escaped(sentence)}</p>' for sentence in progress(grid))
+    notices += "".join(f'<p class="notice failed">{escaped(sentence)}</p>' for sentence in failures(grid))
+    lead = f'<h1>{escaped(title)}</h1>{notices}<p class="verdict">{escaped(" ".join(verdict(grid)))}</p>'
+    body = f'{PATTERNS}{lead}<nav aria-label="Sections">{links}</nav>\n<main>{"".join(sections.values())}</main>'
+    return document(title, body, css=REPORT_CSS)
+
+
+_WER = (
+    "Per cent, with its 95 % interval; n utterances, and the share of empty transcripts. The bar ends at the rate, the thin line "
+    f"is the interval. {chip('caution', 'emptier')} marks a gain over the first system that comes with at least {LEAST_RISE:g} "
+    "points more empty transcripts or deleted words: a gain that comes from emptier transcripts is no gain."
+)
+_ERRORS = " &ensp;".join(
+    f'<svg class="swatch" width="22" height="12" aria-hidden="true"><rect class="{name}" width="22" height="12"/></svg> {name}'
+    for name in EDITS.values()
+)
+_ERRORS += ". Per cent of the reference words; empty: per cent of the transcripts."
+_COST = "Computing time of a cell; forwards and iterations are the attacker's, for one utterance, on average."
+_TABLES = "The lines of summary.csv and differences.csv, which lie beside this page."
+
+
+def _each_part(grid: Grid, build: Callable[[Grid, str], str], name: str, title: str, intro: str) -> str:
+    if not any(True for _ in grid.done()):
+        return ""
+    content = [part_head(grid, part) + build(grid, part) for part in grid.parts]
+    return section(name, title, *content, intro=intro)
+
+
+def _differences(grid: Grid) -> str:
+    if not grid.differences:
+        return ""
+    intro = (
+        f"WER minus that of <b>{escaped(grid.systems[0])}</b>, in points, on the utterances that both have. Left of zero: fewer "
+        "errors. An interval that spans zero leaves open which of the two is better."
+    )
+    return _each_part(grid, difference_table, "differences", "Paired differences", intro)
+
+
+def _papers(grid: Grid) -> str:
+    content = paper_sections(grid)
+    intro = (
+        "The papers' numbers as printed (- is not reported), in the columns of the attacks that this evaluation shares. "
+        "Where the test sets differ, so do the scales: compare orders and trends, not values."
+    )
+    return section("papers", "Beside the papers", content, intro=intro) if content else ""
+
+
+def _worst(grid: Grid, max_bytes: int) -> str:
+    content, room = [], max_bytes
+    for part in grid.parts:
+        cards, note = worst_utterances(grid, part, max_bytes=room)
+        room -= len(cards.encode())
+        notice = f'<p class="notice">{escaped(note)}</p>' if note else ""
+        if cards or note:
+            content.append(part_head(grid, part) + notice + cards)
+    intro = (
+        "Most errors for each word first. Reference words; where the recogniser differs, what it heard stands below: "
+        "S substituted, D deleted, I inserted."
+    )
+    return section("worst", "Worst utterances", *content, intro=intro) if content else ""

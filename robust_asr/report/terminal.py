@@ -1,0 +1,43 @@
+"""What the command prints: the verdict and a line for each cell."""
+
+from __future__ import annotations
+
+from robust_asr.alignment import printable
+from robust_asr.report.grid import Cell, Grid
+from robust_asr.report.numbers import MINUS, interval, rate
+from robust_asr.report.verdict import failures, progress, verdict
+
+
+def terminal_text(grid: Grid) -> str:
+    """Plain text; no character of a name moves the cursor or colours the screen."""
+    lines = []
+    for part in grid.parts:
+        cells = [grid.cell(part, condition, system) for condition in grid.conditions for system in grid.systems]
+        table = [[part, "system", "WER, %", "95 % interval", "n", "empty, %", ""], *map(_cells, cells)]
+        widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
+        lines += ["  ".join(_padded(row, widths)).rstrip() for row in table] + [""]
+    return "\n".join(map(printable, [*lines, *progress(grid), *failures(grid), *verdict(grid)])).replace(MINUS, "-")
+
+
+def _cells(cell: Cell) -> list[str]:
+    names = [printable(cell.condition), printable(cell.system)]
+    if cell.wer is None:
+        return [*names, "not run", "", "", "", ""]
+    empty = rate(cell.lines["empty_hypotheses"]["value"])
+    marks = [cell.note] if cell.note else []
+    marks += ["gain with emptier transcripts"] if cell.emptier else []
+    line = cell.wer
+    return [
+        *names,
+        rate(line["value"]),
+        interval(line["ci_low"], line["ci_high"]),
+        str(line["n"]),
+        empty,
+        "; ".join(marks),
+    ]
+
+
+def _padded(row: list[str], widths: list[int]) -> list[str]:
+    texts = [f"{cell:<{width}}" for cell, width in zip(row[:2], widths, strict=False)]
+    numbers = [f"{cell:>{width}}" for cell, width in zip(row[2:6], widths[2:6], strict=True)]
+    return [*texts, *numbers, row[6]]

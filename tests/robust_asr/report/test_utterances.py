@@ -1,0 +1,143 @@
+"""The worst utterances: the right ones, with the audio that was kept, in a page of bounded size, from a folder of a stranger."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from robust_asr.report.clips import MAX_SECONDS, Clip, player, read_clip, spectrograms
+from robust_asr.report.grid import Grid, tabulate
+from robust_asr.report.runs import read_runs
+from robust_asr.report.utterances import worst_rows, worst_utterances
+from robust_asr.results import audio_path
+from tests.robust_asr.report.example import RATE, row
+
+
+def flac(path: Path, samples: np.ndarray, rate: int = RATE, **more) -> Path:
+    soundfile.write(path, samples, rate, **{"format": "FLAC", "subtype": "PCM_24"} | more)
+    return path
+
+
+def played(markup: str) -> list[tuple[np.ndarray, int]]:
+    found = re.findall(r'src="data:audio/flac;base64,([^"]*)"', markup)
+    return [soundfile.read(io.BytesIO(base64.b64decode(content))) for content in found]
+
+
+def test_most_errors_to_a_word_come_first_and_none_is_none():
+    made = {
+        "a": ("A B C D", "A B C"),
+        "b": ("A", "X Y"),
+        "c": ("A B", "A B"),
+        "d": ("A", "X Y"),
+        "e": ("A B", "X Y Z W"),
+    }
+    rows = [row("s", "c", "p", name, *texts) for name, texts in made.items()]
+    assert [each["id"] for each in worst_rows(rows, keep=9)] == ["e", "b", "d", "a"]
+    assert [each["id"] for each in worst_rows(rows)] == ["e", "b", "d"]
+
+
+def test_a_card_holds_what_was_kept(example: Grid, run_dir: Path):
+    markup, note = worst_utterances(example, "test-clean", max_bytes=10**9)
+    assert note == "" and markup.count("<article>") <= 7 * 3 * 3
+    cell = example.cell("test-clean", "pgd7-0.01", "baseline")
+    (worst, *_) = worst_rows(cell.rows)
+    group = markup.split("L∞ 0.01: ")[1].split("</details>")[0]
+    card = next(card for card in group.split("<article>") if f">{worst['id']}<" in card and "<b>baseline</b>" in card)
+    (clean, rate), (attacked, _) = played(card)
+    kept, _ = soundfile.read(audio_path(run_dir, "test-clean", worst["id"]))
+    assert rate == RATE and np.abs(clean - kept).max() <= 2**-15 and len(attacked) == len(clean)
+    assert card.count("<img") == 3 and "OPEN THE FRONT DOOR NOW" in card
+
+
+def test_the_hardest_condition_is_open(example: Grid):
+    markup, _ = worst_utterances(example, "test-clean", max_bytes=10**9)
+    assert re.findall(r'<details class="group" open><summary>([^<]*?):', markup) == ["PGD-7 targeted, L∞ 0.01"]
+
+
+@pytest.mark.parametrize("limit", [0, 20_000, 300_000])
+def test_the_page_stays_below_its_limit_and_says_what_is_missing(example: Grid, limit):
+    whole, _ = worst_utterances(example, "test-clean", max_bytes=10**9)
+    markup, note = worst_utterances(example, "test-clean", max_bytes=limit)
+    left_out = whole.count("<article>") - markup.count("<article>")
+    assert sum(len(card) for card in markup.split("<article>")[1:]) <= limit + 2000
+    assert note.startswith(f"{left_out} utterances left out") and left_out > 0
+
+
+def test_the_worst_of_every_cell_comes_before_the_second_of_any(example: Grid):
+    cards, _ = worst_utterances(example, "test-clean", max_bytes=10**9)
+    longest = max(map(len, cards.split("<article>")))
+    markup, _ = worst_utterances(example, "test-clean", max_bytes=21 * longest)
+    cells = {
+        (c, s) for c in example.conditions for s in example.systems if worst_rows(example.cell("test-clean", c, s).rows)
+    }
+    groups = re.findall(r"<summary>(.*?): \d+ utterance", markup)
+    assert len(groups) == len({condition for condition, _ in cells})
+    assert all(markup.count(f"<b>{system}</b>") >= 7 for system in example.systems[1:])
+
+
+def test_without_audio_there_are_texts(run_dir: Path, tmp_path: Path):
+    folder = shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("audio"))
+    markup, _ = worst_utterances(tabulate(read_runs([folder])), "test-clean", max_bytes=10**9)
+    assert "<article>" in markup and "<audio" not in markup and 'class="alignment"' in markup
+
+
+def test_a_clip_is_what_was_written(tmp_path):
+    samples = np.random.default_rng(0).uniform(-1, 1, 4000)
+    clip = read_clip(flac(tmp_path / "a.flac", samples), tmp_path)
+    assert (clip.sample_rate, clip.cut_at) == (RATE, None)
+    assert clip.waveform.numpy() == pytest.approx(samples, abs=2**-22)
+    assert read_clip(tmp_path / "none.flac", tmp_path) is None
+
+
+def test_long_audio_is_cut(tmp_path):
+    path = flac(tmp_path / "a.flac", np.zeros(60 * 8000), 8000)
+    clip = read_clip(path, tmp_path)
+    assert len(clip.waveform) == MAX_SECONDS * 8000 and clip.cut_at == MAX_SECONDS
+
+
+def test_what_is_no_audio_of_ours_is_named(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    secret = flac(tmp_path / "secret.flac", np.zeros(100))
+    os.symlink(secret, folder / "link.flac")
+    (folder / "text.flac").write_text("no audio")
+    (folder / "half.flac").write_bytes(secret.read_bytes()[:50])
+    flac(folder / "stereo.flac", np.zeros((100, 2)))
+    flac(folder / "slow.flac", np.zeros(100), 100)
+    soundfile.write(folder / "wave.flac", np.zeros(100), RATE, format="WAV")
+    os.mkfifo(folder / "pipe.flac")
+    messages = {
+        "link": "leads out of",
+        "text": "is no FLAC file",
+        "half": "cannot be read as FLAC",
+        "stereo": "must be mono at 1 to 192 kHz, has 2 channels at 16000 Hz",
+        "slow": "must be mono at 1 to 192 kHz, has 1 channels at 100 Hz",
+        "wave": "is no FLAC file",
+    }
+    for name, message in messages.items():
+        with pytest.raises(ValueError, match=rf"{name}\.flac.*{message}"):
+            read_clip(folder / f"{name}.flac", folder)
+    assert read_clip(folder / "pipe.flac", folder) is None
+
+
+def test_clips_of_different_length_have_no_difference():
+    clips = {name: Clip(torch.rand(size), RATE, None) for name, size in (("clean", 3000), ("attacked", 4000))}
+    assert re.findall("<figcaption>([^<]*)<", spectrograms(clips)) == ["clean", "attacked"]
+    clips["attacked"] = Clip(torch.rand(3000), RATE, None)
+    shown = spectrograms(clips)
+    assert re.findall("<figcaption>([^<]*)<", shown) == ["clean", "attacked", "difference"]
+    assert 'alt="Spectrogram, difference: 0.2 s, up to 8 kHz' in shown
+
+
+def test_a_player_has_a_name():
+    markup = player('"<x>', Clip(torch.zeros(10), RATE, None))
+    assert 'aria-label="&quot;&lt;x&gt;"' in markup and len(played(markup)[0][0]) == 10
