@@ -1,0 +1,111 @@
+"""One run of an attack, ours or one of adversarial-robustness-toolbox (ART), and what the same judge makes of it.
+
+Legend: B utterances, T samples.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.art_adapter import Estimator
+from benchmarks.art_settings import Setting
+from robust_asr.attacks.base import Attack, judge
+from robust_asr.attacks.goals import Goal
+from robust_asr.attacks.psychoacoustics import masking_excess, masking_thresholds
+from robust_asr.gradients import frozen_for_attack
+from robust_asr.metrics import count_errors, snr_db
+from robust_asr.models.base import Recognizer
+from robust_asr.randomness import utterance_seeds
+from robust_asr.types import AudioBatch
+
+# A pass forward and back takes as long as three forward on the recognisers measured here.
+_BACKWARD = 2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attack returned and spent. Shape: waveforms (B, T). gradients and forwards: passes of single utterances."""
+
+    waveforms: Tensor
+    seconds: float
+    gradients: int
+    forwards: int
+
+    @property
+    def seconds_per_iteration(self) -> float:
+        return self.seconds * len(self.waveforms) / self.gradients
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of one run. Shape: success and snr (B,) float64; snr is nan where the goal was not reached.
+
+    Attributes:
+        wer: of the texts that were attacked: a target's is to fall, a reference's to rise.
+        largest: sample of any perturbation.
+        excess: median l_theta of the successes, see ``psychoacoustics``.
+        cost: forward-equivalents a success.
+    """
+
+    success: Tensor
+    snr: Tensor
+    wer: float
+    largest: float
+    excess: float
+    cost: float
+
+    def rank(self, goal: Goal) -> tuple[float, float, float]:
+        return float(self.success.mean()), float(self.snr.nanmean().nan_to_num(-torch.inf)), goal.sign * self.wer
+
+
+def run_ours(attack: Attack, recognizer: Recognizer, batch: AudioBatch, *, size: int) -> Outcome:
+    """In batches of ``size`` utterances; verified, without a verdict, as ART's."""
+    waveforms, gradients, forwards = batch.waveforms.clone(), 0, 0
+    start = time.perf_counter()
+    for rows in torch.arange(len(batch)).split(size):
+        part = batch.select(rows)
+        found = attack.generate(recognizer, part, seeds=utterance_seeds(0, part.ids))
+        waveforms[rows, : found.waveforms.shape[1]] = found.waveforms
+        gradients, forwards = gradients + int(found.iterations.sum()), forwards + int(found.forwards.sum())
+    return Outcome(waveforms, time.perf_counter() - start, gradients, forwards)
+
+
+def run_art(setting: Setting, estimator: Estimator, batch: AudioBatch, texts: tuple[str, ...], *, size: int) -> Outcome:
+    waveforms = batch.waveforms.clone()
+    gradients, predictions = estimator.gradients, estimator.predictions
+    start = time.perf_counter()
+    with frozen_for_attack(estimator.model):
+        for rows in torch.arange(len(batch)).split(size):
+            part = batch.select(rows)
+            found = setting.generate(estimator, part, tuple(texts[row] for row in rows.tolist()))
+            for row, length, attacked in zip(rows.tolist(), part.lengths.tolist(), found, strict=True):
+                waveforms[row, :length] = torch.from_numpy(np.asarray(attacked[:length], dtype=np.float32))
+    seconds = time.perf_counter() - start
+    gradients, predictions = estimator.gradients - gradients, estimator.predictions - predictions
+    return Outcome(waveforms, seconds, gradients, gradients + predictions)
+
+
+def verdict(goal: Goal, recognizer: Recognizer, batch: AudioBatch, texts: tuple[str, ...], outcome: Outcome) -> Verdict:
+    """The same judge for both, on float32 waveforms."""
+    attacked, delta = batch.replace(outcome.waveforms), outcome.waveforms - batch.waveforms
+    with frozen_for_attack(recognizer):
+        _, heard = judge(recognizer, attacked, texts, seeds=utterance_seeds(0, batch.ids))
+    success = torch.tensor(goal.reached(texts, heard)).double()
+    rows = zip(batch.waveforms, outcome.waveforms, batch.lengths.tolist(), strict=True)
+    snr = torch.tensor([snr_db(clean[:length], other[:length]) for clean, other, length in rows], dtype=torch.float64)
+    thresholds = masking_thresholds(batch.waveforms, batch.lengths, sample_rate=recognizer.sample_rate)
+    counts = count_errors(texts, heard)
+    errors = counts["insertions"] + counts["deletions"] + counts["substitutions"]
+    return Verdict(
+        success=success,
+        snr=snr.where(success > 0, torch.nan),
+        wer=errors / counts["reference_words"],
+        largest=float(delta.abs().max()),
+        excess=float(masking_excess(delta, thresholds)[success > 0].median()) if success.any() else torch.nan,
+        cost=(outcome.forwards + _BACKWARD * outcome.gradients) / max(float(success.sum()), 1e-9),
+    )

@@ -1,0 +1,105 @@
+"""How strong our attacks are beside those of adversarial-robustness-toolbox (ART), one table an attack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from benchmarks.art_adapter import Estimator
+from benchmarks.art_runs import Outcome, Verdict, run_art, run_ours, verdict
+from benchmarks.art_settings import Family, Setting
+from robust_asr.attacks.base import Attack
+from robust_asr.attacks.cw import FULL_SCALE
+from robust_asr.attacks.imperceptible import Imperceptible
+from robust_asr.attacks.pgd import PGD
+from robust_asr.metrics import bootstrap_interval
+from robust_asr.randomness import utterance_seeds
+from robust_asr.types import AudioBatch
+
+
+@dataclass(frozen=True)
+class Bout:
+    """One attack of ours, and the settings of ART's that are compared with it."""
+
+    family: Family
+    ours: Attack
+    settings: tuple[Setting, ...]
+
+
+def strength(bout: Bout, estimator: Estimator, batch: AudioBatch) -> Setting:
+    """Ours and every setting of ART's. Returns ART's best: most successes, then the highest SNR, then by word errors."""
+    recognizer, size, goal = estimator.model, len(batch), bout.ours.goal
+    texts = goal.texts(batch, seeds=utterance_seeds(0, batch.ids))
+    print(f"\n{bout.family}: strength, {size} utterances\n\n{_HEAD}\n{'|---' * 8}|", flush=True)
+
+    def judged(name: str, outcome: Outcome) -> Verdict:
+        found = verdict(goal, recognizer, batch, texts, outcome)
+        _print_row(name, found, outcome)
+        return found
+
+    found = {
+        setting: judged(f"ART {setting}", run_art(setting, estimator, batch, texts, size=size))
+        for setting in bout.settings
+    }
+    best = max(found, key=lambda setting: found[setting].rank(goal))
+    ours = {"ours": bout.ours, "ours at the baseline's settings": matched(bout.ours, best)}
+    verdicts = {name: judged(name, run_ours(attack, recognizer, batch, size=size)) for name, attack in ours.items()}
+    print(f"\nbaseline: {best}. Paired, less the baseline, with 95 % intervals:")
+    for name, mine in verdicts.items():
+        print(f"- {name}: {_difference(mine, found[best])}", flush=True)
+    return best
+
+
+def matched(attack: Attack, setting: Setting) -> Attack:
+    """Ours with steps and iterations of one of ART's settings."""
+    if isinstance(attack, PGD):
+        return replace(attack, num_iterations=setting.iterations, step_factor=setting.steps[0])
+    first, second = (step / FULL_SCALE for step in setting.steps)
+    if not isinstance(attack, Imperceptible):
+        return replace(attack, num_iterations=setting.iterations, learning_rate=first)
+    half = setting.iterations // 2
+    stages = {"num_iterations": half, "masking_iterations": setting.iterations - half}
+    return replace(attack, **stages, learning_rate=first, masking_learning_rate=second)
+
+
+def _difference(ours: Verdict, theirs: Verdict) -> str:
+    both = (ours.success * theirs.success) > 0
+    snr = f"SNR {_mean(ours.snr[both] - theirs.snr[both])} dB where both succeed ({int(both.sum())})"
+    return f"success {_mean(ours.success - theirs.success)}; {snr}"
+
+
+_HEAD = (
+    "| | success | SNR of successes, dB | WER of the attacked text, % | largest sample | l_theta of successes, median "
+    "| forward-equivalents a success | s an iteration |"
+)
+
+
+def _print_row(name: str, found: Verdict, outcome: Outcome) -> None:
+    cells = [
+        name,
+        _share(found.success),
+        _mean(found.snr[found.success > 0]),
+        f"{100 * found.wer:.1f}",
+        f"{found.largest:.2g}",
+        f"{found.excess:.3g}" if found.success.any() else "-",
+        f"{found.cost:.0f}" if found.success.any() else "-",
+        f"{outcome.seconds_per_iteration:.3f}",
+    ]
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def _mean(values: Tensor) -> str:
+    if not len(values):
+        return "-"
+    low, high = bootstrap_interval(values, torch.ones_like(values))
+    return f"{float(values.mean()):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _share(success: Tensor) -> str:
+    """With Wilson's interval of 95 %, which has a width also where all or none succeed."""
+    num, share, width = len(success), float(success.mean()), 1.96**2
+    center = (share + width / (2 * num)) / (1 + width / num)
+    half = (width * (share * (1 - share) / num + width / (4 * num**2))) ** 0.5 / (1 + width / num)
+    return f"{share:.2f} [{max(center - half, 0):.2f}, {min(center + half, 1):.2f}]"
