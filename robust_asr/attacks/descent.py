@@ -1,0 +1,206 @@
+"""Adam on the perturbation of each utterance, with looks at what is heard: the loop of the attacks that minimise.
+
+Legend: B utterances still attacked, T samples; x a waveform, d its perturbation.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from robust_asr.attacks.compaction import Workload, select_state
+from robust_asr.attacks.goals import Goal
+from robust_asr.attacks.hearing import Hearing
+from robust_asr.models.base import Recognizer
+from robust_asr.norms import maximum, project_linf
+from robust_asr.threat import ThreatModel
+
+_MEAN, _SQUARE, _EPSILON = 0.9, 0.999, 1e-8
+_State = TypeVar("_State", bound="State")
+
+
+class Settings(Protocol):
+    """What a descent reads from its attack."""
+
+    goal: Goal
+    threat: ThreatModel
+    check_every: int
+    num_draws: int
+    success_draws: int
+    success_fraction: float
+    max_samples: int | None
+
+
+@dataclass
+class State:
+    """Where each utterance stands. Shape: delta, best, gradient and Adam's moments (B, T); the others (B,).
+
+    Attributes:
+        best: the perturbation that the descent would return now.
+        gradient: of what is minimised, at ``delta``.
+        intact: False once a gradient was not finite; the perturbation then stays as it is.
+        moved: whether there was a gradient other than zero.
+    """
+
+    delta: Tensor
+    best: Tensor
+    gradient: Tensor
+    mean: Tensor
+    square: Tensor
+    intact: Tensor
+    moved: Tensor
+    iterations: Tensor
+    forwards: Tensor
+
+    @classmethod
+    def at(cls: type[_State], delta: Tensor, **more: Tensor) -> _State:
+        gradient, mean, square = torch.zeros_like(delta)[None].repeat(3, 1, 1)
+        iterations, forwards = delta.new_zeros(2, len(delta), dtype=torch.long)
+        intact = delta.new_ones(len(delta), dtype=torch.bool)
+        return cls(delta, delta, gradient, mean, square, intact, ~intact, iterations, forwards, **more)
+
+    def notes(self) -> tuple[str, ...]:
+        flags = zip(self.intact.tolist(), self.moved.tolist(), strict=True)
+        return tuple(_NOTES[0] if not intact else "" if moved else _NOTES[1] for intact, moved in flags)
+
+
+_NOTES = ("stopped where its gradient was no longer finite", "its gradient was zero in every iteration")
+
+
+class Descent(ABC):
+    """One run. A subclass says what is minimised beside the loss, which perturbation is best, and who is done.
+
+    The perturbation after k updates is looked at in the pass that update k + 1 needs anyway: its success is decided on itself,
+    never on what it was before or after a step. The last one gets a look of its own.
+    """
+
+    num_iterations: int
+    # The draws of iteration k are keyed by this plus k.
+    first_step: int = 0
+
+    def __init__(self, settings: Settings, recognizer: Recognizer, work: Workload, state: State) -> None:
+        self.settings = settings
+        self.recognizer = recognizer
+        self.state = state
+        self._whole = replace(state, **{field.name: getattr(state, field.name).clone() for field in fields(state)})
+        self._rows = torch.arange(len(work))
+        self._num_updates = 0
+        self._room = settings.max_samples or work.batch.waveforms.numel()
+        self._attend(work)
+
+    @abstractmethod
+    def gradients(self) -> Sequence[Tensor]:
+        """What Adam is given at the present perturbation: one update for each. Shape: (B, T) each."""
+
+    @abstractmethod
+    def learning_rate(self, iteration: int) -> float: ...
+
+    @abstractmethod
+    def bound(self) -> Tensor:
+        """Of the largest sample. Shape: (B,)."""
+
+    @abstractmethod
+    def observe(self, losses: Tensor, reached: Tensor | None, iteration: int) -> None:
+        """Judge the present perturbation, after ``iteration`` updates.
+
+        Shape: losses to minimise (B,); reached (B,) bool, whether the goal is, None where nobody looked.
+        """
+
+    @abstractmethod
+    def done(self) -> Tensor:
+        """Who needs no further update. Shape: (B,) bool."""
+
+    def select(self, rows: Tensor) -> None:  # noqa: B027 - most hold nothing else
+        """Keep what else the subclass holds for these utterances only. Shape: (num,)."""
+
+    def run(self) -> State:
+        """The state of every utterance in the end."""
+        for iteration in range(self.num_iterations + 1):
+            last = iteration == self.num_iterations
+            check = last or iteration % self.settings.check_every == 0
+            self._look(iteration, check=check, last=last)
+            if check:
+                self._release()
+            if last or not len(self.work):
+                break
+            self._update(iteration)
+        self._store()
+        return self._whole
+
+    def _attend(self, work: Workload) -> None:
+        self.work = work
+        if len(work):
+            self._hearing = Hearing(
+                self.recognizer,
+                work,
+                num_draws=self.settings.num_draws,
+                success_draws=self.settings.success_draws,
+                max_samples=self._room,
+            )
+
+    def _look(self, iteration: int, *, check: bool, last: bool) -> None:
+        state, goal, step = self.state, self.settings.goal, self.first_step + iteration
+        waveforms = self.work.batch.waveforms + state.delta
+        if last:
+            losses = self._hearing.losses(waveforms, step=step, check=check)
+        else:
+            losses, gradient = self._hearing.gradient(waveforms, step=step, check=check)
+            # Decided on the device: asking the host in every iteration would let the device wait.
+            peak = maximum(gradient)
+            state.intact &= peak.isfinite()
+            state.moved |= state.intact & (peak > 0)
+            state.gradient = -goal.sign * gradient.nan_to_num(0, 0, 0)
+        state.forwards += self._hearing.forwards
+        reached = None
+        if check:
+            hits = self._hearing.hits(waveforms, goal, step=step)
+            reached = (hits >= self.settings.success_fraction - 1e-9).to(waveforms.device)
+            state.forwards += self._hearing.check_forwards
+        self.observe(-goal.sign * losses, reached, iteration)
+
+    def _update(self, iteration: int) -> None:
+        state, delta = self.state, self.state.delta
+        for gradient in self.gradients():
+            self._num_updates += 1
+            update = adam_update(state.mean, state.square, gradient, count=self._num_updates)
+            delta = delta - self.learning_rate(iteration) * update
+        delta = self.settings.threat.project(project_linf(delta, self.bound()), self.work.batch)
+        state.delta = torch.where(state.intact[:, None], delta, state.delta)
+        state.iterations += state.intact
+
+    def _release(self) -> None:
+        """Utterances that are done leave the batch."""
+        done = (self.done() | ~self.state.intact).cpu()
+        if bool(done.any()):
+            self._store()
+            rows = (~done).nonzero()[:, 0]
+            work = self.work.select(rows)
+            self.state = select_state(self.state, rows, work.batch.waveforms.shape[1])
+            self.select(rows)
+            self._rows = self._rows[rows]
+            self._attend(work)
+
+    def _store(self) -> None:
+        rows = self._rows.to(self.state.delta.device)
+        for field in fields(self.state):
+            value, whole = getattr(self.state, field.name), getattr(self._whole, field.name)
+            if value.dim() > 1:
+                whole = whole[:, : value.shape[1]]
+            whole[rows] = value
+
+
+def adam_update(mean: Tensor, square: Tensor, gradient: Tensor, *, count: int) -> Tensor:
+    """Adam (Kingma and Ba 2015) of one tensor at a learning rate of 1; the moments are updated in place.
+
+    ``torch.optim.Adam`` keeps its moments by parameter: it could not let go of single utterances.
+
+    Shape: (B, T) each. ``count``: of updates, this one included.
+    """
+    mean.lerp_(gradient, 1 - _MEAN)
+    square.mul_(_SQUARE).addcmul_(gradient, gradient, value=1 - _SQUARE)
+    return mean / (1 - _MEAN**count) / ((square / (1 - _SQUARE**count)).sqrt() + _EPSILON)

@@ -1,0 +1,120 @@
+"""Attacks of many strengths for an adversarial set to train on (JO22 section 3.2).
+
+Legend: B utterances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
+
+import torch
+from torch import Tensor
+
+from robust_asr.attacks.base import Attack, Perturbation
+from robust_asr.attacks.goals import Goal, Untargeted
+from robust_asr.attacks.pgd import PGD
+from robust_asr.models.base import Recognizer
+from robust_asr.randomness import derive, keyed_uniform
+from robust_asr.threat import L2, Linf, ThreatModel, Unbounded
+from robust_asr.types import AudioBatch, Targets
+
+# Which strength an utterance gets: far from the step and draw numbers that attacks use.
+_NORM, _EPS, _ITERATIONS = 2**45, 2**46, 2**47
+
+
+@dataclass(frozen=True)
+class OfflinePGD(Attack):
+    """PGD whose norm, budget and iterations are drawn for each utterance, the strong ones more often.
+
+    Both norms are as likely; within a list, from weak to strong, the r-th is drawn with a probability proportional to r. (JO22
+    give the lists, and the bias in words: "more bias to high norm and high iteration".) The draw is keyed by the seed of the
+    utterance alone, so any number of ranks makes the same set.
+
+    Each perturbation is verified against the ball that was drawn for it. As a whole the attack has no bound.
+
+    Attributes:
+        linf, l2: budgets, in full-scale amplitude, each list rising; an empty list leaves the norm out.
+        iterations: rising.
+        step_factor: step over radius, in both norms.
+    """
+
+    _: KW_ONLY
+    goal: Goal = field(default_factory=Untargeted)
+    linf: Sequence[float] = (0.001, 0.01, 0.1)
+    l2: Sequence[float] = (0.2, 0.5, 1.5, 1.9)
+    iterations: Sequence[int] = (10, 20, 50, 100, 200)
+    step_factor: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not self.linf and not self.l2:
+            raise ValueError("linf and l2: one of them must hold a budget, found none")
+        if not self.iterations:
+            raise ValueError("iterations: must hold a number, found none")
+        for name in ("linf", "l2", "iterations"):
+            values = tuple(getattr(self, name))
+            if list(values) != sorted(set(values)):
+                raise ValueError(f"{name} must rise, found {values}")
+            object.__setattr__(self, name, values)
+        # Ranges are those of the attacks that these become.
+        for choice in (choice for norm in self._norms for choice in self._choices(norm)):
+            self._attack(*choice)
+
+    @property
+    def threat(self) -> ThreatModel:
+        return Unbounded()
+
+    @property
+    def name(self) -> str:
+        return f"offline PGD{' targeted' if self.goal.targeted else ''}"
+
+    def drawn(self, seeds: Tensor) -> list[PGD]:
+        """The attack of each utterance. Shape: seeds (B,) -> B attacks."""
+        norms, budgets, iterations = (
+            keyed_uniform(derive(seeds, draw=key)).tolist() for key in (_NORM, _EPS, _ITERATIONS)
+        )
+        attacks = []
+        for row in range(len(seeds)):
+            norm = self._norms[int(norms[row] * len(self._norms))]
+            eps = _biased(getattr(self, norm), budgets[row])
+            attacks.append(self._attack(norm, eps, _biased(self.iterations, iterations[row])))
+        return attacks
+
+    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+        waveforms = batch.waveforms.clone()
+        iterations, forwards = torch.zeros(2, len(batch), dtype=torch.long)
+        notes = [""] * len(batch)
+        groups: dict[PGD, list[int]] = {}
+        for row, attack in enumerate(self.drawn(seeds)):
+            groups.setdefault(attack, []).append(row)
+        for attack, rows in groups.items():
+            part, places = batch.select(rows), torch.tensor(rows)
+            found = attack.perturb(recognizer, part, targets.select(places), seeds=seeds[places])
+            attack._verify(found.waveforms, part)
+            waveforms[rows, : found.waveforms.shape[1]] = found.waveforms
+            iterations[places], forwards[places] = found.iterations.cpu(), found.forwards.cpu()
+            for row, note in zip(rows, found.notes, strict=True):
+                notes[row] = note
+        return Perturbation(waveforms, iterations, forwards, tuple(notes))
+
+    @property
+    def _norms(self) -> list[str]:
+        return [name for name in ("linf", "l2") if getattr(self, name)]
+
+    def _choices(self, norm: str) -> list[tuple[str, float, int]]:
+        return [(norm, eps, count) for eps in getattr(self, norm) for count in self.iterations]
+
+    def _attack(self, norm: str, eps: float, num_iterations: int) -> PGD:
+        threat = Linf(eps) if norm == "linf" else L2(eps)
+        return PGD(threat, goal=self.goal, num_iterations=num_iterations, step_factor=self.step_factor)
+
+
+def _biased(values: Sequence, uniform: float):
+    """The value whose share of [0, 1), proportional to its rank, holds ``uniform``."""
+    total = len(values) * (len(values) + 1) / 2
+    reached = 0.0
+    for rank, value in enumerate(values, start=1):
+        reached += rank / total
+        if uniform < reached:
+            return value
+    return values[-1]
