@@ -42,7 +42,7 @@ bench: .venv/.ready
 .venv/.ready: constraints.txt setup.cfg
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, found " + sys.version)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,beam]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,beam,phones]'
 	touch $@
 
 clean:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -109,6 +110,11 @@ class LibriSpeech(LightningDataModule):
         """Names of the evaluation sets of ``validate``, ``test`` or ``predict``, in the order of their loaders."""
         subset = f"-{self.eval_subset}" if self._is_subset(stage) else ""
         return [_name(part) + subset for part in self.parts[stage]]
+
+    def training_texts(self) -> Iterator[str]:
+        """Every text to train on, once: for a recogniser that estimates a language model from them."""
+        for part in self.parts["train"]:
+            yield from (cut.supervisions[0].text for cut in self._manifest(part))
 
     def num_utterances(self, stage: str) -> list[int]:
         """Sizes of the evaluation sets, in the order of ``dataloader_names``; after ``setup``."""

@@ -61,6 +61,8 @@ class Recognition(pl.LightningModule):
     def on_fit_start(self) -> None:
         # A checkpoint is loaded in evaluation mode, and what is trained must be in training mode whatever it came from.
         self.recognizer.train()
+        if hasattr(self.recognizer, "estimate_language") and not self.recognizer.knows_language:
+            self.recognizer.estimate_language(self.trainer.datamodule.training_texts())
 
     def on_train_batch_start(self, batch: AudioBatch, batch_idx: int) -> None:
         reseed_global(self.seed, self.global_rank, self.current_epoch, batch_idx)

@@ -60,7 +60,7 @@ class BeamDecoder(Decoder):
         self.beam_size = beam_size
         self.beam_size_token = beam_size_token
         self.beam_threshold = beam_threshold
-        _library(needs_ngram=ngram is not None)
+        flashlight(needs_ngram=ngram is not None)
         self._built: tuple[Tokenizer, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -100,12 +100,12 @@ class BeamDecoder(Decoder):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "words"
             if self.lexicon is not None:
-                path.write_text(_spelled(words_of(_texts(self.lexicon)), tokenizer, silence), encoding="utf-8")
+                path.write_text(_spelled(words_of(texts_of(self.lexicon)), tokenizer, silence), encoding="utf-8")
             elif self.ngram is not None:
                 # Without this list torchaudio numbers the tokens anew, in the order of a hash table.
                 path.write_text("\n".join(names), encoding="utf-8")
             try:
-                return _library(needs_ngram=False)(
+                return flashlight(needs_ngram=False)(
                     lexicon=str(path) if self.lexicon is not None else None,
                     tokens=names,
                     lm=self.ngram,
@@ -128,7 +128,7 @@ def words_of(texts: Iterable[str]) -> list[str]:
     return sorted({word for text in texts for word in normalize(text).split()})
 
 
-def _texts(lexicon: Sequence[str] | str) -> Iterable[str]:
+def texts_of(lexicon: Sequence[str] | str) -> Iterable[str]:
     return Path(lexicon).read_text(encoding="utf-8").splitlines() if isinstance(lexicon, str) else lexicon
 
 
@@ -162,7 +162,7 @@ def _first_words(transcript: Transcript, num_words: int) -> Transcript:
     return Transcript(" ".join(word.text for word in words), words)
 
 
-def _library(*, needs_ngram: bool) -> Any:
+def flashlight(*, needs_ngram: bool) -> Any:
     try:
         import flashlight.lib.text.decoder  # noqa: F401 - torchaudio asks for it only when it is too late to explain
         from torchaudio.models.decoder import ctc_decoder

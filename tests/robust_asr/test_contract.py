@@ -11,11 +11,39 @@ from torch import Tensor, nn
 
 from robust_asr import checkpoint, trust
 from robust_asr.configuration import describe
+from robust_asr.defenses.base import Chain, Defended
 from robust_asr.gradients import frozen_for_attack, input_gradient
+from robust_asr.lfmmi.lexicon import Lexicon
 from robust_asr.models.base import FrameSynchronous, Recognizer
 from robust_asr.models.compact import CompactCTC
+from robust_asr.models.conformer import ConformerCTC, ConformerEncoder
+from robust_asr.models.conformer_lfmmi import ConformerLFMMI
 from robust_asr.models.deepspeech2 import DeepSpeech2
+from tests.robust_asr.defenses.parts import Bend, Gain
 from tests.toys import ToyAttention, ToyCTC, ToyTransducer
+
+SMALL_CONFORMER = {
+    "num_mels": 40,
+    "subsampling_channels": 8,
+    "width": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "feed_forward_width": 32,
+    "kernel_size": 7,
+}
+
+
+def outspoken(recognizer: Recognizer) -> Recognizer:
+    """Without a bias against the blank, six steps of training teach a Conformer nothing else."""
+    nn.init.constant_(recognizer.head.bias.data[0], -2.0)
+    return recognizer
+
+
+def conformer_lfmmi() -> Recognizer:
+    recognizer = ConformerLFMMI(ConformerEncoder(**SMALL_CONFORMER), lexicon=Lexicon(stress=False))
+    recognizer.estimate_language(["HELLO YOU", "A BE", "I", "ALL SEEN"])
+    return outspoken(recognizer)
+
 
 RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
     "toy_ctc": ToyCTC,
@@ -23,6 +51,9 @@ RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
     "toy_transducer": ToyTransducer,
     "deepspeech2": lambda: DeepSpeech2(conv_channels=4, rnn_hidden=16, rnn_layers=2),
     "compact": lambda: CompactCTC(num_mels=40, stem_channels=8, width=16, num_blocks=2, gru_width=12),
+    "conformer_ctc": lambda: outspoken(ConformerCTC(ConformerEncoder(**SMALL_CONFORMER))),
+    "conformer_lfmmi": conformer_lfmmi,
+    "defended": lambda: Defended(Chain([Bend(0.5), Gain()]), ToyCTC()),
 }
 # torchaudio's transducer loss knows float32 only, so its finite differences are coarse.
 FLOAT32_ONLY = {"toy_transducer"}

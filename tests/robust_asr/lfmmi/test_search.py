@@ -1,0 +1,170 @@
+"""Oracle: the words of the best alignment, by enumeration."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from robust_asr.lfmmi.lexicon import Lexicon
+from robust_asr.text import CharacterTokenizer
+from robust_asr.types import Emissions
+from tests.robust_asr.lfmmi.enumeration import random_log_probs, sequences
+
+pytest.importorskip("flashlight.lib.text.decoder")
+from robust_asr.lfmmi.search import PhoneBeamDecoder
+
+WORDS = ["A", "AB", "BA", "SEE"]
+
+
+@pytest.fixture
+def lexicon(tmp_path: Path) -> Lexicon:
+    file = tmp_path / "lexicon.txt"
+    file.write_text("A AH\nA(2) EY\nAB AH B\nBA B AH\nSEE S IY\n")
+    return Lexicon(str(file), stress=False)
+
+
+def _emissions(lexicon: Lexicon, frames: list[str], *, certainty: float = 0.98) -> Emissions:
+    probabilities = torch.full((1, len(frames), lexicon.size), (1 - certainty) / (lexicon.size - 1))
+    for frame, name in enumerate(frames):
+        probabilities[0, frame, lexicon.labels.index(name) if name != "-" else 0] = certainty
+    return Emissions(probabilities.log(), torch.tensor([len(frames)]))
+
+
+@pytest.mark.parametrize(
+    ("frames", "text"),
+    [
+        ("S IY", "SEE"),
+        ("S S S IY IY IY", "SEE"),
+        ("- S - - IY IY - -", "SEE"),
+        ("SIL SIL S IY SIL AH B B SIL", "SEE AB"),
+        ("EY EY EY - S IY", "A SEE"),
+        ("EY S IY", "A SEE"),
+        ("EY EY S IY", "A SEE"),
+        ("EY EY EY S IY", "A SEE"),
+        ("EY EY EY EY EY EY S IY", "A SEE"),
+        ("EY - EY S IY", "A A SEE"),
+        ("EY EY - EY S IY", "A A SEE"),
+        ("EY EY - EY EY EY S IY", "A A SEE"),
+        ("AH B B S S IY IY AH AH AH B EY", "AB SEE AB A"),
+        ("B AH - EY S IY", "BA A SEE"),
+        ("B AH AH EY EY S IY", "BA A SEE"),
+        ("B AH - AH S IY", "BA A SEE"),
+        ("B AH AH AH S IY", "BA SEE"),
+        ("AH AH - B AH", "A BA"),
+        ("EY", "A"),
+        ("EY EY", "A"),
+        ("EY EY EY EY", "A"),
+        ("EY EY - EY", "A A"),
+        ("EY SIL EY EY", "A A"),
+        ("AH B B - B AH", "AB BA"),
+        ("SIL", ""),
+        ("- -", ""),
+    ],
+)
+def test_words_are_found_however_long_a_phone_lasts(lexicon: Lexicon, frames: str, text: str):
+    decoder = PhoneBeamDecoder(lexicon=WORDS)
+    (transcript,) = decoder(_emissions(lexicon, frames.split()), lexicon, frame_shift=0.04)
+    if text == "A BA":
+        assert transcript.text in ("A BA", "AB A"), "the same phones"
+    else:
+        assert transcript.text == text
+    assert len(transcript.words) == len(transcript.text.split())
+
+
+def test_words_have_their_times(lexicon: Lexicon):
+    frames = "SIL SIL S IY IY SIL AH B B SIL".split()
+    (transcript,) = PhoneBeamDecoder(lexicon=WORDS)(_emissions(lexicon, frames), lexicon, frame_shift=0.04)
+    times = [(round(word.start / 0.04), round(word.end / 0.04)) for word in transcript.words]
+    assert times == [(2, 5), (6, 9)]
+    assert all(word.confidence == pytest.approx(0.98, abs=1e-3) for word in transcript.words)
+
+
+def _alignments(phones: tuple[int, ...], num_frames: int, before: int = -1) -> Iterator[tuple[int, ...]]:
+    """Labellings of the frames that spell the phones."""
+    if not phones:
+        yield (0,) * num_frames
+        return
+    for blanks in range(int(before == phones[0]), num_frames):
+        for run in range(1, num_frames - blanks + 1):
+            for rest in _alignments(phones[1:], num_frames - blanks - run, phones[0]):
+                yield (0,) * blanks + (phones[0],) * run + rest
+
+
+def _best(log_probs: Tensor, lexicon: Lexicon) -> set[str]:
+    """The texts of up to three words that have the best alignment, by looking at every alignment."""
+    texts = {}
+    for text in (" ".join(words) for number in range(4) for words in product(WORDS, repeat=number)):
+        for phones in sequences(lexicon.sentence(text)):
+            for labels in _alignments(phones, len(log_probs)):
+                score = sum(float(log_probs[frame, label]) for frame, label in enumerate(labels))
+                texts[text] = max(texts.get(text, -1e9), score)
+    return {text for text, score in texts.items() if score > max(texts.values()) - 0.02}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_wide_beam_finds_the_best_alignment(lexicon: Lexicon, seed: int):
+    log_probs = random_log_probs(1, 4, lexicon.size, seed=seed, scale=4.0)
+    silent = [
+        label for label in range(1, lexicon.size) if lexicon.labels[label] not in ("AH", "B", "EY", "IY", "S", "SIL")
+    ]
+    log_probs[..., silent] = -40.0
+    decoder = PhoneBeamDecoder(lexicon=WORDS, beam_size=500, beam_threshold=200.0)
+    (transcript,) = decoder(Emissions(log_probs, torch.tensor([4])), lexicon, frame_shift=0.04)
+    assert transcript.text in _best(log_probs[0], lexicon)
+
+
+def test_each_utterance_alone(lexicon: Lexicon):
+    log_probs = random_log_probs(3, 20, lexicon.size).float()
+    frame_lengths = torch.tensor([20, 7, 1])
+    decoder = PhoneBeamDecoder(lexicon=WORDS)
+    together = decoder(Emissions(log_probs, frame_lengths), lexicon, frame_shift=0.04)
+    for row, length in enumerate(frame_lengths.tolist()):
+        alone = Emissions(log_probs[row : row + 1, :length], frame_lengths[row : row + 1])
+        assert decoder(alone, lexicon, frame_shift=0.04) == [together[row]]
+
+
+def test_an_ngram_decides_between_words_that_sound_alike(lexicon: Lexicon, tmp_path: Path):
+    pytest.importorskip("flashlight.lib.text.decoder.kenlm")
+    emissions = _emissions(lexicon, "AH - B - AH".split())
+    found = []
+    for first, second in (("A", "BA"), ("AB", "A")):
+        arpa = tmp_path / f"{first}.arpa"
+        arpa.write_text(_arpa(first, second))
+        decoder = PhoneBeamDecoder(lexicon=WORDS, ngram=str(arpa))
+        found.append(decoder(emissions, lexicon, frame_shift=0.04)[0].text)
+    assert found == ["A BA", "AB A"]
+
+
+def _arpa(first: str, second: str) -> str:
+    unigrams = "".join(f"-1\t{word}\t0\n" for word in ("</s>", "<unk>", *WORDS))
+    return (
+        f"\\data\\\nngram 1=7\nngram 2=2\n\n\\1-grams:\n-99\t<s>\t0\n{unigrams}\n\\2-grams:\n"
+        f"-0.01\t<s> {first}\n-0.01\t{first} {second}\n\n\\end\\\n"
+    )
+
+
+def test_words_outside_the_lexicon_can_be_searched_for(lexicon: Lexicon):
+    decoder = PhoneBeamDecoder(lexicon=["BEE"])
+    frames = [lexicon.labels[phone] for phone in lexicon.encode("BEE")]
+    assert decoder(_emissions(lexicon, frames), lexicon, frame_shift=0.04)[0].text == "BEE"
+
+
+def test_what_it_cannot_do_is_named(lexicon: Lexicon):
+    with pytest.raises(ValueError, match="CharacterTokenizer"):
+        PhoneBeamDecoder(lexicon=WORDS)(_emissions(lexicon, ["S"]), CharacterTokenizer(), frame_shift=0.04)
+    with pytest.raises(ValueError, match="no word"):
+        PhoneBeamDecoder(lexicon=[])(_emissions(lexicon, ["S"]), lexicon, frame_shift=0.04)
+    with pytest.raises(FileNotFoundError):
+        PhoneBeamDecoder(lexicon="nowhere.txt")
+
+
+def test_the_trie_is_no_part_of_a_copy(lexicon: Lexicon):
+    decoder = PhoneBeamDecoder(lexicon=WORDS)
+    emissions = _emissions(lexicon, ["S", "IY"])
+    assert copy.deepcopy(decoder)(emissions, lexicon, frame_shift=0.04) == decoder(emissions, lexicon, frame_shift=0.04)

@@ -1,0 +1,167 @@
+"""Conv-TasNet against torchaudio's, alone and in padded batches; checkpointing; sizes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchaudio
+import yaml
+from torch import Tensor
+
+from robust_asr import trust
+from robust_asr.configuration import describe
+from robust_asr.gradients import input_gradient
+from robust_asr.models.conv_tasnet import ConvTasNet, GlobalLayerNorm
+from tests.command_line import ROOT
+
+TINY = {"num_filters": 12, "num_feats": 6, "num_hidden": 10, "num_layers": 5, "num_stacks": 2}
+LENGTHS = (1000, 613, 9, 1)
+
+
+def network(**settings: object) -> ConvTasNet:
+    torch.manual_seed(0)
+    built = ConvTasNet(**{**TINY, **settings})
+    # Affine parameters and mask away from where they start, so that a test can see them.
+    for parameter in built.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return built.double()
+
+
+def torchaudios(own: ConvTasNet) -> torchaudio.models.ConvTasNet:
+    other = torchaudio.models.ConvTasNet(
+        num_sources=1,
+        enc_kernel_size=own.filter_size,
+        enc_num_feats=own.num_filters,
+        msk_kernel_size=own.kernel_size,
+        msk_num_feats=own.num_feats,
+        msk_num_hidden_feats=own.num_hidden,
+        msk_num_layers=own.num_layers,
+        msk_num_stacks=own.num_stacks,
+        msk_activate=own.mask,
+    ).to(next(own.parameters()).dtype)
+    mine, theirs = list(own.parameters()), list(other.parameters())
+    assert [parameter.shape for parameter in mine] == [parameter.shape for parameter in theirs]
+    for source, target in zip(mine, theirs, strict=True):
+        target.data.copy_(source.data)
+    return other
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    waveforms = 0.1 * torch.randn(len(LENGTHS), max(LENGTHS), generator=generator, dtype=torch.float64)
+    lengths = torch.tensor(LENGTHS)
+    return waveforms.masked_fill(torch.arange(max(LENGTHS)) >= lengths[:, None], 0), lengths
+
+
+@pytest.mark.parametrize("mask", ["relu", "sigmoid"])
+@pytest.mark.parametrize("row", range(len(LENGTHS)))
+def test_one_utterance_is_torchaudios(row: int, mask: str) -> None:
+    own = network(mask=mask)
+    waveforms, lengths = batch()
+    alone = waveforms[row : row + 1, : LENGTHS[row]]
+    expected = torchaudios(own)(alone[:, None])[:, 0]
+    torch.testing.assert_close(own(alone, lengths[row : row + 1]), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_neighbours_and_padding_change_nothing() -> None:
+    own = network()
+    waveforms, lengths = batch()
+    together = own(waveforms, lengths)
+    padded = torch.nn.functional.pad(waveforms, (0, 777))
+    padded[0, 1000:] = torch.nan
+    torch.testing.assert_close(own(padded, lengths)[:, :1000], together, rtol=1e-12, atol=1e-14)
+    for row, length in enumerate(LENGTHS):
+        alone = own(waveforms[row : row + 1, :length], lengths[row : row + 1])
+        torch.testing.assert_close(together[row, :length], alone[0], rtol=1e-12, atol=1e-14)
+        assert not together[row, length:].any()
+
+
+def test_torchaudios_reads_the_padding_and_ours_does_not_need_to() -> None:
+    own = network()
+    waveforms, _ = batch()
+    other = torchaudios(own)
+    alone, padded = other(waveforms[1:2, None, :613])[..., :613], other(waveforms[1:2, None])[..., :613]
+    assert ((alone - padded).norm() > 1e-3 * alone.norm()).item()
+
+
+def test_gradient_of_an_utterance_is_its_own() -> None:
+    own = network()
+    waveforms, lengths = batch()
+    _, gradient = input_gradient(lambda values: own(values, lengths).square().sum(1), waveforms)
+    for row, length in enumerate(LENGTHS):
+        alone = (waveforms[row : row + 1, :length], lengths[row : row + 1])
+        _, expected = input_gradient(lambda values, n=alone[1]: own(values, n).square().sum(1), alone[0])
+        torch.testing.assert_close(gradient[row, :length], expected[0], rtol=1e-9, atol=1e-12)
+        assert not gradient[row, length:].any()
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_checkpointing_gives_the_same_gradients_in_an_inner_loop(frozen: bool) -> None:
+    waveforms, lengths = batch()
+    found = []
+    for checkpointing in (False, True):
+        own = network().requires_grad_(not frozen)
+        own.checkpointing = checkpointing
+        values = waveforms
+        for _ in range(2):
+            with torch.no_grad():
+                _, gradient = input_gradient(lambda values, own=own: own(values, lengths).square().sum(1), values)
+            values = values + 1e-3 * gradient.sign()
+        found.append([values])
+        if not frozen:
+            own(values, lengths).square().sum().backward()
+            found[-1] += [parameter.grad for parameter in own.parameters()]
+    assert all(torch.equal(plain, checkpointed) for plain, checkpointed in zip(*found, strict=True))
+
+
+def test_checkpointing_keeps_less() -> None:
+    kept = []
+    for checkpointing in (False, True):
+        own = network()
+        own.checkpointing = checkpointing
+        saved: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda value, s=saved: s.append(value.nbytes) or value, lambda value: value
+        ):
+            own(*batch()).sum()
+        kept.append(sum(saved))
+    assert kept[1] < kept[0] / 3
+
+
+def test_normalisation_is_group_norm_of_the_valid_frames() -> None:
+    torch.manual_seed(0)
+    norm = GlobalLayerNorm(4).double()
+    norm.weight.data.normal_()
+    norm.bias.data.normal_()
+    values = torch.randn(2, 4, 9, dtype=torch.float64)
+    valid = (torch.arange(9) < torch.tensor([9, 5])[:, None])[:, None].double()
+    found = norm(values, valid)
+    for row, size in enumerate((9, 5)):
+        expected = torch.nn.functional.group_norm(values[row : row + 1, :, :size], 1, norm.weight, norm.bias, 1e-8)
+        torch.testing.assert_close(found[row, :, :size], expected[0], rtol=1e-12, atol=1e-14)
+        assert not found[row, :, size:].any()
+
+
+@pytest.mark.parametrize(("preset", "millions"), [("joshi2022", 3.195), ("2x8", 3.195), ("small", 0.0586)])
+def test_presets_have_their_sizes(preset: str, millions: float) -> None:
+    settings = yaml.safe_load((ROOT / "configs" / "denoiser" / f"{preset}.yaml").read_text())
+    with torch.device("meta"):
+        built = trust.build({"init_args": {}, **settings}, expected=ConvTasNet)
+    assert sum(parameter.numel() for parameter in built.parameters()) / 1e6 == pytest.approx(millions, abs=5e-4)
+
+
+def test_description_builds_it_again() -> None:
+    own = network()
+    again = trust.build(describe(own), expected=ConvTasNet)
+    assert {name: value.shape for name, value in again.state_dict().items()} == {
+        name: value.shape for name, value in own.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_filters", 0), ("filter_size", 15), ("kernel_size", 2), ("num_layers", 31), ("mask", "softmax")],
+)
+def test_settings_are_checked(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=field):
+        ConvTasNet(**{**TINY, field: value})
