@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
 
+from lightning_modules.checking import LiveChecks, conclude
 from lightning_modules.measurement import data_hash, measured
 from lightning_modules.systems import describe_system
 from lightning_modules.wandb_logger import RunWandbLogger
@@ -108,9 +109,13 @@ class Evaluation(pl.LightningModule):
             check_row(row, known, self.run_dir / "results.jsonl")
         self._writer = RowWriter(self.run_dir, rank=self.global_rank, world_size=self.trainer.world_size)
         self._audio = WorstAudio(self.run_dir, self._rows.values(), keep=self.keep_audio, sample_rate=self.sample_rate)
+        self._checks = LiveChecks(self.run_dir, self._hashes, seed=self.seed)
 
     def test_step(self, batch: AudioBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         part = self._parts[dataloader_idx]
+        if self.trainer.is_global_zero and batch_idx == dataloader_idx == 0 and len(batch):
+            self._say("checks")
+            self._checks.check(self.systems, self.conditions, batch)
         data = [data_hash(batch, row) for row in range(len(batch))]
         for condition, attack in self.conditions.items() if len(batch) else ():
             for system, recognizer in self.systems:
@@ -129,10 +134,13 @@ class Evaluation(pl.LightningModule):
             evaluation = read_evaluation(self.run_dir)
             self.complete(evaluation)
             write_summary(evaluation)
+            failures = conclude(evaluation)
             for logger in self.trainer.loggers:
                 if isinstance(logger, RunWandbLogger):
                     log_report(logger.experiment, evaluation)
             print(headline(evaluation), f"rows and summary.csv are in {self.run_dir}", sep="\n")
+            if failures:
+                print(failures)
         self.trainer.strategy.barrier()
 
     def complete(self, evaluation: Record) -> None:

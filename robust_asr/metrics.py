@@ -135,7 +135,13 @@ def snr_db(clean: Tensor, perturbed: Tensor) -> float:
     """
     clean, noise = clean.double(), perturbed.double() - clean.double()
     ratio = clean.norm() / noise.norm()
-    return 20 * math.log10(float(ratio)) if bool(ratio.isfinite()) and ratio > 0 else float(ratio) if ratio > 0 else math.nan
+    return (
+        20 * math.log10(float(ratio))
+        if bool(ratio.isfinite()) and ratio > 0
+        else float(ratio)
+        if ratio > 0
+        else math.nan
+    )
 
 
 def _edits(chunks: Sequence[jiwer.AlignmentChunk]) -> int:

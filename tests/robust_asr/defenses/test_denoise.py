@@ -81,3 +81,9 @@ def test_a_network_that_changes_the_length_is_refused() -> None:
     batch = audio_batch(LENGTHS)
     with pytest.raises(ValueError, match="number of samples"):
         Denoise(Half())(batch.waveforms, batch.lengths)
+
+
+def test_system_can_be_described() -> None:
+    # An evaluation records what is called decoder as the way in which a recogniser searches.
+    system = defended(CompactCTC(width=16, gru_width=8, stem_channels=4, num_blocks=1))
+    assert {name for name, module in system.named_modules() if hasattr(module, "decoder")} == {"", "recognizer"}

@@ -1,0 +1,31 @@
+"""Every check that needs no more than the rows of a run folder."""
+
+from __future__ import annotations
+
+from robust_asr.checks.attackers import check_attackers
+from robust_asr.checks.budgets import check_budgets
+from robust_asr.checks.controls import check_controls
+from robust_asr.checks.optimizers import check_optimizers
+from robust_asr.checks.records import check_records
+from robust_asr.checks.saved_audio import check_saved_audio
+from robust_asr.checks.transcripts import check_transcripts
+from robust_asr.checks.verdicts import Check
+from robust_asr.results import Evaluation
+
+_CHECKS = (
+    check_records,
+    check_transcripts,
+    check_budgets,
+    check_saved_audio,
+    check_optimizers,
+    check_controls,
+    check_attackers,
+)
+
+
+def check_rows(evaluation: Evaluation) -> list[Check]:
+    """A verdict for every cell, and for every pair of cells that can be compared; no row at all is no verdict.
+
+    Comparisons of means are paired, on utterances that both sides have, with a bootstrap over them.
+    """
+    return [check for checks in _CHECKS for check in checks(evaluation)] if evaluation.rows else []

@@ -1,0 +1,76 @@
+"""``checks.json``, which the report shows, and the live verdicts, which cannot be made again from rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from robust_asr.checks.verdicts import VERDICTS, Check, condensed
+from robust_asr.files import written_whole
+from robust_asr.results import Evaluation
+
+CHECKS = "checks.json"
+LIVE = "live_checks.json"
+# (hash of the system, hash of the condition): what was checked. A check of the system alone has "" for the condition.
+Pair = tuple[str, str]
+
+
+def write_checks(run_dir: Path, checks: Iterable[Check]) -> None:
+    """Write ``checks.json``, whole or not at all, for the report: condensed, failures first within each question."""
+    _write(run_dir / CHECKS, [asdict(check) for check in condensed(checks)])
+
+
+def write_live(run_dir: Path, found: Mapping[Pair, list[Check]]) -> None:
+    """Keep live verdicts beside the rows, whole or not at all; those of pairs that are not in ``found`` stay."""
+    kept = {**_read(run_dir / LIVE), **found}
+    entries = [
+        {"system": system, "condition": condition, "checks": [asdict(check) for check in checks]}
+        for (system, condition), checks in kept.items()
+    ]
+    _write(run_dir / LIVE, entries)
+
+
+def read_live(run_dir: Path, evaluation: Evaluation | None = None) -> dict[Pair, list[Check]]:
+    """The live verdicts of a run folder, or those on the systems and conditions that an evaluation holds now.
+
+    Errors: ValueError names the file where it is not what ``write_live`` wrote.
+    """
+    found = _read(run_dir / LIVE)
+    if evaluation is None:
+        return found
+    systems = {entry["hash"] for entry in evaluation.systems.values()}
+    conditions = {"", *(entry["hash"] for entry in evaluation.conditions.values())}
+    return {pair: checks for pair, checks in found.items() if pair[0] in systems and pair[1] in conditions}
+
+
+def _write(path: Path, content: list[dict[str, Any]]) -> None:
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> dict[Pair, list[Check]]:
+    if not path.exists():
+        return {}
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            (str(entry["system"]), str(entry["condition"])): [_check(content) for content in entry["checks"]]
+            for entry in entries
+        }
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: is not a list of live checks ({error}); delete it to have them made again"
+        ) from error
+
+
+def _check(content: dict[str, Any]) -> Check:
+    check = Check(**content)
+    texts = (check.name, check.system, check.condition, check.detail)
+    if not all(isinstance(text, str) for text in texts) or check.verdict not in VERDICTS:
+        raise ValueError(f"check {str(check.name)[:40]!r} has the verdict {str(check.verdict)[:40]!r}")
+    if not isinstance(check.value, str | int | float):
+        raise ValueError(f"the value of check {check.name[:40]!r} is a {type(check.value).__name__}")
+    return check

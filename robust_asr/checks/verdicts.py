@@ -1,0 +1,129 @@
+"""Verdicts: what a check asks, what it found, and a list of many verdicts that a person can read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from robust_asr.alignment import printable
+
+Verdict = Literal["fail", "not run", "pass"]
+VERDICTS: tuple[Verdict, ...] = ("fail", "not run", "pass")
+# Of one question. A fault of the set-up fails everywhere, and a hundred red lines say no more than a few.
+_FAILURES = 6
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Check:
+    """One verdict. ``value`` is the number that it rests on; "" where there is none, as for system and condition."""
+
+    name: str
+    verdict: Verdict
+    system: str = ""
+    condition: str = ""
+    value: str | int | float = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a check asks.
+
+    Attributes:
+        name: what holds where it passes.
+        failure: what it means where it does not, one sentence.
+    """
+
+    name: str
+    failure: str
+
+    def verdict(
+        self, holds: bool, found: str, *, system: str = "", condition: str = "", value: str | float = ""
+    ) -> Check:
+        """``found`` is the clause that says what was seen."""
+        detail = _sentence(found) if holds else f"{_sentence(found)} {self.failure}"
+        return Check(self.name, "pass" if holds else "fail", system, condition, _plain(value), detail)
+
+    def not_run(self, why: str, *, system: str = "", condition: str = "") -> Check:
+        """``why`` names what is missing, and what to add."""
+        return Check(self.name, "not run", system, condition, detail=_sentence(why))
+
+
+def condensed(checks: Iterable[Check]) -> list[Check]:
+    """Failures one by one, the first few of each question; what passed, and what could not be asked, in one line a question."""
+    checks = list(checks)
+    shown = []
+    for name in dict.fromkeys(check.name for check in checks):
+        own = [check for check in checks if check.name == name]
+        shown += _first([check for check in own if check.verdict == "fail"])
+        shown += _distinct([check for check in own if check.verdict == "not run"])
+        shown += _together([check for check in own if check.verdict == "pass"])
+    return shown
+
+
+def lines(checks: Iterable[Check], *verdicts: Verdict) -> list[str]:
+    """One line for each check with one of the verdicts, for a terminal."""
+    chosen = [check for check in condensed(checks) if check.verdict in verdicts]
+    chosen.sort(key=lambda check: VERDICTS.index(check.verdict))
+    return [printable(_line(check)) for check in chosen]
+
+
+def where(system: str, condition: str) -> str:
+    return ", under ".join(text for text in (system, condition) if text)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of them: a, b, c and 7 more."""
+    shown = ", ".join(names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
+
+
+def _line(check: Check) -> str:
+    place = where(check.system, check.condition)
+    parts = [f"{check.verdict.upper()}: {check.name}", f" ({place})" if place else "", f": {check.detail}"]
+    return "".join(parts)
+
+
+def _first(failed: list[Check]) -> list[Check]:
+    more = failed[_FAILURES:]
+    if len(more) < 2:
+        return failed
+    rest = _sentence(f"failed {len(more)} more times: {some([where(c.system, c.condition) for c in more])}")
+    return [*failed[:_FAILURES], Check(failed[0].name, "fail", detail=rest)]
+
+
+def _distinct(checks: list[Check]) -> list[Check]:
+    """One for each reason."""
+    found: dict[str, Check] = {}
+    for check in checks:
+        first = found.setdefault(check.detail, check)
+        if first is not check:
+            same = {name: value for name in ("system", "condition") if (value := getattr(first, name)) != ""}
+            differing = {name: "" for name, value in same.items() if getattr(check, name) != value}
+            found[check.detail] = replace(first, **differing)
+    return list(found.values())
+
+
+def _together(passed: list[Check]) -> list[Check]:
+    if len(passed) < 2:
+        return passed
+    numbers = [check.value for check in passed if not isinstance(check.value, str)]
+    found = f", found {min(numbers):.4g} to {max(numbers):.4g}" if numbers else ""
+    systems = {check.system for check in passed}
+    system = systems.pop() if len(systems) == 1 else ""
+    return [Check(passed[0].name, "pass", system, detail=_sentence(f"{len(passed)} times{found}"))]
+
+
+def _sentence(text: str) -> str:
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def _plain(value: str | float) -> str | int | float:
+    """JSON has no number for nan and infinity."""
+    if isinstance(value, str | int):
+        return value
+    return float(f"{value:.4g}") if math.isfinite(value) else str(value)

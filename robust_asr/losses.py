@@ -1,0 +1,111 @@
+"""Losses between waveforms, per utterance and without the padding.
+
+Legend: B utterances, T samples, F frames, K frequencies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from robust_asr.masking import length_mask, masked
+
+# Of the squared magnitude, as in auraloss: without it the logarithm has no gradient at zero.
+_POWER_FLOOR = 1e-8
+
+
+class MultiResolutionSTFT(nn.Module):
+    """Distance of two magnitude spectrograms at several resolutions (Yamamoto et al. 2020; JO22 eq. 3-6).
+
+    At each resolution the spectral convergence || |X| - |Y| ||_F / || |X| ||_F plus the mean of |log |X| - log |Y|| over time and
+    frequency; their mean over the resolutions. (JO22 print a sum, which differs by a factor of three in the learning rate.)
+
+    An utterance's loss is that of the utterance alone: frames are those it has without padding, and its edges are mirrored where
+    it ends. A batch-wide norm would let long and loud utterances decide.
+
+    Args:
+        fft_sizes, hops, windows: in samples, one of each a resolution.
+        quietest: the reference counts as if its root mean square magnitude were at least this, so that silence as a reference
+            does not let the loss explode. White noise of -63 dB has 0.01 at the default window of 600.
+    """
+
+    def __init__(
+        self,
+        fft_sizes: Sequence[int] = (1024, 2048, 512),
+        hops: Sequence[int] = (120, 240, 50),
+        windows: Sequence[int] = (600, 1200, 240),
+        *,
+        quietest: float = 0.01,
+    ) -> None:
+        super().__init__()
+        if not len(fft_sizes) == len(hops) == len(windows) > 0:
+            found = f"{len(fft_sizes)}, {len(hops)} and {len(windows)}"
+            raise ValueError(f"fft_sizes, hops and windows must be of one length, at least 1, found {found}")
+        for fft_size, hop, window in zip(fft_sizes, hops, windows, strict=True):
+            if not 0 < window <= fft_size or not 0 < hop <= fft_size or fft_size % 2:
+                found = f"({fft_size}, {hop}, {window})"
+                raise ValueError(f"a resolution must obey 0 < window, hop <= fft_size, which is even, found {found}")
+        if not 0 < quietest < float("inf"):
+            raise ValueError(f"quietest must be finite and positive, found {quietest}")
+        self.fft_sizes, self.hops, self.windows = tuple(fft_sizes), tuple(hops), tuple(windows)
+        self.quietest = quietest
+        for window in self.windows:
+            self.register_buffer(f"window_{window}", torch.hann_window(window), persistent=False)
+
+    def forward(self, estimates: Tensor, references: Tensor, lengths: Tensor) -> Tensor:
+        """Shape: estimates and references (B, T), lengths (B,) -> (B,)."""
+        if estimates.shape != references.shape:
+            found = f"{tuple(estimates.shape)} and {tuple(references.shape)}"
+            raise ValueError(f"estimates and references must have one shape, found {found}")
+        resolutions = zip(self.fft_sizes, self.hops, self.windows, strict=True)
+        losses = [self._at(estimates, references, lengths, *resolution) for resolution in resolutions]
+        return torch.stack(losses).mean(0)
+
+    def _at(
+        self, estimates: Tensor, references: Tensor, lengths: Tensor, fft_size: int, hop: int, window: int
+    ) -> Tensor:
+        frame_lengths = lengths // hop + 1
+        taps = getattr(self, f"window_{window}")
+        magnitudes = [
+            _magnitudes(mirrored(waveforms, lengths, fft_size // 2), fft_size, hop, taps)
+            for waveforms in (estimates, references)
+        ]
+        mask = length_mask(frame_lengths, magnitudes[0].shape[1])[:, :, None]
+        estimate, reference = (magnitude.masked_fill(~mask, 0) for magnitude in magnitudes)
+        count = frame_lengths * magnitudes[0].shape[2]
+        # vector_norm: its gradient is zero, not NaN, where both are equal.
+        least = self.quietest * count.sqrt()
+        convergence = torch.linalg.vector_norm(reference - estimate, dim=(1, 2)) / torch.maximum(
+            torch.linalg.vector_norm(reference, dim=(1, 2)), least
+        )
+        distance = (magnitudes[1].log() - magnitudes[0].log()).abs().masked_fill(~mask, 0)
+        return convergence + distance.sum((1, 2)) / count
+
+
+def mirrored(waveforms: Tensor, lengths: Tensor, margin: int) -> Tensor:
+    """Each utterance with ``margin`` samples mirrored at its own two ends, zero after that.
+
+    Mirrored again and again where the utterance is shorter than the margin.
+
+    Shape: (B, T), (B,) -> (B, T + 2 margin).
+    """
+    waveforms = masked(waveforms, lengths)
+    places = torch.arange(-margin, waveforms.shape[1] + margin, device=waveforms.device)
+    last = (lengths - 1).clamp(min=0)[:, None]
+    period = (2 * last).clamp(min=1)
+    folded = places % period
+    source = torch.minimum(folded, period - folded).clamp(max=max(waveforms.shape[1] - 1, 0))
+    # An utterance of one sample has nothing to mirror but itself.
+    source = torch.where(last == 0, torch.zeros_like(source), source)
+    return masked(waveforms.gather(1, source), lengths + 2 * margin)
+
+
+def _magnitudes(waveforms: Tensor, fft_size: int, hop: int, window: Tensor) -> Tensor:
+    """Shape: (B, T) -> (B, F, K) float32, at least 1e-4."""
+    with torch.autocast(waveforms.device.type, enabled=False):
+        wide = waveforms if waveforms.dtype == torch.float64 else waveforms.float()
+        settings = {"hop_length": hop, "win_length": len(window), "center": False, "return_complex": True}
+        spectrum = torch.view_as_real(torch.stft(wide, fft_size, window=window.to(wide), **settings))
+        return spectrum.square().sum(-1).clamp(min=_POWER_FLOOR).sqrt().transpose(1, 2)

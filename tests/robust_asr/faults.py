@@ -1,0 +1,183 @@
+"""Faults that evaluations have had, planted: attacks that harm the model or themselves, systems that hide their gradient."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from robust_asr.attacks.base import Perturbation
+from robust_asr.attacks.noise import MatchedNoise
+from robust_asr.attacks.pgd import PGD
+from robust_asr.defenses.noise import GaussianNoise
+from robust_asr.gradients import straight_through
+from robust_asr.models.base import Recognizer
+from robust_asr.types import AudioBatch, Targets, Transcript
+
+
+class Drifting(PGD):
+    """Puts the model into training mode, as attack libraries do: BatchNorm drifts, dropout is on."""
+
+    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+        recognizer.train()
+        return super().perturb(recognizer, batch, targets, seeds=seeds)
+
+
+class Training(PGD):
+    """Moves a weight."""
+
+    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+        with torch.no_grad():
+            next(recognizer.parameters()).mul_(1 + 1e-6)
+        return super().perturb(recognizer, batch, targets, seeds=seeds)
+
+
+class Accumulating(PGD):
+    """Leaves gradients in the model."""
+
+    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+        parameter = next(recognizer.parameters())
+        parameter.grad = torch.ones_like(parameter)
+        return super().perturb(recognizer, batch, targets, seeds=seeds)
+
+
+class OneDraw(PGD):
+    """Is called EoT-16 and averages one gradient."""
+
+    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+        return PGD.perturb(replace(self, num_draws=1), recognizer, batch, targets, seeds=seeds)
+
+
+class SameDraw(PGD):
+    """Averages sixteen gradients of one draw."""
+
+    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+        return super().perturb(_Fixed(recognizer, seeds[0]), batch, targets, seeds=seeds)
+
+
+class Backwards(PGD):
+    """Steps down the loss that it should climb."""
+
+    def _step(self, run: object, gradient: Tensor, region: object) -> None:
+        super()._step(run, -gradient, region)
+
+
+class SharedNoise(MatchedNoise):
+    """Draws one noise for all utterances, as one generator a rank would."""
+
+    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+        return super().perturb(recognizer, batch, targets, seeds=torch.zeros_like(seeds))
+
+
+class SharedDefense(GaussianNoise):
+    """Has one noise for everybody and every call."""
+
+    def forward(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return super().forward(waveforms, lengths, seeds=torch.zeros(len(waveforms), dtype=torch.long))
+
+
+class Bypassed(Recognizer):
+    """A defended recogniser that is attacked behind its defence and scored without it."""
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        super().__init__()
+        self.recognizer = recognizer
+        self.stochastic = True
+
+    def targets(self, texts: list[str]) -> Targets:
+        return self.recognizer.targets(texts)
+
+    def feasible(self, lengths: Tensor, targets: Targets) -> Tensor:
+        return self.recognizer.feasible(lengths, targets)
+
+    def loss(self, waveforms: Tensor, lengths: Tensor, targets: Targets, *, seeds: Tensor | None = None) -> Tensor:
+        return self.recognizer.loss(waveforms, lengths, targets, seeds=seeds)
+
+    def transcribe(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> list[Transcript]:
+        return self.recognizer.recognizer.transcribe(waveforms, lengths, seeds=seeds)
+
+
+class Fronted(Bypassed):
+    """A recogniser behind something done to its audio."""
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        super().__init__(recognizer)
+        self.stochastic = False
+
+    def front(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def loss(self, waveforms: Tensor, lengths: Tensor, targets: Targets, *, seeds: Tensor | None = None) -> Tensor:
+        return self.recognizer.loss(self.front(waveforms, lengths, seeds), lengths, targets)
+
+    def transcribe(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> list[Transcript]:
+        return self.recognizer.transcribe(self.front(waveforms, lengths, seeds), lengths)
+
+
+class Rounded(Fronted):
+    """Eight bits, whose gradient is zero."""
+
+    def front(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> Tensor:
+        return (128 * waveforms).round() / 128
+
+
+class RoundedCoarsely(Fronted):
+    """Three bits, which claim the gradient of the identity."""
+
+    def front(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> Tensor:
+        return straight_through((4 * waveforms).round() / 4, waveforms)
+
+
+class Detached(Fronted):
+    """Lets a hundredth of the gradient through."""
+
+    def front(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> Tensor:
+        return 0.99 * waveforms.detach() + 0.01 * waveforms
+
+
+class Shattered(Fronted):
+    """A ripple nobody hears, whose slope hides that of the audio."""
+
+    def front(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> Tensor:
+        return waveforms + 1e-6 * (1e8 * waveforms).sin()
+
+
+class Thresholded(Fronted):
+    """Soft samples have no gradient."""
+
+    def front(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> Tensor:
+        return torch.where(waveforms.abs() > 0.1, waveforms, waveforms.detach())
+
+
+class Dropping(Fronted):
+    """Dropout that no mode switches off."""
+
+    def front(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> Tensor:
+        return functional.dropout(waveforms, 0.1, training=True)
+
+
+class Circular(Fronted):
+    """An echo by a circular convolution: the end is heard at the beginning, unless padding lies between."""
+
+    def front(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> Tensor:
+        return waveforms + waveforms.roll(3000, dims=1)
+
+
+class Secretive(Fronted):
+    """Adds noise by the seeds and says that it does not."""
+
+    def front(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> Tensor:
+        return GaussianNoise(0.05)(waveforms, lengths, seeds=seeds)[0]
+
+
+class _Fixed(Fronted):
+    """Answers every draw with the same one."""
+
+    def __init__(self, recognizer: Recognizer, seed: Tensor) -> None:
+        super().__init__(recognizer)
+        self._seed = seed
+
+    def loss(self, waveforms: Tensor, lengths: Tensor, targets: Targets, *, seeds: Tensor | None = None) -> Tensor:
+        return self.recognizer.loss(waveforms, lengths, targets, seeds=self._seed.expand(len(waveforms)))

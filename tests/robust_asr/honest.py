@@ -1,0 +1,108 @@
+"""A recogniser that has learnt the corpus of tones, and evaluations of it as ``train.py test`` records them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.measurement import data_hash, measured
+from lightning_modules.systems import describe_system
+from lightning_modules.worst_audio import WorstAudio
+from robust_asr.attacks.base import Attack
+from robust_asr.configuration import describe
+from robust_asr.models.base import Recognizer
+from robust_asr.models.compact import CompactCTC
+from robust_asr.randomness import utterance_seeds
+from robust_asr.results import Evaluation, RowWriter, digest, read_evaluation, write_description
+from robust_asr.types import AudioBatch
+from tests.corpus import WORDS, speak
+
+PART = "dev"
+
+
+def spoken(num: int, *, seed: int = 0) -> AudioBatch:
+    """One to four words each."""
+    generator = torch.Generator().manual_seed(seed)
+    words, texts = list(WORDS), []
+    for _ in range(num):
+        count = int(torch.randint(1, 5, (1,), generator=generator))
+        texts.append(" ".join(words[index] for index in torch.randint(5, (count,), generator=generator).tolist()))
+    rows = [torch.from_numpy(speak(text, seed=1000 * seed + row)) for row, text in enumerate(texts)]
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = tuple(f"tones-{seed}-{row:03d}" for row in range(num))
+    return AudioBatch(nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths, tuple(texts), ids)
+
+
+@cache
+def listener() -> CompactCTC:
+    """Hears nine words of ten; ten seconds of training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        recognizer = CompactCTC(num_mels=40, stem_channels=8, width=32, num_blocks=1, gru_width=32, dropout=0.05)
+        return _trained(recognizer, spoken(96, seed=7), num_steps=300)
+
+
+@cache
+def other_listener() -> CompactCTC:
+    """Near to the first, but not it: attacks transfer."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return _trained(deepcopy(listener()), spoken(32, seed=8), num_steps=30)
+
+
+def _trained(recognizer: CompactCTC, batch: AudioBatch, *, num_steps: int) -> CompactCTC:
+    optimizer = torch.optim.Adam(recognizer.train().parameters(), lr=0.01)
+    recognizer.spec_augment.eval()
+    for _ in range(num_steps):
+        part = batch.select(torch.randperm(len(batch))[:8])
+        noisy = part.waveforms + 0.005 * torch.randn_like(part.waveforms)
+        optimizer.zero_grad()
+        recognizer.loss(noisy, part.lengths, recognizer.targets(part.texts)).mean().backward()
+        nn.utils.clip_grad_norm_(recognizer.parameters(), 5.0)
+        optimizer.step()
+    return recognizer.eval()
+
+
+def evaluated(
+    run_dir: Path,
+    systems: Mapping[str, Recognizer],
+    conditions: Mapping[str, Attack],
+    batch: AudioBatch,
+    *,
+    seed: int = 0,
+    keep_audio: int = 3,
+) -> Evaluation:
+    """What an evaluation of one part, in one batch, leaves in its run folder."""
+    described = {name: describe_system(recognizer) for name, recognizer in systems.items()}
+    about = {
+        name: {"hash": digest([describe(attack), seed]), "columns": attack.columns(), "description": describe(attack)}
+        for name, attack in conditions.items()
+    }
+    parts = {PART: {"num_utterances": len(batch)}}
+    write_description(run_dir, {"seed": seed, "systems": described, "conditions": about, "parts": parts})
+    writer, audio = RowWriter(run_dir), WorstAudio(run_dir, [], keep=keep_audio, sample_rate=16_000)
+    for condition, attack in conditions.items():
+        for system, recognizer in systems.items():
+            result = attack(recognizer, batch, seeds=utterance_seeds(seed, batch.ids))
+            hashes = {"system": described[system]["hash"], "condition": about[condition]["hash"]}
+            cell = {"system": system, "condition": condition, "part": PART}
+            rows = [
+                {
+                    **cell,
+                    **measured(result, batch, index, seconds_per_sample=0.0, sample_rate=16_000),
+                    "hashes": {**hashes, "data": data_hash(batch, index)},
+                }
+                for index in range(len(batch))
+            ]
+            audio.keep_worst(rows, range(len(batch)), batch, result.batch)
+            writer.append(rows)
+    return read_evaluation(run_dir)
+
+
+def seeds_of(batch: AudioBatch, seed: int = 0) -> Tensor:
+    return utterance_seeds(seed, batch.ids)

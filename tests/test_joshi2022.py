@@ -1,0 +1,126 @@
+"""The chain of JO22's recipes, each for a step on the tiny corpus: what one writes, the next one reads."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from lightning_modules.cli import main
+from robust_asr import checkpoint
+from robust_asr.checkpoint import weights_hash
+from robust_asr.defenses.base import Defended
+from robust_asr.models.compact import CompactCTC
+from robust_asr.results import read_evaluation
+from tests.command_line import ROOT
+
+SMALL = {"width": 16, "gru_width": 8, "stem_channels": 4, "num_blocks": 1}
+FOLDERS = ("recipes/joshi2022", "recipes/joshi2022/an4")
+PRINTED = {"table3": "joshi2022_table3_fgsm_pgd7.csv", "table4": "joshi2022_table4_pgd500.csv"}
+PHRASES = str(ROOT / "tests" / "phrases.txt")
+
+
+class Chain:
+    """Recipes of a folder with their paths moved below ``out`` and everything small."""
+
+    def __init__(self, folder: str, manifests: Path, out: Path) -> None:
+        self.folder, self.manifests, self.out = ROOT / folder, manifests, out
+        self.baseline = out / "baseline.ckpt"
+        torch.manual_seed(0)
+        checkpoint.save(CompactCTC(**SMALL), self.baseline)
+
+    def run(self, command: str, name: str) -> Path:
+        """Run a recipe; where its run folder is."""
+        settings = self._small(yaml.safe_load((self.folder / f"{name}.yaml").read_text()))
+        run_dir = self.out / name
+        data = {"class_path": "datamodules.LibriSpeech", "init_args": {}} | settings.get("data", {})
+        settings |= {"run_dir": str(run_dir), "data": data}
+        settings.pop("fragments")
+        data["init_args"] |= {"manifests": str(self.manifests), "max_duration": 4.0, "num_workers": 0}
+        if command == "predict":
+            data["init_args"] |= {"predict": ["train"], "eval_utterances": 4}
+        elif command == "test":
+            data["init_args"] |= {"test": ["dev"], "eval_utterances": 2, "eval_subset": None}
+        else:
+            data["init_args"] |= {"train": ["train"], "validate": ["dev"]}
+        settings["trainer"] = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False, "logger": False}
+        if command == "fit":
+            settings["trainer"] |= {"max_steps": 1, "max_epochs": 1, "limit_val_batches": 1}
+            settings["checkpoint"] = {"every_n_steps": 1}
+        path = self.out / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(settings, sort_keys=False))
+        main([command, "--config", str(path)])
+        return run_dir
+
+    def _small(self, node: Any) -> Any:
+        """Checkpoints and sets are those of this chain; networks and attacks are tiny."""
+        if isinstance(node, list):
+            return [self._small(item) for item in node]
+        if isinstance(node, str):
+            return self._moved(node)
+        if not isinstance(node, dict):
+            return node
+        small = {self._moved(key): self._small(value) for key, value in node.items()}
+        kind = str(small.get("class_path")).rsplit(".", 1)[-1]
+        if kind == "OfflinePGD":
+            small.setdefault("init_args", {})["iterations"] = [1, 2]
+        if kind == "PGD":
+            small["init_args"] |= {"num_iterations": 2, "precision": "32-true"}
+        if kind == "ConvTasNet":
+            small["init_args"] = {"num_filters": 8, "num_feats": 4, "num_hidden": 8, "num_layers": 3}
+        return small
+
+    def _moved(self, text: str) -> Any:
+        path = Path(text)
+        if path.suffix == ".ckpt" and {"baseline", "conformer_lfmmi"} & set(path.parts):
+            return str(self.baseline)
+        if path.suffix == ".ckpt":
+            return str(self.out / path.parent.parent.name / "checkpoints" / "last.ckpt")
+        if path.parent.name.startswith("offline"):
+            return str(self.out / path.parent.name / "train.jsonl.gz")
+        if text.endswith(".phrases.txt"):
+            return PHRASES
+        return self._small(yaml.safe_load((self.folder / text).read_text())) if text.endswith(".yaml") else text
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_what_one_recipe_writes_the_next_one_reads(folder: str, tiny_manifests: Path, tmp_path: Path) -> None:
+    chain = Chain(folder, tiny_manifests, tmp_path)
+    for name in ("offline_attacks", "offline_attacks_targeted"):
+        assert len(list((chain.run("predict", name) / "audio").iterdir())) == 4
+    baseline = weights_hash(checkpoint.load(str(chain.baseline)))
+    trained = {
+        name: checkpoint.load(str(chain.run("fit", name) / "checkpoints" / "last.ckpt"))
+        for name in ("denoiser", "finetune_asr", "finetune_joint", "finetune_joint_frozen")
+    }
+    tandems = {name: system for name, system in trained.items() if isinstance(system, Defended)}
+    assert tandems.keys() == {"denoiser", "finetune_joint", "finetune_joint_frozen"}
+    kept = {name for name, system in tandems.items() if weights_hash(system.recognizer) == baseline}
+    assert kept == {"denoiser", "finetune_joint_frozen"}
+    denoisers = {name: weights_hash(system.defense) for name, system in tandems.items()}
+    assert len(set(denoisers.values())) == 3, "each has learnt"
+
+    evaluation = read_evaluation(chain.run("test", "table4"))
+    assert len(evaluation.rows) == 2 * len(evaluation.systems) * len(evaluation.conditions)
+    columns = {name: system["columns"]["defense"] for name, system in evaluation.systems.items()}
+    assert sorted(columns.values()) == ["RS", "RS", "RS+Denoiser", "RS+Denoiser", "RS+Denoiser", "none"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("table", ["table3", "table4"])
+def test_tables_hold_the_papers_columns(folder: str, table: str) -> None:
+    settings = yaml.safe_load((ROOT / folder / f"{table}.yaml").read_text())["model"]["init_args"]
+    printed = csv.DictReader((ROOT / "robust_asr" / "paper_results" / PRINTED[table]).read_text().splitlines())
+    wanted = {(row["attack"], float(row["strength"])) for row in printed if row["attack"] != "none"}
+    found = {
+        (name.rsplit(" ", 1)[0], attack["init_args"]["threat"]["init_args"]["eps"])
+        for name, attack in settings["conditions"].items()
+        if name != "none"
+    }
+    assert wanted <= found
+    assert {attack for attack, _ in found - wanted} & {"PGD-7", "PGD-500"}, "and untargeted"
+    assert len(settings["systems"]) == 6
