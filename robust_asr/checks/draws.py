@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from robust_asr.attacks.base import Attack
-from robust_asr.checks.verdicts import Check, Question
+from robust_asr.checks.passage import defenses_of
+from robust_asr.checks.verdicts import Check, Question, some
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import derive
 from robust_asr.types import AudioBatch, Targets, Transcript
@@ -41,22 +42,26 @@ def check_repeats(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str
 
 
 def check_own_draws(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], *, seeds: Tensor) -> Check | None:
-    """One utterance as two of different seeds. None for a recogniser that does not say whether it draws.
+    """One utterance as two of different seeds. None where nothing is said about draws.
+
+    A defence that draws must draw another time; a recogniser that says that it never draws must not.
 
     Shape: seeds (B,) of the batch as the evaluation has them.
     """
-    stochastic = getattr(recognizer, "stochastic", None)
-    if stochastic is None:
-        return None
-    if len(set(seeds.tolist())) < len(seeds):
+    drawing = [stage for stage in defenses_of(recognizer) if stage.stochastic]
+    if drawing and len(set(seeds.tolist())) < len(seeds):
         return OWN_DRAWS.verdict(False, "utterances of one batch share a seed")
-    pair = batch.select([0, 0])
-    found = _losses(recognizer, pair, [texts[0]] * 2, seeds=other_seeds(seeds)).tolist()
-    apart = abs(found[0] - found[1])
-    differ = apart > 1e-6 * max(abs(found[0]), 1)
-    seen = f"the loss of one utterance under two seeds differs by {apart:.3g} nats"
-    seen += "" if stochastic else ", and the system says that it draws nothing"
-    return OWN_DRAWS.verdict(differ == bool(stochastic), seen, value=apart)
+    pair, two = batch.select([0, 0]), other_seeds(seeds)
+    if not recognizer.stochastic:
+        losses = _losses(recognizer, pair, [texts[0]] * 2, seeds=two)
+        apart = float((losses[0] - losses[1]).abs() / losses[0].abs().clamp(min=1))
+        seen = f"it says that it draws nothing, and two seeds move its loss by {100 * apart:.3g} %"
+        return OWN_DRAWS.verdict(apart <= _ROOM, seen, value=100 * apart)
+    with torch.no_grad():
+        heard = [stage(pair.waveforms, pair.lengths, seeds=two)[0] for stage in drawing]
+    same = [stage.name for stage, (first, second) in zip(drawing, heard, strict=True) if torch.equal(first, second)]
+    seen = f"{len(same)} of {len(drawing)} defences draw the same for two seeds" + (f": {some(same)}" if same else "")
+    return OWN_DRAWS.verdict(not same, seen, value=len(same)) if drawing else None
 
 
 def check_own_noise(attack: Attack, recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor) -> Check | None:
@@ -86,7 +91,7 @@ class Witness(Recognizer):
         self.seen = [] if seen is None else seen
         self.sample_rate = recognizer.sample_rate
         self.padding_invariant = recognizer.padding_invariant
-        self.stochastic = getattr(recognizer, "stochastic", True)
+        self.stochastic = recognizer.stochastic
 
     def view(self, knowledge: str) -> Witness:
         inner = self.recognizer

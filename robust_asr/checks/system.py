@@ -67,7 +67,7 @@ def check_attack(recognizer: Recognizer, attack: Attack, batch: AudioBatch, *, s
         if attack.needs_targets and knowledge in _WHITE_BOX:
             checks += _gradient(recognizer, attack, batch, seeds)
         checks += _run(recognizer, attack, batch, seeds)
-        if getattr(attack, "num_draws", 1) > 1 and getattr(_known(recognizer, attack), "stochastic", False):
+        if getattr(attack, "num_draws", 1) > 1 and _known(recognizer, attack).stochastic:
             checks.append(check_averages(shortened(attack, 1), recognizer, batch, seeds=seeds))
         if not knowledge:
             checks.append(check_own_noise(attack, recognizer, batch, seeds=seeds))

@@ -84,7 +84,6 @@ class Bypassed(Recognizer):
     def __init__(self, recognizer: Recognizer) -> None:
         super().__init__()
         self.recognizer = recognizer
-        self.stochastic = True
 
     def targets(self, texts: list[str]) -> Targets:
         return self.recognizer.targets(texts)
@@ -177,6 +176,7 @@ class _Fixed(Fronted):
 
     def __init__(self, recognizer: Recognizer, seed: Tensor) -> None:
         super().__init__(recognizer)
+        self.stochastic = True
         self._seed = seed
 
     def loss(self, waveforms: Tensor, lengths: Tensor, targets: Targets, *, seeds: Tensor | None = None) -> Tensor:
