@@ -56,10 +56,12 @@ def small(recipe: Path, *, manifests: Path, clean: Path) -> list[str]:
     recognizer = settings["model"]["init_args"]["recognizer"]
     prefix = "--model.init_args.recognizer.init_args"
     if isinstance(recognizer, str):
-        kind = yaml.safe_load((recipe.parent / recognizer).read_text())["class_path"].rsplit(".", 1)[-1]
+        recognizer = yaml.safe_load((recipe.parent / recognizer).read_text())
+    kind = recognizer["class_path"].rsplit(".", 1)[-1]
+    if kind in SMALL:
         sizes = [f"{prefix}.{name}={value}" for name, value in SMALL[kind].items()]
     else:
-        assert recognizer["class_path"] == "robust_asr.checkpoint.load"
+        assert kind == "load"
         sizes = [f"{prefix}.path={clean}"]
     data = [f"--data.init_args.{name}=[{part}]" for name, part in (("train", "train"), ("validate", "dev"))]
     machine = ["accelerator=cpu", "devices=1", "strategy=auto", "precision=32-true", "fast_dev_run=true"]
