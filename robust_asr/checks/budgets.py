@@ -53,19 +53,12 @@ def _within(rows: list[Row], condition: Condition, where: str) -> Finding | None
     above = {row["id"]: excess(row, condition.strength) for row in rows}
     beyond = [name for name, (value, room) in above.items() if value > room]
     worst = max(value for value, _ in above.values())
-    unit = "dB" if "SNR" in condition.norm else "full scale"
-    found = (
-        f"{len(beyond)} of {len(rows)} exceed {condition.strength:g} {unit}, the largest by {max(worst, 0):.3g}{where}"
-    )
-    found += f": {some(beyond)}" if beyond else ""
+    bound = f"{condition.strength:g} {'dB' if 'SNR' in condition.norm else 'full scale'}"
     short = -median(value for value, _ in above.values())
     if condition.is_noise and condition.norm == "SNR" and condition.strength >= 0 and short > _NOISE_DECIBELS:
-        return (
-            WITHIN,
-            False,
-            f"the noise is {short:.3g} dB weaker than the {condition.strength:g} dB asked for{where}",
-            worst,
-        )
+        return WITHIN, False, f"the noise is {short:.3g} dB weaker than the {bound} asked for{where}", worst
+    found = f"{len(beyond)} of {len(rows)} exceed {bound}, the largest by {max(worst, 0):.3g}{where}"
+    found += f": {some(beyond)}" if beyond else ""
     return WITHIN, not beyond, found, worst
 
 

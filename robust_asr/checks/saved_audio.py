@@ -28,6 +28,8 @@ _STEP = 2.0**-23
 
 
 def check_saved_audio(evaluation: Evaluation) -> Iterator[Check]:
+    if not (evaluation.run_dir / "audio").is_dir():
+        return
     conditions = {condition.name: condition for condition in conditions_of(evaluation)}
     for part, name, system, rows in cells(evaluation):
         found = ((row, _path(evaluation.run_dir, row)) for row in rows)
