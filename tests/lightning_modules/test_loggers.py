@@ -41,7 +41,9 @@ KILLS = {
 def run_scenarios(folder: Path, scenarios: list[dict]) -> None:
     plan = folder / "scenarios.json"
     plan.write_text(json.dumps(scenarios))
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true"}
+    # Without the service of another run of this process: a killed run would stay "in use" there.
+    inherited = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    environment = inherited | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true"}
     command = [sys.executable, str(Path(__file__).with_name("killed_run.py")), str(plan)]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
     assert ended.returncode == 0, ended.stderr[-4000:] + ended.stdout[-2000:]
