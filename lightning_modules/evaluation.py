@@ -12,14 +12,13 @@ import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
 
 from lightning_modules.checking import LiveChecks, conclude
-from lightning_modules.measurement import data_hash, measured
-from lightning_modules.systems import describe_system
+from lightning_modules.measurement import data_hash, rows_of_cell
+from lightning_modules.systems import describe_condition, describe_system
 from lightning_modules.wandb_logger import RunWandbLogger
 from lightning_modules.wandb_report import log_report
 from lightning_modules.worst_audio import WorstAudio
 from robust_asr.attacks.base import Attack, AttackResult
 from robust_asr.attacks.noise import Clean
-from robust_asr.configuration import describe
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import utterance_seeds
 from robust_asr.results import Evaluation as Record
@@ -27,7 +26,6 @@ from robust_asr.results import (
     Row,
     RowWriter,
     check_row,
-    digest,
     merge,
     read_evaluation,
     read_rows,
@@ -122,7 +120,7 @@ class Evaluation(pl.LightningModule):
                 missing = self._missing(batch, data, (system, condition, part))
                 if missing:
                     self._say(f"{condition}, {system}")
-                    self._evaluate(recognizer, attack, batch, data, missing, (system, condition, part))
+                    self._evaluate(recognizer, attack, batch, missing, (system, condition, part))
 
     def on_test_epoch_end(self) -> None:
         self._finish()
@@ -151,12 +149,7 @@ class Evaluation(pl.LightningModule):
         data = self.trainer.datamodule
         self._parts = data.dataloader_names(stage)
         systems = {name: describe_system(recognizer) for name, recognizer in self.systems}
-        conditions = {}
-        for name, attack in self.conditions.items():
-            description = describe(attack)
-            # The same attack with another seed makes other rows.
-            hashed = digest([description, self.seed])
-            conditions[name] = {"hash": hashed, "columns": attack.columns(), "description": description}
+        conditions = {name: describe_condition(attack, seed=self.seed) for name, attack in self.conditions.items()}
         sizes = zip(self._parts, data.num_utterances(stage), strict=True)
         parts = {name: {"num_utterances": size} for name, size in sizes}
         return {"seed": self.seed, "systems": systems, "conditions": conditions, "parts": parts}
@@ -176,23 +169,21 @@ class Evaluation(pl.LightningModule):
         recognizer: Recognizer,
         attack: Attack,
         batch: AudioBatch,
-        data: list[str],
         missing: list[int],
         cell: tuple[str, str, str],
     ) -> None:
         # The whole batch, also where a kill left some of its rows: what an utterance gets cannot depend on a kill.
         start = time.perf_counter()
         result = self.attacked(recognizer, attack, batch, cell)
-        seconds = (time.perf_counter() - start) / max(int(batch.lengths.sum()), 1)
-        rows = [
-            {
-                **dict(zip(("system", "condition", "part"), cell, strict=True)),
-                **measured(result, batch, index, seconds_per_sample=seconds, sample_rate=self.sample_rate),
-                "hashes": {"system": self._hashes["system"][cell[0]], "condition": self._hashes["condition"][cell[1]]}
-                | {"data": data[index]},
-            }
-            for index in missing
-        ]
+        rows = rows_of_cell(
+            result,
+            batch,
+            missing,
+            cell,
+            {"system": self._hashes["system"][cell[0]], "condition": self._hashes["condition"][cell[1]]},
+            seconds=time.perf_counter() - start,
+            sample_rate=self.sample_rate,
+        )
         self.keep_audio_of(rows, missing, batch, result)
         self._writer.append(rows)
         self._rows.update({(*cell, row["id"]): row for row in rows})

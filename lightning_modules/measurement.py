@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from robust_asr.attacks.base import AttackResult
 from robust_asr.metrics import count_errors, snr_db
 from robust_asr.results import Row, audio_hash
 from robust_asr.types import AudioBatch
+
+
+def rows_of_cell(
+    result: AttackResult,
+    clean: AudioBatch,
+    indices: Iterable[int],
+    cell: tuple[str, str, str],
+    hashes: Mapping[str, str],
+    *,
+    seconds: float,
+    sample_rate: int,
+) -> list[Row]:
+    """A row for each of the utterances at ``indices``.
+
+    Args:
+        cell: system, condition and part.
+        hashes: of the system and of the condition.
+        seconds: that the whole batch took; an utterance has the share of its length.
+    """
+    per_sample = seconds / max(int(clean.lengths.sum()), 1)
+    return [
+        {
+            **dict(zip(("system", "condition", "part"), cell, strict=True)),
+            **measured(result, clean, index, seconds_per_sample=per_sample, sample_rate=sample_rate),
+            "hashes": {**hashes, "data": data_hash(clean, index)},
+        }
+        for index in indices
+    ]
 
 
 def measured(

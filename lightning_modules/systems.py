@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from robust_asr.attacks.base import Attack
 from robust_asr.checkpoint import weights_hash
 from robust_asr.configuration import describe
+from robust_asr.decoding import Decoder
 from robust_asr.models.base import Recognizer
 from robust_asr.results import digest
 
@@ -16,11 +18,19 @@ from robust_asr.results import digest
 def describe_system(recognizer: Recognizer) -> dict[str, Any]:
     """``hash``, ``columns`` of the papers' tables, and ``description`` as plain data."""
     description: dict[str, Any] = {"recognizer": describe(recognizer)}
-    decoders = {name: module.decoder for name, module in recognizer.named_modules() if hasattr(module, "decoder")}
-    description["decoders"] = {name: describe(decoder) for name, decoder in decoders.items()}
+    decoders = {name: getattr(module, "decoder", None) for name, module in recognizer.named_modules()}
+    # A search; a layer of a network may be called decoder, too.
+    searches = {name: decoder for name, decoder in decoders.items() if isinstance(decoder, Decoder)}
+    description["decoders"] = {name: describe(search) for name, search in searches.items()}
     description["weights"] = weights_hash(recognizer)
     description["files"] = dict(sorted(_files(description)))
     return {"hash": digest(description), "columns": _columns(recognizer), "description": description}
+
+
+def describe_condition(attack: Attack, *, seed: int) -> dict[str, Any]:
+    """As ``describe_system``; the same attack with another seed makes other rows."""
+    description = describe(attack)
+    return {"hash": digest([description, seed]), "columns": attack.columns(), "description": description}
 
 
 def _columns(recognizer: Recognizer) -> dict[str, Any]:

@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-
-from robust_asr.randomness import derive
-from robust_asr.types import Targets
-
-
-class Loss(Protocol):
-    """A loss of each utterance whose draws are keyed: ``Recognizer.loss``, or a detector's."""
-
-    def __call__(self, waveforms: Tensor, lengths: Tensor, targets: Targets, *, seeds: Tensor) -> Tensor:
-        """Shape: waveforms (B, T), lengths (B,), seeds (B,) -> (B,)."""
 
 
 @contextmanager
@@ -67,42 +55,6 @@ def input_gradient(loss: Callable[[Tensor], Tensor], waveforms: Tensor) -> tuple
         losses = loss(waveforms)
         (gradient,) = torch.autograd.grad(losses.sum(), waveforms)
     return losses.detach(), gradient
-
-
-def expectation(
-    loss: Loss,
-    waveforms: Tensor,
-    lengths: Tensor,
-    targets: Targets,
-    *,
-    seeds: Tensor,
-    step: int = 0,
-    num_draws: int = 1,
-    max_samples: int = 2**22,
-) -> tuple[Tensor, Tensor]:
-    """Mean loss of each utterance over draws, and the mean gradient (expectation over transformation; Athalye et al. 2018).
-
-    Draw j of an utterance is keyed by ``derive(seeds, step=step, draw=j)``; an attack counts its iterations in ``step``. Sums
-    run over the draws of an utterance in their order, so the result depends neither on its neighbours nor on ``max_samples``,
-    up to the rounding of a recogniser that computes large batches differently.
-
-    Shape: waveforms (B, T), lengths (B,), seeds (B,) -> losses (B,), gradient (B, T).
-    Units: max_samples, the bound on memory: samples that pass through the loss at once, padding included, but never less
-        than one utterance; by default 262 seconds at 16 kHz.
-    """
-    if num_draws < 1 or max_samples < 1:
-        raise ValueError(f"num_draws and max_samples must be at least 1, found {num_draws} and {max_samples}")
-    draws = torch.stack([derive(seeds, step=step, draw=draw) for draw in range(num_draws)], 1).flatten()
-    owners = torch.arange(len(waveforms)).repeat_interleave(num_draws)
-    losses, gradient = waveforms.new_zeros(len(waveforms)), torch.zeros_like(waveforms)
-    for rows in torch.arange(len(owners)).split(max(max_samples // max(waveforms.shape[1], 1), 1)):
-        part = owners[rows]
-        inner = partial(loss, lengths=lengths[part], targets=targets.select(part), seeds=draws[rows])
-        drawn_losses, drawn_gradients = input_gradient(inner, waveforms[part])
-        for row, owner in enumerate(part.tolist()):
-            losses[owner] += drawn_losses[row] / num_draws
-            gradient[owner] += drawn_gradients[row] / num_draws
-    return losses, gradient
 
 
 def straight_through(value: Tensor, waveforms: Tensor) -> Tensor:

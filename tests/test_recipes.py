@@ -25,8 +25,9 @@ FEW = {
     "CarliniWagner": {"num_iterations": 2},
     "OlivierCarliniWagner": {"num_iterations": 2, "num_draws": 1},
     "Imperceptible": {"num_iterations": 2, "masking_iterations": 2, "slow_after": 1},
-    # The tests have no transcripts of AN4.
+    # The tests have no prepared corpus.
     "PhraseFile": {"path": str(ROOT / "tests" / "phrases.txt")},
+    "BeamDecoder": {"lexicon": str(ROOT / "tests" / "words.txt")},
 }
 SMALL_CONFORMER = {
     "encoder.init_args.width": 8,

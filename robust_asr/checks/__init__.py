@@ -7,7 +7,7 @@ Sources: Carlini et al. 2019 (On Evaluating Adversarial Robustness), Athalye et 
 """
 
 from robust_asr.checks.rows import check_rows
-from robust_asr.checks.store import CHECKS, read_live, write_checks, write_live
+from robust_asr.checks.store import CHECKS, read_checks, read_live, write_checks, write_live
 from robust_asr.checks.system import check_attack, check_recognizer, check_system
 from robust_asr.checks.verdicts import Check, Question, condensed, lines
 
@@ -21,6 +21,7 @@ __all__ = [
     "check_system",
     "condensed",
     "lines",
+    "read_checks",
     "read_live",
     "write_checks",
     "write_live",

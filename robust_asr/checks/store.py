@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,27 @@ def _write(path: Path, content: list[dict[str, Any]]) -> None:
         partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def read_checks(run_dir: Path) -> tuple[Check, ...]:
+    """The checks of a run folder, () where it holds none. Errors: ValueError names the file and the entry."""
+    path = run_dir / CHECKS
+    if not path.exists():
+        return ()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: is not JSON ({error})") from error
+    if not isinstance(content, list):
+        raise ValueError(f"{path}: must hold a list of checks, found a {type(content).__name__}")
+    return tuple(_check(entry, f"{path}, check {number}") for number, entry in enumerate(content, start=1))
+
+
 def _read(path: Path) -> dict[Pair, list[Check]]:
     if not path.exists():
         return {}
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         return {
-            (str(entry["system"]), str(entry["condition"])): [_check(content) for content in entry["checks"]]
+            (str(entry["system"]), str(entry["condition"])): [_check(content, "a check") for content in entry["checks"]]
             for entry in entries
         }
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -66,11 +80,15 @@ def _read(path: Path) -> dict[Pair, list[Check]]:
         ) from error
 
 
-def _check(content: dict[str, Any]) -> Check:
-    check = Check(**content)
-    texts = (check.name, check.system, check.condition, check.detail)
-    if not all(isinstance(text, str) for text in texts) or check.verdict not in VERDICTS:
-        raise ValueError(f"check {str(check.name)[:40]!r} has the verdict {str(check.verdict)[:40]!r}")
-    if not isinstance(check.value, str | int | float):
-        raise ValueError(f"the value of check {check.name[:40]!r} is a {type(check.value).__name__}")
-    return check
+def _check(entry: Any, where: str) -> Check:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: must be a map, found a {type(entry).__name__}")
+    values = {field.name: entry.get(field.name) for field in fields(Check)}
+    values = {name: "" if value is None else value for name, value in values.items()}
+    for name, value in values.items():
+        if not isinstance(value, str) and not (name == "value" and isinstance(value, bool | int | float)):
+            raise ValueError(f"{where}: field {name!r} must be a text, found {str(value)[:40]!r}")
+    if not values["name"] or values["verdict"] not in VERDICTS:
+        found = f"name {values['name'][:40]!r}, verdict {values['verdict'][:40]!r}"
+        raise ValueError(f"{where}: needs a name and a verdict of {', '.join(VERDICTS)}; found {found}")
+    return Check(**values)

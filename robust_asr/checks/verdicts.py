@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,6 +26,13 @@ class Check:
     condition: str = ""
     value: str | int | float = ""
     detail: str = ""
+
+    def renamed(self, names: Mapping[str, Mapping[str, str]]) -> Check:
+        """The same verdict under other names, by kind: "system" and "condition"."""
+        system, condition = (
+            names[kind].get(getattr(self, kind), getattr(self, kind)) for kind in ("system", "condition")
+        )
+        return replace(self, system=system, condition=condition)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from robust_asr.checks.verdicts import VERDICTS, Check, where
 from robust_asr.markup import escaped
 from robust_asr.report.blocks import chip, details, section
-from robust_asr.report.checks import VERDICTS, Check
 from robust_asr.report.grid import Grid
 from robust_asr.report.numbers import count
 
@@ -33,7 +33,7 @@ def _list(grid: Grid, checks: Sequence[Check]) -> str:
 
 def _item(grid: Grid, check: Check) -> str:
     kind = _KINDS[check.verdict]
-    where = ", under ".join(text for text in (check.system, grid.label(check.condition)) if text)
+    place = where(check.system, grid.label(check.condition))
     value = f"Value: {check.value}" if check.value != "" else ""
-    asides = "".join(f'<br><span class="aside">{escaped(text)}</span>' for text in (where, check.detail, value) if text)
+    asides = "".join(f'<br><span class="aside">{escaped(text)}</span>' for text in (place, check.detail, value) if text)
     return f'<li class="{kind}">{chip(kind, check.verdict)}<div>{escaped(check.name)}{asides}</div></li>'

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from robust_asr.report.checks import Check
+from robust_asr.checks.verdicts import Check
 from robust_asr.report.emptier import Emptier, emptier_cells
 from robust_asr.report.families import Family, clean_conditions, families
 from robust_asr.report.runs import Run, Runs

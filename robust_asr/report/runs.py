@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robust_asr.report.checks import Check, read_checks
+from robust_asr.checks.store import read_checks
+from robust_asr.checks.verdicts import Check
 from robust_asr.results import DESCRIPTION, Evaluation, Key, Row, key, read_description, read_evaluation
 
 _KINDS = ("system", "condition", "part")

@@ -13,13 +13,13 @@ from lightning_modules import checking
 from lightning_modules.checking import conclude
 from lightning_modules.cli import main
 from robust_asr import checkpoint
+from robust_asr.checks import Check, read_checks
 from robust_asr.checks.passage import ACTS
 from robust_asr.checks.probes import SLOPE
 from robust_asr.checks.records import EVERY_UTTERANCE
 from robust_asr.checks.saved_audio import SAVED
 from robust_asr.checks.states import UNCHANGED
 from robust_asr.models.compact import CompactCTC
-from robust_asr.report.checks import Check, read_checks
 from robust_asr.results import read_evaluation
 from tests.command_line import train, write_config
 from tests.lightning_modules.test_evaluation import GLOO, SMALL, rows_of

@@ -9,13 +9,17 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from robust_asr.attacks.goals import Goal
+from robust_asr.attacks.base import Attack
+from robust_asr.attacks.goals import Goal, Untargeted
 from robust_asr.masking import masked
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import keyed_normal, utterance_seeds
+from robust_asr.threat import L2, SNR, Linf
 from robust_asr.types import AudioBatch, Transcript
 from tests.toys import ToyCTC
 
+# 100 %, 60 %, one sample.
+SIZES = (500, 300, 1)
 PITCHES = {"NO": 300, "GO": 700, "UP": 1300, "SIX": 2100}
 
 
@@ -31,6 +35,16 @@ class Target(Goal):
 
     def reached(self, texts: Sequence[str], hypotheses: Sequence[str]) -> list[bool]:
         return [text == hypothesis for text, hypothesis in zip(texts, hypotheses, strict=True)]
+
+
+GOALS = [Untargeted(), Target()]
+BALLS = [
+    Linf(0.01),
+    L2(0.5),
+    SNR(20.0),
+    SNR(20.0, reading="snr_linf"),
+    SNR(20.0, reading="maxsnr_linf"),
+]
 
 
 @dataclass(frozen=True)
@@ -122,6 +136,21 @@ def audio_batch(lengths: Sequence[int], *, level: float = 0.1, seed: int = 0) ->
 
 def seeds_of(batch: AudioBatch, seed: int = 1) -> Tensor:
     return utterance_seeds(seed, batch.ids)
+
+
+def weights(size: int = 500, seed: int = 3) -> Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+
+
+def attacked(attack: Attack, recognizer: Oracle, batch: AudioBatch) -> Tensor:
+    return attack(recognizer, batch, seeds=seeds_of(batch)).batch.waveforms
+
+
+def attained(attack: Attack, recognizer: Oracle, batch: AudioBatch) -> list[float]:
+    """How far the loss of each utterance moved the attacker's way."""
+    before = recognizer.value(batch.waveforms, batch.lengths, seeds_of(batch))
+    after = recognizer.value(attacked(attack, recognizer, batch), batch.lengths, seeds_of(batch))
+    return (attack.goal.sign * (after - before)).tolist()
 
 
 def spoken(num: int, *, seed: int = 0) -> AudioBatch:

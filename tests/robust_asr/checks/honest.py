@@ -10,15 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.measurement import data_hash, measured
-from lightning_modules.systems import describe_system
+from lightning_modules.measurement import rows_of_cell
+from lightning_modules.systems import describe_condition, describe_system
 from lightning_modules.worst_audio import WorstAudio
 from robust_asr.attacks.base import Attack
-from robust_asr.configuration import describe
 from robust_asr.models.base import Recognizer
 from robust_asr.models.compact import CompactCTC
 from robust_asr.randomness import utterance_seeds
-from robust_asr.results import Evaluation, RowWriter, digest, read_evaluation, write_description
+from robust_asr.results import Evaluation, RowWriter, read_evaluation, write_description
 from robust_asr.types import AudioBatch
 from tests.corpus import WORDS, speak
 
@@ -79,10 +78,7 @@ def evaluated(
 ) -> Evaluation:
     """What an evaluation of one part, in one batch, leaves in its run folder."""
     described = {name: describe_system(recognizer) for name, recognizer in systems.items()}
-    about = {
-        name: {"hash": digest([describe(attack), seed]), "columns": attack.columns(), "description": describe(attack)}
-        for name, attack in conditions.items()
-    }
+    about = {name: describe_condition(attack, seed=seed) for name, attack in conditions.items()}
     parts = {PART: {"num_utterances": len(batch)}}
     write_description(run_dir, {"seed": seed, "systems": described, "conditions": about, "parts": parts})
     writer, audio = RowWriter(run_dir), WorstAudio(run_dir, [], keep=keep_audio, sample_rate=16_000)
@@ -90,15 +86,15 @@ def evaluated(
         for system, recognizer in systems.items():
             result = attack(recognizer, batch, seeds=utterance_seeds(seed, batch.ids))
             hashes = {"system": described[system]["hash"], "condition": about[condition]["hash"]}
-            cell = {"system": system, "condition": condition, "part": PART}
-            rows = [
-                {
-                    **cell,
-                    **measured(result, batch, index, seconds_per_sample=0.0, sample_rate=16_000),
-                    "hashes": {**hashes, "data": data_hash(batch, index)},
-                }
-                for index in range(len(batch))
-            ]
+            rows = rows_of_cell(
+                result,
+                batch,
+                range(len(batch)),
+                (system, condition, PART),
+                hashes,
+                seconds=0.0,
+                sample_rate=16_000,
+            )
             audio.keep_worst(rows, range(len(batch)), batch, result.batch)
             writer.append(rows)
     return read_evaluation(run_dir)

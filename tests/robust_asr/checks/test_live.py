@@ -1,0 +1,127 @@
+"""On honest systems nothing fails; each planted fault trips the check that is named for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from robust_asr.attacks.base import Attack
+from robust_asr.attacks.cw import CarliniWagner
+from robust_asr.attacks.fgsm import FGSM
+from robust_asr.attacks.noise import Clean, Gaussian, MatchedNoise
+from robust_asr.attacks.pgd import PGD
+from robust_asr.checks import Check, check_system, lines
+from robust_asr.checks.draws import AVERAGES, OWN_DRAWS, REPEATS
+from robust_asr.checks.passage import ACTS, KEPT, PADDING
+from robust_asr.checks.probes import REACHES, SLOPE
+from robust_asr.checks.states import EVALUATING, UNCHANGED
+from robust_asr.checks.system import shortened
+from robust_asr.checks.verdicts import Question
+from robust_asr.defenses.base import Defended
+from robust_asr.models.base import Recognizer
+from robust_asr.threat import L2, SNR, Linf
+from tests.robust_asr.checks import faults
+from tests.robust_asr.checks.honest import listener, seeds_of, spoken
+from tests.robust_asr.checks.table import CONDITIONS, GOAL, smoothed, verdicts
+from tests.robust_asr.test_contract import RECOGNIZERS, trained
+
+LIVE: dict[str, Attack] = {
+    "clean": CONDITIONS["clean"],
+    "gaussian": CONDITIONS["gaussian"],
+    "pgd": PGD(Linf(0.001), random_start=True),
+    "fgsm": FGSM(Linf(0.001)),
+    "eot": PGD(L2(0.1), num_draws=8),
+    "noise": MatchedNoise(SNR(30.0)),
+    "cw": CarliniWagner(GOAL, num_iterations=50, num_draws=2),
+    "stopping": PGD(Linf(0.01), stop_on_success=True, check_every=1, knowledge="straight_through"),
+}
+
+
+def live(recognizer: Recognizer, attack: Attack, *, seed: int = 0) -> list[Check]:
+    batch = spoken(3, seed=3)
+    return check_system(recognizer, attack, batch, seeds=seeds_of(batch, seed))
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_nothing_fails_live_on_honest_systems(name: str) -> None:
+    for recognizer in (listener(), smoothed()):
+        checks = live(recognizer, LIVE[name])
+        assert lines(checks, "fail", "not run") == []
+        assert {UNCHANGED.name, EVALUATING.name, REPEATS.name, PADDING.name} <= {check.name for check in checks}
+
+
+@pytest.mark.parametrize("name", RECOGNIZERS)
+def test_nothing_fails_live_on_any_recognizer(name: str) -> None:
+    assert lines(live(trained(name), PGD(Linf(0.001))), "fail", "not run") == []
+
+
+LIVE_FAULTS: dict[str, tuple[Question, Callable[[], Recognizer], Attack]] = {
+    "BatchNorm drift": (UNCHANGED, lambda: trained("compact"), faults.Drifting(Linf(0.001))),
+    "training mode": (EVALUATING, lambda: trained("compact"), faults.Drifting(Linf(0.001))),
+    "model changed": (UNCHANGED, lambda: trained("toy_ctc"), faults.Training(Linf(0.001))),
+    "gradients left": (UNCHANGED, lambda: trained("toy_ctc"), faults.Accumulating(Linf(0.001))),
+    "one EoT draw": (AVERAGES, smoothed, faults.OneDraw(Linf(0.001), num_draws=16)),
+    "one EoT draw sixteen times": (AVERAGES, smoothed, faults.SameDraw(Linf(0.001), num_draws=16)),
+    "rounded": (REACHES, lambda: faults.Rounded(listener()), PGD(Linf(0.001))),
+    "thresholded": (REACHES, lambda: faults.Thresholded(listener()), PGD(Linf(0.001))),
+    "rounded, straight through": (SLOPE, lambda: faults.RoundedCoarsely(listener()), PGD(Linf(0.001))),
+    "detached": (SLOPE, lambda: faults.Detached(listener()), PGD(Linf(0.001))),
+    "shattered": (SLOPE, lambda: faults.Shattered(listener()), PGD(Linf(0.001))),
+    "dropout left on": (REPEATS, lambda: faults.Dropping(listener()), PGD(Linf(0.001))),
+    "padding heard": (PADDING, lambda: faults.Circular(listener()), Clean()),
+    "defence off": (ACTS, lambda: smoothed(0.0), Clean()),
+    "defence off where scored": (ACTS, lambda: faults.Bypassed(smoothed()), Clean()),
+    "same noise in the defence": (OWN_DRAWS, lambda: Defended(faults.SharedDefense(0.01), listener()), Clean()),
+    "same noise in the control": (OWN_DRAWS, listener, faults.SharedNoise(Linf(0.01))),
+    "draws not declared": (OWN_DRAWS, lambda: faults.Secretive(listener()), Clean()),
+    "too small for a file": (KEPT, listener, PGD(Linf(1e-8))),
+}
+
+
+@pytest.mark.parametrize("fault", LIVE_FAULTS)
+def test_a_live_fault_trips_its_check(fault: str) -> None:
+    question, system, attack = LIVE_FAULTS[fault]
+    failed = [check for check in live(system(), attack) if check.verdict == "fail"]
+    assert question.name in {check.name for check in failed}
+    assert all(check.value != "" for check in failed)
+
+
+def test_one_seed_for_all_utterances_fails() -> None:
+    batch = spoken(3, seed=3)
+    checks = check_system(smoothed(), Gaussian(sigma=0.01), batch, seeds=torch.zeros(3, dtype=torch.long))
+    assert [check.name for check in checks if check.verdict == "fail"] == [OWN_DRAWS.name] * 2
+
+
+def test_checking_leaves_everything_as_it_was() -> None:
+    recognizer = trained("compact").train()
+    recognizer.zero_grad()
+    before, state = torch.get_rng_state(), {name: value.clone() for name, value in recognizer.state_dict().items()}
+    live(recognizer, PGD(Linf(0.001)))
+    assert recognizer.training and torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(value, state[name]) for name, value in recognizer.state_dict().items())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in recognizer.parameters())
+
+
+def test_what_cannot_be_attacked_is_said() -> None:
+    batch = replace(spoken(2, seed=3), texts=("1", "2"))
+    checks = check_system(listener(), PGD(Linf(0.001)), batch, seeds=seeds_of(batch))
+    assert {check.name for check in checks if check.verdict == "not run"} == {
+        question.name for question in (REPEATS, PADDING, REACHES, SLOPE)
+    }
+    assert lines(checks, "fail") == []
+
+
+def test_long_attacks_are_cut_short() -> None:
+    assert shortened(PGD(Linf(0.1), num_iterations=500)).num_iterations == 3
+    assert shortened(PGD(Linf(0.1), num_iterations=2)) == PGD(Linf(0.1), num_iterations=2)
+    assert shortened(LIVE["fgsm"]) == LIVE["fgsm"] and shortened(Clean()) == Clean()
+    assert shortened(CarliniWagner(GOAL)).num_iterations == 3
+
+
+def test_draws_are_counted_on_what_was_attacked() -> None:
+    batch = replace(spoken(3, seed=3), texts=("GO", "1", "2"))
+    checks = check_system(smoothed(), PGD(Linf(0.001), num_draws=4), batch, seeds=seeds_of(batch))
+    assert lines(checks, "fail") == [] and verdicts(checks, AVERAGES)["pass"]
