@@ -201,4 +201,5 @@ class Evaluation(pl.LightningModule):
     def _say(self, what: str) -> None:
         bar = self.trainer.progress_bar_callback
         if isinstance(bar, TQDMProgressBar) and self.trainer.is_global_zero:
-            bar.test_progress_bar.set_postfix_str(what)
+            shown = bar.predict_progress_bar if self.trainer.predicting else bar.test_progress_bar
+            shown.set_postfix_str(what)

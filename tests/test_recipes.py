@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from fnmatch import fnmatch
 from itertools import product
 from pathlib import Path
 
@@ -20,7 +22,8 @@ ALL = sorted(
     path for path in (ROOT / "recipes").rglob("*.yaml") if path.name not in LAYERS and "joshi2022" not in path.parts
 )
 EVALUATIONS = [path for path in ALL if "lightning_modules.evaluation." in path.read_text()]
-RECIPES = [path for path in ALL if path not in EVALUATIONS]
+SETS = [path for path in ALL if "lightning_modules.attack_set." in path.read_text()]
+RECIPES = [path for path in ALL if path not in EVALUATIONS + SETS]
 FEW = {
     "CarliniWagner": {"num_iterations": 2},
     "OlivierCarliniWagner": {"num_iterations": 2, "num_draws": 1},
@@ -82,15 +85,40 @@ def test_recipe_runs_a_step(recipe: Path, tiny_manifests: Path, clean_checkpoint
     assert not (tmp_path / "run" / "checkpoints").exists(), "fast_dev_run writes no checkpoint"
 
 
+@pytest.fixture(scope="module")
+def made_set(tiny_manifests: Path, clean_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The set that the first recipe of ``SETS`` makes."""
+    folder = tmp_path_factory.mktemp("set")
+    recipe = small_systems(SETS[0], {"*.ckpt": clean_checkpoint}, folder)
+    data = [f"--data.init_args.manifests={tiny_manifests}", "--data.init_args.predict=[dev]"]
+    arguments = ["--data=datamodules.LibriSpeech", *data, "--trainer.accelerator=cpu"]
+    main(["predict", "--config", str(recipe), "--run_dir", str(folder / "run"), *arguments])
+    return folder / "run"
+
+
+@pytest.mark.parametrize("recipe", SETS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_set_is_made(recipe: Path, made_set: Path) -> None:
+    assert [recipe] == SETS and (made_set / "dev.jsonl.gz").exists() and read_evaluation(made_set).rows
+
+
 @pytest.mark.parametrize("recipe", EVALUATIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_evaluation_makes_every_row(recipe: Path, tiny_manifests: Path, clean_checkpoint: Path, tmp_path: Path) -> None:
+def test_evaluation_makes_every_row(
+    recipe: Path, tiny_manifests: Path, clean_checkpoint: Path, made_set: Path, tmp_path: Path
+) -> None:
     settings = yaml.safe_load(recipe.read_text())["model"]["init_args"]
     run = tmp_path / "run"
     arguments = [
         *("--run_dir", str(run), "--trainer.limit_test_batches=1", "--data=datamodules.LibriSpeech"),
         *(f"--data.init_args.manifests={tiny_manifests}", "--data.init_args.test=[dev]", "--trainer.accelerator=cpu"),
     ]
-    main(["test", "--config", str(small_systems(recipe, clean_checkpoint, tmp_path)), *arguments])
+    main(
+        [
+            "test",
+            "--config",
+            str(small_systems(recipe, {"*.ckpt": clean_checkpoint, "*/attack_set*": made_set}, tmp_path)),
+            *arguments,
+        ]
+    )
     evaluation = read_evaluation(run)
     assert list(evaluation.systems) == list(settings["systems"])
     assert list(evaluation.conditions) == list(settings["conditions"])
@@ -98,27 +126,27 @@ def test_evaluation_makes_every_row(recipe: Path, tiny_manifests: Path, clean_ch
     assert found == set(product(settings["systems"], settings["conditions"]))
 
 
-def small_systems(recipe: Path, clean: Path, folder: Path) -> Path:
-    """The recipe with every checkpoint path replaced: names with dots cannot be reached from the command line."""
+def small_systems(recipe: Path, paths: Mapping[str, Path], folder: Path) -> Path:
+    """The recipe with paths replaced by pattern: names with dots cannot be reached from the command line."""
     settings = yaml.safe_load(recipe.read_text())
     settings["fragments"] = {
         name: str((recipe.parent / path).resolve()) for name, path in settings["fragments"].items()
     }
-    _shrink(settings["model"]["init_args"], str(clean))
+    _shrink(settings["model"]["init_args"], paths)
     path = folder / recipe.name
     path.write_text(yaml.safe_dump(settings, sort_keys=False))
     return path
 
 
-def _shrink(node: object, clean: str) -> None:
-    """Every checkpoint becomes ``clean``, every attack takes few iterations."""
+def _shrink(node: object, paths: Mapping[str, Path]) -> None:
+    """Every path becomes that of its pattern, every attack takes few iterations."""
     for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
-        if key == "path" and isinstance(value, str) and value.endswith(".ckpt"):
-            node[key] = clean
+        if key in ("path", "folder"):
+            node[key] = next((str(path) for pattern, path in paths.items() if fnmatch(value, pattern)), value)
         elif key in ("num_iterations", "num_restarts", "num_draws"):
             node[key] = 2
         else:
-            _shrink(value, clean)
+            _shrink(value, paths)
     if isinstance(node, dict) and str(node.get("class_path")).rsplit(".", 1)[-1] in FEW:
         node.setdefault("init_args", {}).update(FEW[node["class_path"].rsplit(".", 1)[-1]])
 

@@ -52,8 +52,6 @@ class Saved(Attack):
     digest: str | None = None
 
     needs_targets: ClassVar[bool] = False
-    # What the attacker knew was another system.
-    knowledge = "transfer"
 
     def __post_init__(self) -> None:
         found = self._evaluation.digest
@@ -82,7 +80,8 @@ class Saved(Attack):
 
     def columns(self) -> dict[str, Any]:
         (condition,) = self._evaluation.conditions.values()
-        return {**condition["columns"], "knowledge": self.knowledge}
+        # What the attacker knew was another system.
+        return {**condition["columns"], "knowledge": "transfer"}
 
     def row(self, utterance: str) -> Row:
         """What the set records of an utterance."""

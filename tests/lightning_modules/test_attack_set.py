@@ -19,6 +19,8 @@ from robust_asr.attacks.noise import Gaussian
 from robust_asr.attacks.pgd import PGD
 from robust_asr.attacks.phrases import PhraseList
 from robust_asr.attacks.saved import Saved
+from robust_asr.defenses.base import Defended
+from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.metrics import snr_db
 from robust_asr.models.compact import CompactCTC
 from robust_asr.randomness import utterance_seeds
@@ -61,7 +63,7 @@ def config(tiny_manifests: Path, recognizers: list[str], tmp_path: Path) -> dict
             "class_path": "datamodules.LibriSpeech",
             "init_args": {"manifests": str(tiny_manifests), "predict": ["dev"], "max_duration": 5.0},
         },
-        "trainer": {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False, "enable_model_summary": False},
+        "trainer": {"accelerator": "cpu", "devices": 1, "enable_model_summary": False},
     }
 
 
@@ -110,12 +112,12 @@ def test_saved_set_plays_to_any_system(made: Path, tiny_manifests: Path, recogni
         "strength_unit": "amplitude",
         "knowledge": "transfer",
     }
-    for path in recognizers:
-        recognizer = checkpoint.load(path)
+    plain = [checkpoint.load(path) for path in recognizers]
+    for recognizer in (*plain, Defended(GaussianNoise(0.01), plain[0])):
         for batch in clean_part(tiny_manifests).test_dataloader()[0]:
             result = saved(recognizer, batch, seeds=utterance_seeds(0, batch.ids))
             assert result.targeted and result.texts == tuple(rows[utterance]["target"] for utterance in batch.ids)
-            if path == recognizers[0]:
+            if recognizer is plain[0]:
                 assert list(result.hypotheses) == [rows[utterance]["hypothesis"] for utterance in batch.ids]
 
 
@@ -165,3 +167,4 @@ def test_quantisation_goes_inwards(tiny_manifests: Path) -> None:
         saved = quantized(noisy.clamp(-1, 1), batch)
         assert bool(attack.threat.contains(saved, batch).all())
         assert float((saved - noisy).abs().max()) <= 2.0**-23
+        assert not (saved.signbit() & (saved == 0)).any(), "a file holds no negative zero"
