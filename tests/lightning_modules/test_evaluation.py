@@ -111,6 +111,7 @@ def test_both_systems_meet_the_same_noise(evaluate) -> None:
 
 
 def test_two_ranks_write_the_same_rows_and_audio(evaluate, config: dict, tmp_path: Path) -> None:
+    """Defect 18 of other systems: ranks that finish at different times hang."""
     alone = evaluate()
     two = {**config, "run_dir": str(tmp_path / "two"), "trainer": {**config["trainer"], **GLOO}}
     result = train("test", "--config", write_config(tmp_path / "two.yaml", two))

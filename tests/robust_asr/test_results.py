@@ -162,6 +162,7 @@ def test_a_wrong_field_is_named_with_its_line(tmp_path, name):
 
 
 def test_a_target_needs_its_counts(tmp_path):
+    """Defect 16 of other systems: WER of a targeted attack without saying against which text."""
     write_lines(tmp_path, *rows(target="OPEN"))
     with pytest.raises(ValueError, match="field 'target_errors' must be a count, found 'None'"):
         read_rows(tmp_path)

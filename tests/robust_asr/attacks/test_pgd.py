@@ -112,6 +112,7 @@ def test_iterates_are_those_of_a_plain_reference(threat: Ball, goal: object) -> 
 
 @pytest.mark.parametrize("threat", BALLS, ids=str)
 def test_silence_and_the_largest_budgets(threat: Ball) -> None:
+    """Defect 6 of other systems: silence gives NaN audio."""
     batch, recognizer = audio_batch(SIZES), Linear(weights())
     batch.waveforms[1] = 0
     result = PGD(threat)(recognizer, batch, seeds=seeds_of(batch))
