@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,10 @@ Place = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Cell:
-    """One system under one condition on one part. ``lines``: metric -> its line of the summary; none where nothing was run."""
+    """One system under one condition on one part. ``lines``: metric -> its line of the summary; none where nothing was run.
+
+    ``expected`` is 0 where no run asks for it: of several runs each asks for its own.
+    """
 
     part: str
     condition: str
@@ -83,6 +86,24 @@ class Grid:
         """Clean audio first, then each family from its weakest to its strongest."""
         return [*self.clean, *(point.condition for family in self.families for point in family.points)]
 
+    def clean_on(self, part: str) -> list[str]:
+        return [name for name in self.clean if self._asks(part, name)]
+
+    def conditions_on(self, part: str) -> list[str]:
+        """Those of ``conditions`` that a run asks for on this part."""
+        return [name for name in self.conditions if self._asks(part, name)]
+
+    def families_on(self, part: str) -> list[Family]:
+        """Those of ``families`` that a run asks for on this part, with the points that it asks for."""
+        kept = [
+            replace(family, points=tuple(point for point in family.points if self._asks(part, point.condition)))
+            for family in self.families
+        ]
+        return [family for family in kept if family.points]
+
+    def _asks(self, part: str, condition: str) -> bool:
+        return any(self.cell(part, condition, system).expected for system in self.systems)
+
     def cell(self, part: str, condition: str, system: str) -> Cell:
         return self.cells[part, condition, system]
 
@@ -122,7 +143,7 @@ def tabulate(runs: Runs) -> Grid:
     cells = {
         place: Cell(
             *place,
-            expected=evaluation.parts[place[0]]["num_utterances"],
+            expected=evaluation.parts[place[0]]["num_utterances"] if place in runs.asked else 0,
             rows=tuple(evaluation.select(place[2], place[1], place[0])),
             lines=by_cell.get(place, {}),
             difference=gains.get(place),

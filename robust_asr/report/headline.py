@@ -24,9 +24,9 @@ def headline_table(grid: Grid, part: str) -> str:
     )
     top = max([100.0, *(cell.wer["ci_high"] for cell in grid.done() if cell.part == part)])
     body = []
-    for name in grid.clean:
+    for name in grid.clean_on(part):
         body.append(_headline_row(grid, part, name, "clean audio" if name == grid.clean[0] else escaped(name), top))
-    for family in grid.families:
+    for family in grid.families_on(part):
         body.append(group_row(_family_head(family), width))
         body += [_headline_row(grid, part, point.condition, _point_head(family, point), top) for point in family.points]
     caption = f'<caption class="unseen">Word error rate on {escaped(part)}, per cent</caption>'

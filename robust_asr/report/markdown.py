@@ -43,7 +43,7 @@ def markdown_text(grid: Grid, title: str) -> str:
 
 def _headline(grid: Grid, part: str) -> str:
     rows = []
-    for condition in grid.conditions:
+    for condition in grid.conditions_on(part):
         cells = [grid.cell(part, condition, system) for system in grid.systems]
         rows.append([plain(condition), *(_cell(cell) for cell in cells)])
     return _table(["condition", *map(plain, grid.systems)], rows)
@@ -64,7 +64,7 @@ def _edits(grid: Grid, part: str) -> str:
     metrics = ("substitutions", "deletions", "insertions")
     rows = [
         [plain(cell.condition), plain(cell.system), *(rate(cell.lines[metric]["value"]) for metric in metrics)]
-        for condition in grid.conditions
+        for condition in grid.conditions_on(part)
         for system in grid.systems
         if (cell := grid.cell(part, condition, system)).rows
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,25 @@ class Run:
 
 @dataclass(frozen=True)
 class Runs:
-    """Several runs as one evaluation. ``origins``: key of a row -> the folder and the key under which its run has it."""
+    """Several runs as one evaluation.
+
+    ``asked``: the (part, condition, system) that some run asks for. ``origins``: key of a row -> the folder and the key under
+    which its run has it.
+    """
 
     runs: tuple[Run, ...]
     evaluation: Evaluation
     checks: tuple[Check, ...]
+    asked: frozenset[tuple[str, str, str]] = field(repr=False)
     origins: dict[Key, tuple[Path, Key]] = field(repr=False)
 
 
 def read_runs(run_dirs: Sequence[str | Path]) -> Runs:
     """Read and join run folders, also such as are still written to.
 
-    Systems of one name stay apart. Conditions of one name are one condition where their hashes agree; parts are one part where
-    their sizes, hashes and all recordings that both hold agree.
+    Systems of one name are one system where their hashes are equal and they heard the same wherever two runs asked the same.
+    Conditions of one name are one condition where their hashes agree; parts are one part where their sizes, hashes and all
+    recordings that both hold agree.
 
     Errors: ValueError names the file, or the folder that was given twice.
     """
@@ -79,8 +86,9 @@ def join(runs: Sequence[Run]) -> Runs:
                 entries[kind].setdefault(names[kind][index][name], content)
         for row in run.evaluation.rows:
             renamed = row | {kind: names[kind][index][row[kind]] for kind in _KINDS}
-            rows.append(renamed)
-            origins[key(renamed)] = (run.evaluation.run_dir, key(row))
+            # What two runs asked in the same words was answered alike: it counts once.
+            if origins.setdefault(key(renamed), (run.evaluation.run_dir, key(row)))[0] == run.evaluation.run_dir:
+                rows.append(renamed)
     places = {kind: {name: place for place, name in enumerate(entries[kind])} for kind in _KINDS}
     rows.sort(key=lambda row: (*(places[kind][row[kind]] for kind in ("part", "condition", "system")), row["id"]))
     folder = runs[0].evaluation.run_dir
@@ -90,7 +98,12 @@ def join(runs: Sequence[Run]) -> Runs:
         for index, run in enumerate(runs)
         for check in run.checks
     ]
-    return Runs(tuple(runs), evaluation, tuple(checks), origins)
+    asked = frozenset(
+        place
+        for run, *renamed in zip(runs, *(names[kind] for kind in ("part", "condition", "system")), strict=True)
+        for place in product(*(each.values() for each in renamed))
+    )
+    return Runs(tuple(runs), evaluation, tuple(checks), asked, origins)
 
 
 def _read_run(folder: Path, name: str) -> Run:
@@ -153,8 +166,23 @@ def _recordings(run: Run, part: str) -> Iterator[tuple[str, str]]:
             yield row["id"], row["hashes"].get("data", "")
 
 
+def _same_system(name: str, runs: Sequence[Run]) -> bool:
+    """The same weights and settings, which heard the same wherever two runs asked it the same."""
+    heard: dict[tuple[str, ...], str] = {}
+    return len({run.evaluation.systems[name]["hash"] for run in runs}) == 1 and all(
+        heard.setdefault(place, hypothesis) == hypothesis for run in runs for place, hypothesis in _heard(run, name)
+    )
+
+
+def _heard(run: Run, system: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    for row in run.evaluation.rows:
+        if row["system"] == system:
+            condition = run.evaluation.conditions[row["condition"]]["hash"]
+            yield (condition, row["hashes"].get("data", ""), row["id"]), row["hypothesis"]
+
+
 _SAME: dict[str, Callable[[str, Sequence[Run]], bool]] = {
-    "system": lambda name, runs: False,
+    "system": _same_system,
     "condition": _same_condition,
     "part": _same_part,
 }

@@ -62,7 +62,7 @@ def cost_table(grid: Grid, part: str) -> str:
     head = ["condition", *(f"{swatch(index)} {escaped(name)}" for index, name in enumerate(grid.systems))]
     rows = [
         [escaped(grid.label(condition)), *(_cost(cells.get((condition, system))) for system in grid.systems)]
-        for condition in grid.conditions
+        for condition in grid.conditions_on(part)
     ]
     return scroll(f"Cost on {part}", table(head, rows, caption=f"Cost on {part}", texts=len(head)), kind="cost")
 
@@ -101,7 +101,7 @@ def _by_condition(
 ) -> str:
     """A table with a heading row for each condition; ``row(cell, place of its system)`` gives the cells after the system."""
     body = []
-    for condition in grid.conditions:
+    for condition in grid.conditions_on(part):
         rows = [cell for cell in cells if cell.condition == condition]
         if rows:
             body.append(group_row(escaped(grid.label(condition)), len(head)))

@@ -12,7 +12,9 @@ def terminal_text(grid: Grid) -> str:
     """Plain text; no character of a name moves the cursor or colours the screen."""
     lines = []
     for part in grid.parts:
-        cells = [grid.cell(part, condition, system) for condition in grid.conditions for system in grid.systems]
+        cells = [
+            grid.cell(part, condition, system) for condition in grid.conditions_on(part) for system in grid.systems
+        ]
         table = [[part, "system", "WER, %", "95 % interval", "n", "empty, %", ""], *map(_cells, cells)]
         widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
         lines += ["  ".join(_padded(row, widths)).rstrip() for row in table] + [""]

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from robust_asr.report.grid import tabulate
 from robust_asr.report.runs import read_runs, run_names
+from robust_asr.report.verdict import not_run
 from robust_asr.results import key
 from tests.robust_asr.report.example import CHECKS, CONDITIONS, SYSTEMS, write_example
 
@@ -42,8 +44,22 @@ def test_runs_are_named_by_what_differs(paths, names):
     assert run_names([Path(path) for path in paths]) == names
 
 
-def test_systems_of_one_name_get_the_name_of_their_run(tmp_path):
-    found = read_runs([write(tmp_path / "a/test", "baseline", "x"), write(tmp_path / "b/test", "baseline", "y")])
+def rehash(folder: Path, system: str) -> Path:
+    """Another system of the same name."""
+    new = f"another {system}"
+    edit(folder, lambda content: content["systems"][system].update(hash=new))
+    path = folder / "results.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        if row["system"] == system:
+            row["hashes"]["system"] = new
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_other_systems_of_one_name_get_the_name_of_their_run(tmp_path):
+    folders = [write(tmp_path / "a/test", "baseline", "x"), write(tmp_path / "b/test", "baseline", "y")]
+    found = read_runs([folders[0], rehash(folders[1], "baseline")])
     assert list(found.evaluation.systems) == ["baseline (a)", "x", "baseline (b)", "y"]
     assert list(found.evaluation.conditions) == list(CHOSEN) and list(found.evaluation.parts) == ["test-clean"]
     assert len(found.evaluation.rows) == 2 * 2 * 2 * 3
@@ -51,8 +67,36 @@ def test_systems_of_one_name_get_the_name_of_their_run(tmp_path):
     assert order == [(condition, system) for condition in CHOSEN for system in found.evaluation.systems]
 
 
+def test_a_system_of_two_runs_is_one_and_what_both_asked_counts_once(tmp_path):
+    more = CHOSEN | {"pgd7-0.01-unaware": CONDITIONS["pgd7-0.01-unaware"]}
+    found = read_runs([write(tmp_path / "a", "x"), write(tmp_path / "b", "x", conditions=more)])
+    assert list(found.evaluation.systems) == ["x"] and list(found.evaluation.parts) == ["test-clean"]
+    assert list(found.evaluation.conditions) == ["clean", "pgd7-0.01", "pgd7-0.01-unaware"]
+    assert len(found.evaluation.rows) == 3 * 3 == len({key(row) for row in found.evaluation.rows})
+    assert len(found.asked) == 3
+
+
+def test_a_system_that_heard_otherwise_stays_apart(tmp_path):
+    folders = [write(tmp_path / name, "x") for name in ("a", "b")]
+    path = folders[1] / "results.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["hypothesis"] += " AND MORE"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert list(read_runs(folders).evaluation.systems) == ["x (a)", "x (b)"]
+
+
+def test_only_what_a_run_asks_for_is_missing(tmp_path):
+    folders = [write(tmp_path / "a", "x"), write(tmp_path / "b", "y", conditions={"clean": CONDITIONS["clean"]})]
+    edit(folders[1], lambda content: content["parts"]["test-clean"].update(num_utterances=4))
+    grid = tabulate(read_runs(folders))
+    assert grid.parts == ["test-clean (a)", "test-clean (b)"]
+    assert grid.conditions_on("test-clean (a)") == list(CHOSEN) and grid.conditions_on("test-clean (b)") == ["clean"]
+    assert [len(grid.families_on(part)) for part in grid.parts] == [1, 0]
+    assert not_run(grid) == []
+
+
 def test_a_row_knows_where_it_came_from(tmp_path):
-    folders = [write(tmp_path / name, "baseline") for name in ("a", "b")]
+    folders = [write(tmp_path / "a", "baseline"), rehash(write(tmp_path / "b", "baseline"), "baseline")]
     found = read_runs(folders)
     row = found.evaluation.select("baseline (b)", "clean", "test-clean")[0]
     assert found.origins[key(row)] == (folders[1], ("baseline", "clean", "test-clean", row["id"]))
@@ -79,7 +123,7 @@ def test_parts_that_differ_are_other_parts(tmp_path, change):
 
 
 def test_a_name_that_would_join_two_systems_is_refused(tmp_path):
-    folders = [write(tmp_path / "a", "x", "x (b)"), write(tmp_path / "b", "x")]
+    folders = [write(tmp_path / "a", "x", "x (b)"), rehash(write(tmp_path / "b", "x"), "x")]
     with pytest.raises(ValueError, match=r"/b: its system 'x' would be 'x \(b\)', as one of another run is"):
         read_runs(folders)
 
@@ -106,7 +150,7 @@ def test_a_description_that_cannot_be_shown_is_named(tmp_path):
 
 def test_checks_follow_the_names_of_the_report(tmp_path):
     folders = [write(tmp_path / name, "RS 0.01 + denoiser", checks=CHECKS) for name in ("a", "b")]
-    found = read_runs(folders)
+    found = read_runs([folders[0], rehash(folders[1], "RS 0.01 + denoiser")])
     assert len(found.checks) == 2 * len(CHECKS)
     failed = [check for check in found.checks if check.verdict == "fail"]
     assert [check.system for check in failed] == ["RS 0.01 + denoiser (a)", "RS 0.01 + denoiser (b)"]
