@@ -32,16 +32,17 @@ class CarliniWagner(Attack):
     """Minimise the loss of the target under a bound of the largest sample that shrinks after every success.
 
     Each utterance has its own bound b and is attacked until the iterations end. Where its text is heard, on at least
-    ``success_fraction`` of ``success_draws`` draws, d is kept as the best so far and b becomes decrease * min(b, max|d|), so
-    every further success is smaller in the maximum norm. What is returned is the last success, or else the perturbation of
-    the lowest loss. An utterance that says the target without any perturbation stays as it is.
+    ``success_fraction`` of ``success_draws`` draws, d is kept as the best so far and shrinks to decrease * d, its bound to
+    decrease * max|d|, so every further success is smaller in the maximum norm. Steps shrink with the bound: the authors optimise
+    v in d = b v. (With steps that stay, 60 of them end 6 dB louder.) What is returned is the last success, or else the
+    perturbation of the lowest loss. An utterance that says the target without any perturbation stays as it is.
 
     The defaults are the schedule of the authors' implementation (Carlini and Wagner 2018, section III, and their code: Adam on
     the signs of the gradient, no penalty of the norm), without the noise of two 16-bit steps that it adds to every pass.
 
     Attributes:
         bound: b at the start, in full-scale amplitude.
-        learning_rate: of Adam, in full-scale amplitude.
+        learning_rate: of Adam while b is ``bound``, in full-scale amplitude.
         check_every: iterations between looks at what is heard; the start and the end are always looked at.
         max_decreases: leave an utterance alone after as many successes; by default none is.
         num_draws: of a random recogniser, over which each gradient is averaged (expectation over transformation).
@@ -144,9 +145,9 @@ class _Shrinking(Descent):
             gradient = gradient + self.settings.l2_weight * torch.where(length > 0, delta / length, 0)
         return [gradient.sign() if self.settings.sign_gradient else gradient]
 
-    def learning_rate(self, iteration: int) -> float:
+    def learning_rate(self, iteration: int) -> Tensor:
         del iteration
-        return self.settings.learning_rate
+        return self.settings.learning_rate * (self.state.limit / self.settings.bound)[:, None]
 
     def bound(self) -> Tensor:
         return self.state.limit
@@ -163,6 +164,8 @@ class _Shrinking(Descent):
             state.successes += reached
             better = better | reached
         state.best = torch.where(better[:, None], state.delta, state.best)
+        if reached is not None:
+            state.delta = torch.where(reached[:, None], self.settings.decrease * state.delta, state.delta)
 
     def done(self) -> Tensor:
         nothing_left = self.state.limit == 0

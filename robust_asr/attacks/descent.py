@@ -98,7 +98,8 @@ class Descent(ABC):
         """What Adam is given at the present perturbation: one update for each. Shape: (B, T) each."""
 
     @abstractmethod
-    def learning_rate(self, iteration: int) -> float: ...
+    def learning_rate(self, iteration: int) -> float | Tensor:
+        """Shape: () or (B, 1)."""
 
     @abstractmethod
     def bound(self) -> Tensor:

@@ -37,14 +37,17 @@ QUICK = CarliniWagner(Target("NO GO"), bound=0.1, num_iterations=100)
 
 
 def simulated(needed: float, *, num_iterations: int, **numbers: float) -> tuple[list[float], float | None]:
-    """The bound after each look, and the last success: every sample moves by the learning rate up to the bound."""
+    """The bound after each look, and the last success: every sample moves by the learning rate up to the bound.
+
+    A success shrinks it with its bound, and later steps as the bound.
+    """
     peak, bound, best, bounds = 0.0, numbers["bound"], None, []
     for iteration in range(num_iterations + 1):
         if iteration % numbers["check_every"] == 0 or iteration == num_iterations:
             if peak >= needed:
-                best, bound = peak, numbers["decrease"] * min(bound, peak)
+                best, bound, peak = peak, numbers["decrease"] * min(bound, peak), numbers["decrease"] * peak
             bounds.append(bound)
-        peak = min(peak + numbers["learning_rate"], bound)
+        peak = min(peak + numbers["learning_rate"] * bound / numbers["bound"], bound)
     return bounds, best
 
 
@@ -90,6 +93,33 @@ def test_defaults_are_the_published_numbers() -> None:
     assert carlini == [2000 / 32768, 100 / 32768, 1000, 10, 0.8, 1, 1]
     assert olivier == [0.06, 1e-3, 1000, 1, 0.5, 16, 1]
     assert carlini[:2] == pytest.approx([0.061, 3.05e-3], rel=1e-2)
+
+
+def test_a_success_shrinks_the_whole_perturbation_and_the_steps() -> None:
+    # Every third sample is where it should be. The look after two updates succeeds, the third one does not.
+    wanted = torch.tensor([0.0, 0.04, -0.04]).repeat(10)
+    attack = CarliniWagner(Target(), **SMALL | {"decrease": 0.5})
+    states = []
+    for count in (2, 3):
+        victim = Scripted(wanted, [{30: heard} for heard in (False, True, False)])
+        states.append(replace(attack, num_iterations=count).shrink(victim, workload(victim, silence(30), attack.goal)))
+    torch.testing.assert_close(states[0].best[0], 0.02 * wanted.sign())
+    torch.testing.assert_close(states[0].delta, 0.5 * states[0].best)
+    assert states[0].limit.item() == pytest.approx(0.01)
+
+
+def test_steps_are_as_small_as_the_bound() -> None:
+    # Beyond 0.005 it turns back, so that nothing but their size stops the steps.
+    victim = Scripted(torch.full((30,), 0.005), [{30: heard} for heard in (False, True, False)])
+    attack = CarliniWagner(Target(), num_iterations=3, **SMALL | {"decrease": 0.5})
+    state = attack.shrink(victim, workload(victim, silence(30), attack.goal))
+    mean, square = torch.zeros(2, 1)
+    first, second, third = (
+        adam_update(mean, square, torch.tensor([sign]), count=count) for count, sign in enumerate((-1.0, 1.0, 1.0), 1)
+    )
+    success = -0.01 * (first + second)
+    bound = 0.5 * success
+    torch.testing.assert_close(state.delta[0], (bound - 0.01 * bound / 0.05 * third).expand(30))
 
 
 def test_each_utterance_has_its_own_bound() -> None:
