@@ -23,8 +23,8 @@ HOP = 512
 HANN_GAIN = 8 / 3
 _LOUDEST = 10**9.6
 _FLOOR = 1e-20
-_DECIBEL = math.log(10) / 10
-_FRAMES_AT_ONCE = 64
+_DECIBEL = math.log2(10) / 10
+_FRAMES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,9 @@ def threshold_in_quiet(frequencies: Tensor) -> Tensor:
 def _frame_thresholds(levels: Tensor, sample_rate: int) -> Tensor:
     """10^(threshold / 10) of each frame. Shape: levels (N, K) float64, as powers -> (N, K) float32."""
     frequencies = torch.arange(levels.shape[1], dtype=levels.dtype, device=levels.device) * (sample_rate / WINDOW)
-    barks, quiet = bark(frequencies), (threshold_in_quiet(frequencies) * _DECIBEL).exp()
+    barks, quiet = bark(frequencies), (threshold_in_quiet(frequencies) * _DECIBEL).exp2()
     bins, powers = _maskers(levels, barks, quiet)
-    positions, decibels = barks[bins], powers.log() / _DECIBEL
+    positions, decibels = barks[bins], powers.log2() / _DECIBEL
     heights = decibels - 6.025 - 0.275 * positions
     slopes = -27 + 0.37 * (decibels - 40).clamp(min=0)
     columns = [table.float().split(_FRAMES_AT_ONCE) for table in (positions, heights * _DECIBEL, slopes * _DECIBEL)]
@@ -166,13 +166,13 @@ def _left_aligned(marks: Tensor) -> Tensor:
 def _spread(positions: Tensor, heights: Tensor, slopes: Tensor, barks: Tensor) -> Tensor:
     """The maskers' thresholds, summed as powers. Shape: (N, J) each, barks (K,) -> (N, K).
 
-    Units: heights in units of e-fold power, slopes in the same a bark.
+    Units: heights in octaves of power, slopes in the same a bark. (exp2 takes a third of the time of exp here.)
     """
     total = positions.new_zeros(len(positions), len(barks))
     for position, height, slope in zip(positions.T[..., None], heights.T[..., None], slopes.T[..., None], strict=True):
         distance = barks - position
         # The slope above is never positive: the lower of the two lines is the right one on either side.
-        level = torch.minimum(27 * _DECIBEL * distance, slope * distance).add_(height)
-        # -340 dB adds nothing; exp of what lies lower runs into denormal numbers, which cost ten to forty times as much.
-        total += level.clamp_(min=-78).exp_()
+        above, below = torch.addcmul(height, slope, distance), torch.add(height, distance, alpha=27 * _DECIBEL)
+        # -340 dB adds nothing; what lies lower runs into denormal numbers, which cost ten to forty times as much.
+        total += torch.minimum(above, below, out=above).clamp_(min=-113).exp2_()
     return total
