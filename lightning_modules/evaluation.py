@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from lightning_modules.checking import LiveChecks, conclude
 from lightning_modules.measurement import data_hash, rows_of_cell
@@ -27,6 +28,7 @@ from robust_asr.results import (
     RowWriter,
     check_row,
     merge,
+    other_code,
     read_evaluation,
     read_rows,
     write_description,
@@ -100,6 +102,11 @@ class Evaluation(pl.LightningModule):
         if self.trainer.is_global_zero:
             write_description(self.run_dir, description)
             merge(self.run_dir)
+            if other_code(self.run_dir) and read_rows(self.run_dir):
+                rank_zero_warn(
+                    f"{self.run_dir}: some of its rows were made by another version of robust_asr, which may have attacked "
+                    "otherwise; to make all of them anew, delete the folder or name another --run_dir"
+                )
         self.trainer.strategy.barrier()
         self._rows = read_rows(self.run_dir)
         for row in self._rows.values():

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +125,12 @@ def read_description(run_dir: Path) -> dict[str, Any] | None:
 def write_description(run_dir: Path, description: Mapping[str, Any]) -> None:
     """Write ``evaluation.json``, whole or not at all; what an earlier start of the evaluation named stays in it.
 
+    ``code`` becomes the list of all that this evaluation was run with, the present one last.
+
     Errors: ValueError where an earlier start described a system or a condition of the same name otherwise.
     """
-    merged = {"format": FORMAT, **description}
     earlier = read_description(run_dir)
+    merged = {"format": FORMAT, **description, "code": [*_other_code(earlier), source_hash()]}
     for name in ("systems", "conditions", "parts") if earlier else ():
         for entry, content in earlier[name].items():
             present = description[name].get(entry)
@@ -138,6 +140,24 @@ def write_description(run_dir: Path, description: Mapping[str, Any]) -> None:
         merged[name] = {**description[name], **{k: v for k, v in earlier[name].items() if k not in description[name]}}
     with written_whole(run_dir / DESCRIPTION) as path:
         path.write_text(json.dumps(merged, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def other_code(run_dir: Path) -> list[str]:
+    """The versions of this package, by ``source_hash``, that earlier starts of an evaluation ran and this one does not."""
+    return _other_code(read_description(run_dir))
+
+
+def _other_code(description: Mapping[str, Any] | None) -> list[str]:
+    found = (description or {}).get("code", [])
+    return [code for code in found if code != source_hash()] if isinstance(found, list) else []
+
+
+@cache
+def source_hash() -> str:
+    """Sixteen hexadecimal digits of the source of this package: with other source the same settings may do something else."""
+    package = Path(__file__).parent
+    files = sorted(path.relative_to(package) for path in package.rglob("*.py"))
+    return digest([[path.as_posix(), hashlib.sha256((package / path).read_bytes()).hexdigest()] for path in files])
 
 
 def read_rows(run_dir: Path) -> dict[Key, Row]:

@@ -92,6 +92,16 @@ def test_every_cell_has_every_utterance_and_its_counts(evaluate, config: dict) -
     assert all(row["snr_db"] == pytest.approx(10, abs=0.01) for row in rows if row["condition"] == "uniform 10 dB")
 
 
+def test_rows_of_other_code_are_kept_with_a_warning(evaluate, config: dict) -> None:
+    run_dir = evaluate()
+    path = run_dir / "evaluation.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"code": ["older"]}))
+    with pytest.warns(UserWarning, match="some of its rows were made by another version of robust_asr"):
+        evaluate()
+    assert json.loads(path.read_text())["code"] == ["older", *content["code"]] and len(rows_of(run_dir)) == 60
+
+
 def test_summary_has_the_papers_columns(evaluate) -> None:
     with (evaluate() / "summary.csv").open() as file:
         lines = list(csv.DictReader(file))

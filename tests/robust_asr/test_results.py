@@ -18,9 +18,11 @@ from robust_asr.results import (
     digest,
     key,
     merge,
+    other_code,
     read_description,
     read_evaluation,
     read_rows,
+    source_hash,
     write_description,
 )
 from tests.robust_asr.report.example import row
@@ -250,3 +252,14 @@ def test_a_digest_is_that_of_the_content_alone():
     assert digest({"a": 1, "b": 2.5}) == digest({"b": 2.5, "a": 1}) != digest({"a": 1, "b": 2})
     with pytest.raises(ValueError):
         digest(float("nan"))
+
+
+def test_versions_of_the_code_are_kept(tmp_path, monkeypatch):
+    write_description(tmp_path, DESCRIBED)
+    write_description(tmp_path, DESCRIBED)
+    (first,) = read_description(tmp_path)["code"]
+    assert first == source_hash() and other_code(tmp_path) == []
+    monkeypatch.setattr("robust_asr.results.source_hash", lambda: "changed")
+    assert other_code(tmp_path) == [first]
+    write_description(tmp_path, DESCRIBED)
+    assert read_description(tmp_path)["code"] == [first, "changed"]
