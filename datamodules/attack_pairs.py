@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from lhotse.cut import MonoCut
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader
 
 from datamodules.collate import Utterances
-from datamodules.librispeech import LibriSpeech, _name, _rank_and_world_size
-from datamodules.manifest import Manifest
+from datamodules.librispeech import LibriSpeech
+from datamodules.manifest import Manifest, part_name
 from datamodules.paired_set import PairedSet, PairSampler, attacked_weights, made_against
-from datamodules.sampling import Batching, expected_padding
+from datamodules.sampling import expected_padding
 from robust_asr.types import AudioBatch
 
 
@@ -61,11 +61,12 @@ class AttackPairs(LibriSpeech):
         clean_share: of the pairs of an epoch, that are clean on both sides.
         crop_seconds: longest stretch of an utterance; both sides are cut alike. A crop has no text: "". Null takes whole
             utterances.
-
-    The other arguments are those of ``LibriSpeech``.
+        others: the other arguments of ``LibriSpeech``; ``shar`` and ``speed_perturb`` are refused.
 
     Errors: ValueError names the set, the utterance and the field.
     """
+
+    sampler_class = PairSampler
 
     def __init__(
         self,
@@ -78,50 +79,15 @@ class AttackPairs(LibriSpeech):
         attacked: str | None = None,
         clean_share: float = 0.1,
         crop_seconds: float | None = 4.0,
-        root: str | None = None,
-        sample_rate: int = 16_000,
-        max_duration: float = 100.0,
-        num_buckets: int = 30,
-        min_seconds: float = 0.1,
-        max_seconds: float = 35.0,
-        evaluation_batching: Batching = "similar",
-        num_workers: int = 0,
-        cache_gigabytes: float = 1.0,
-        seed: int = 0,
+        **others: Any,
     ) -> None:
-        super().__init__(
-            manifests,
-            train,
-            validate,
-            test,
-            root=root,
-            sample_rate=sample_rate,
-            max_duration=max_duration,
-            num_buckets=num_buckets,
-            min_seconds=min_seconds,
-            max_seconds=max_seconds,
-            evaluation_batching=evaluation_batching,
-            num_workers=num_workers,
-            cache_gigabytes=cache_gigabytes,
-            seed=seed,
-        )
+        super().__init__(manifests, train, validate, test, **others)
+        if self.shar or len(self._selection.speeds) > 1:
+            raise ValueError("shar and speed_perturb must be false: an adversarial set is trained on as it was written")
         _check(sets, clean_share, crop_seconds)
         self.sets, self.attacked = dict(sets), attacked
         self.clean_share, self.crop_seconds = clean_share, crop_seconds
-        self._pairs = Pairs(sample_rate=sample_rate, cache_bytes=int(cache_gigabytes * 2**30))
-
-    def train_dataloader(self) -> DataLoader:
-        rank, world_size = _rank_and_world_size()
-        sampler = PairSampler(
-            self._training,
-            max_duration=self.max_duration,
-            num_buckets=self.num_buckets,
-            seed=self.seed,
-            rank=rank,
-            world_size=world_size,
-        )
-        self._begin(sampler)
-        return self._loader(self._pairs, sampler)
+        self._training_audio = Pairs(sample_rate=self.sample_rate, cache_bytes=self._utterances.cache_bytes)
 
     def _training_set(self) -> PairedSet:
         wanted = None if self.attacked is None else attacked_weights(self.attacked)
@@ -130,9 +96,11 @@ class AttackPairs(LibriSpeech):
             manifest = Manifest(path)
             if wanted is not None:
                 _check_attacked(Path(path).parent, wanted, self.attacked)
-            if _name(path) in sets:
-                raise ValueError(f"sets: {path} and another are both called {_name(path)}; rename the folder of one")
-            sets[_name(path)] = (manifest, weight)
+            if part_name(path) in sets:
+                raise ValueError(
+                    f"sets: {path} and another are both called {part_name(path)}; rename the folder of one"
+                )
+            sets[part_name(path)] = (manifest, weight)
         return PairedSet(
             sets,
             [self._manifest(part) for part in self.parts["train"]],

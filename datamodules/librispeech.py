@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from lhotse.cut import MonoCut
@@ -13,8 +13,8 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.collate import Utterances
-from datamodules.manifest import SUFFIX, Manifest
-from datamodules.sampling import Batching, FixedBatches, TrainingSampler, expected_padding
+from datamodules.manifest import SUFFIX, Manifest, is_manifest, part_name
+from datamodules.sampling import Batching, FixedBatches, TrainingSampler, expected_padding, rank_and_world_size
 from datamodules.streaming import ShardStream
 from datamodules.subsets import EvalSubset, sample, select_subset, subset_ids
 from datamodules.training_set import Selection, TrainingSet
@@ -45,6 +45,8 @@ class LibriSpeech(LightningDataModule):
             ``datamodules.subsets``), or the first hundred by id (``sorted100``), of every part in ``test`` and ``predict``.
         eval_utterances: evaluate only so many utterances of every part in ``test`` and ``predict``, chosen by a hash of their
             ids: for attacks that cost hours. A larger number adds to a smaller one.
+        eval_hours: evaluate, or attack, only so many hours of every part in ``test`` and ``predict``, in the same order: what
+            exceeds them, and all after it, is left out. With both limits the first that is reached counts.
         evaluation_batching: ``similar`` lengths together, only ``equal`` ones, or each utterance ``alone``.
         num_workers: processes that read audio; 0 reads in the main process.
         cache_gigabytes: of decoded audio kept in memory when ``num_workers`` is 0.
@@ -52,6 +54,8 @@ class LibriSpeech(LightningDataModule):
 
     Errors: ValueError names the manifest, the utterance and the field.
     """
+
+    sampler_class: ClassVar[type[TrainingSampler]] = TrainingSampler
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class LibriSpeech(LightningDataModule):
         max_seconds: float = 35.0,
         eval_subset: EvalSubset | None = None,
         eval_utterances: int | None = None,
+        eval_hours: float | None = None,
         evaluation_batching: Batching = "similar",
         num_workers: int = 0,
         cache_gigabytes: float = 1.0,
@@ -97,11 +102,14 @@ class LibriSpeech(LightningDataModule):
             subset_ids(eval_subset)
         if eval_utterances is not None:
             _check_range("eval_utterances", eval_utterances, at_least=1)
-        self.eval_subset, self.eval_utterances = eval_subset, eval_utterances
+        if eval_hours is not None and not 0 < eval_hours < float("inf"):
+            raise ValueError(f"eval_hours must be a positive number of hours or null, found {eval_hours}")
+        self.eval_subset, self.eval_utterances, self.eval_hours = eval_subset, eval_utterances, eval_hours
         self.evaluation_batching: Batching = evaluation_batching
         self.num_workers, self.seed = num_workers, seed
         self._selection = Selection(min_seconds, max_seconds, SPEEDS if speed_perturb else (1.0,))
         self._utterances = Utterances(sample_rate=sample_rate, cache_bytes=int(cache_gigabytes * 2**30))
+        self._training_audio: Dataset = self._utterances
         self._evaluation: dict[str, list[MonoCut]] = {}
         self._training: TrainingSet | ShardStream | None = None
         self._resume: dict[str, int] | None = None
@@ -109,7 +117,7 @@ class LibriSpeech(LightningDataModule):
     def dataloader_names(self, stage: str) -> list[str]:
         """Names of the evaluation sets of ``validate``, ``test`` or ``predict``, in the order of their loaders."""
         subset = f"-{self.eval_subset}" if self._is_subset(stage) else ""
-        return [_name(part) + subset for part in self.parts[stage]]
+        return [part_name(part) + subset for part in self.parts[stage]]
 
     def training_texts(self) -> Iterator[str]:
         """Every text to train on, once: for a recogniser that estimates a language model from them."""
@@ -129,7 +137,14 @@ class LibriSpeech(LightningDataModule):
             return cuts
         if self.eval_subset is not None:
             cuts = select_subset(cuts, self.eval_subset, part)
-        return sample(cuts, self.eval_utterances) if self.eval_utterances is not None else cuts
+        if self.eval_utterances is None and self.eval_hours is None:
+            return cuts
+        kept = sample(cuts, self.eval_utterances, hours=self.eval_hours)
+        if cuts and not kept:
+            raise ValueError(
+                f"eval_hours is {self.eval_hours:g}, less than the first utterance to take of part {part!r}"
+            )
+        return kept
 
     def setup(self, stage: str) -> None:
         """Reads and checks the manifests of a stage: every line, and that every file is there and inside its corpus."""
@@ -147,17 +162,20 @@ class LibriSpeech(LightningDataModule):
             # Lightning tells samplers the epoch, not data sets.
             loader.sampler.set_epoch = self._training.set_epoch
             return loader
-        rank, world_size = _rank_and_world_size()
-        sampler = TrainingSampler(
-            self._training,
-            max_duration=self.max_duration,
-            num_buckets=self.num_buckets,
-            seed=self.seed,
-            rank=rank,
-            world_size=world_size,
-        )
+        sampler = self.sampler_class(self._training, **self._batching())
         self._begin(sampler)
-        return self._loader(self._utterances, sampler)
+        return self._loader(self._training_audio, sampler)
+
+    def _batching(self) -> dict[str, Any]:
+        """How this rank makes batches to train on."""
+        rank, world_size = rank_and_world_size()
+        return {
+            "max_duration": self.max_duration,
+            "num_buckets": self.num_buckets,
+            "seed": self.seed,
+            "rank": rank,
+            "world_size": world_size,
+        }
 
     def val_dataloader(self) -> list[DataLoader]:
         return self._evaluation_loaders("validate")
@@ -200,17 +218,8 @@ class LibriSpeech(LightningDataModule):
     def _training_stream(self) -> ShardStream:
         if self.trainer is not None and not isinstance(self.trainer.limit_train_batches, int):
             raise ValueError("limit_train_batches must be a number of batches: with shar the training data never end")
-        rank, world_size = _rank_and_world_size()
-        return ShardStream(
-            [self._shard_folder(part) for part in self.parts["train"]],
-            self._utterances,
-            self._selection,
-            max_duration=self.max_duration,
-            num_buckets=self.num_buckets,
-            seed=self.seed,
-            rank=rank,
-            world_size=world_size,
-        )
+        folders = [self._shard_folder(part) for part in self.parts["train"]]
+        return ShardStream(folders, self._utterances, self._selection, **self._batching())
 
     def _summary(self) -> str:
         padding, num_batches = expected_padding(
@@ -225,12 +234,12 @@ class LibriSpeech(LightningDataModule):
         return Path(part) if "/" in part else Path(self.manifests) / f"{part}-shar"
 
     def _manifest(self, part: str) -> Manifest:
-        if _is_path(part):
+        if is_manifest(part):
             return Manifest(part)
         return Manifest(Path(self.manifests) / f"{part}{SUFFIX}", root=self.root)
 
     def _evaluation_loaders(self, stage: str) -> list[DataLoader]:
-        rank, world_size = _rank_and_world_size()
+        rank, world_size = rank_and_world_size()
         return [
             self._loader(
                 self._utterances,
@@ -258,20 +267,3 @@ class LibriSpeech(LightningDataModule):
 def _check_range(name: str, value: float, *, at_least: float) -> None:
     if not at_least <= value < float("inf"):
         raise ValueError(f"{name} must be a number of at least {at_least:g}, found {value}")
-
-
-def _is_path(part: str) -> bool:
-    return part.endswith(SUFFIX)
-
-
-def _name(part: str) -> str:
-    if not _is_path(part):
-        return part
-    path = Path(part)
-    return f"{path.parent.name}-{path.name.removesuffix(SUFFIX)}"
-
-
-def _rank_and_world_size() -> tuple[int, int]:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1

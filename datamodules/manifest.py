@@ -135,3 +135,16 @@ def write_manifest(path: Path, cuts: Iterable[MonoCut]) -> None:
         with gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as file:
             for cut in cuts:
                 file.write(json.dumps(cut.to_dict(), ensure_ascii=False).encode() + b"\n")
+
+
+def is_manifest(part: str) -> bool:
+    """Whether a part is named by the path of its manifest."""
+    return part.endswith(SUFFIX)
+
+
+def part_name(part: str) -> str:
+    """The name of a part; of a manifest's path that of its folder and file: ``runs/set/train.jsonl.gz`` is ``set-train``."""
+    if not is_manifest(part):
+        return part
+    path = Path(part)
+    return f"{path.parent.name}-{path.name.removesuffix(SUFFIX)}"

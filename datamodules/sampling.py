@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import numpy as np
+import torch
 from lhotse import CutSet
 from lhotse.cut import MonoCut
 from lhotse.dataset.sampling.dynamic_bucketing import DynamicBucketer
@@ -180,3 +181,10 @@ class FixedBatches(Sampler):
 
     def __len__(self) -> int:
         return -(-len(self.batches) // self.world_size)
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """Of this process; 0 and 1 where there is no process group."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

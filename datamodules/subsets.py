@@ -7,6 +7,7 @@ first of TensorFlow Datasets (TFDS), not of the sorted ids: the two hundreds hav
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Literal, get_args
 
 from lhotse.cut import MonoCut
@@ -85,8 +86,15 @@ def select_subset(cuts: Iterable[MonoCut], name: EvalSubset, part: str) -> list[
     return [by_id[utterance] for utterance in ids]
 
 
-def sample(cuts: Iterable[MonoCut], num: int) -> list[MonoCut]:
-    """So many cuts, chosen by a hash of their ids: a larger sample holds every smaller one. All where there are fewer."""
+def sample(cuts: Iterable[MonoCut], num: int | None = None, *, hours: float | None = None) -> list[MonoCut]:
+    """So many cuts, or as many from the first on as fit into ``hours``, in the order of a hash of their ids.
+
+    A larger sample holds every smaller one. All where there are fewer.
+    """
     cuts = list(cuts)
     order = utterance_seeds(0, [cut.id for cut in cuts]).tolist()
-    return [cut for _, cut in sorted(zip(order, cuts, strict=True), key=lambda pair: pair[0])[:num]]
+    chosen = [cut for _, cut in sorted(zip(order, cuts, strict=True), key=lambda pair: pair[0])[:num]]
+    if hours is None:
+        return chosen
+    totals = accumulate(cut.duration for cut in chosen)
+    return [cut for cut, seconds in zip(chosen, totals, strict=True) if seconds <= 3600 * hours]

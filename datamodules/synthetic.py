@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import soundfile
@@ -19,10 +19,8 @@ from datamodules.espeak import SAMPLE_RATE as ESPEAK_RATE
 from datamodules.espeak import Espeak
 from datamodules.librispeech import LibriSpeech
 from datamodules.prepare import prepare_corpus
-from datamodules.sampling import Batching
 from datamodules.sentences import PARTS, Domain, sentence, spoken
 from datamodules.studio import SAMPLE_RATE, recorded
-from datamodules.subsets import EvalSubset
 from datamodules.voices import Speaker, speakers
 from robust_asr.files import folder_written_whole
 
@@ -160,7 +158,7 @@ class Synthetic(LibriSpeech):
         num_voices: speakers in all parts together.
         corpus_seed: of words, voices and rooms.
         domain: ``everything``, or ``numbers`` only: digits and whole numbers, which a small model learns in minutes.
-        others: as of ``LibriSpeech``.
+        others: the other arguments of ``LibriSpeech``.
     """
 
     def __init__(
@@ -175,18 +173,7 @@ class Synthetic(LibriSpeech):
         num_voices: int = 60,
         corpus_seed: int = 0,
         domain: Domain = "everything",
-        sample_rate: int = 16_000,
-        max_duration: float = 100.0,
-        num_buckets: int = 30,
-        speed_perturb: bool = False,
-        min_seconds: float = 0.1,
-        max_seconds: float = 35.0,
-        eval_subset: EvalSubset | None = None,
-        eval_utterances: int | None = None,
-        evaluation_batching: Batching = "similar",
-        num_workers: int = 0,
-        cache_gigabytes: float = 1.0,
-        seed: int = 0,
+        **others: Any,
     ) -> None:
         super().__init__(
             manifests,
@@ -194,18 +181,7 @@ class Synthetic(LibriSpeech):
             validate if validate is not None else ["dev"],
             test if test is not None else ["test"],
             predict,
-            sample_rate=sample_rate,
-            max_duration=max_duration,
-            num_buckets=num_buckets,
-            speed_perturb=speed_perturb,
-            min_seconds=min_seconds,
-            max_seconds=max_seconds,
-            eval_subset=eval_subset,
-            eval_utterances=eval_utterances,
-            evaluation_batching=evaluation_batching,
-            num_workers=num_workers,
-            cache_gigabytes=cache_gigabytes,
-            seed=seed,
+            **others,
         )
         self.settings = Settings(num_utterances=num_utterances, num_voices=num_voices, seed=corpus_seed, domain=domain)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning.utilities import rank_zero_info
 
+from lightning_modules.distributed import wait_for_ranks
 from lightning_modules.held import freeze_batch_norm, modes_are_intended
 from lightning_modules.recognition import Recognition
 from robust_asr.attacks.base import Attack
@@ -73,6 +74,8 @@ class AdversarialFinetuning(Recognition):
             waveforms = batch.waveforms.clone()
             waveforms[rows.to(waveforms.device), : attacked.shape[1]] = attacked
             batch = batch.replace(waveforms)
+        # The update is one for all: who waits for the attack of another rank pays for it.
+        wait_for_ranks()
         self._seconds["attack"] += self._now() - start
         return batch
 

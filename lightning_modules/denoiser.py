@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from datamodules.attack_pairs import PairedBatch
-from lightning_modules.distributed import gather_text, sum_over_ranks
 from lightning_modules.held import hold, modes_are_intended
 from lightning_modules.recognition import Recognition
 from robust_asr.decoding import Decoder
@@ -58,16 +58,5 @@ class DenoiserTraining(Recognition):
             )
         denoised, _ = self.recognizer.defense(batch.waveforms, batch.lengths)
         losses = self.loss(denoised, batch.clean, batch.lengths)
-        broken = ~losses.detach().isfinite()
-        total, num_used, num_broken = sum_over_ranks(
-            losses.detach().sum(), batch.lengths.new_tensor(len(batch)), broken.sum()
-        )
-        if num_broken:
-            ids = [utterance for utterance, flag in zip(batch.ids, broken.tolist(), strict=True) if flag]
-            raise FloatingPointError(
-                f"the loss is not finite in epoch {self.current_epoch}, batch {batch_idx}, for {gather_text(ids)}; "
-                "the last checkpoint holds the weights before it"
-            )
-        self.log("train/loss", total / num_used, prog_bar=True, batch_size=len(batch))
-        # DDP averages gradients over ranks: with this factor the result is the mean over the global batch.
-        return losses.sum() * (self.trainer.world_size / num_used)
+        loss, _ = self.averaged(losses, torch.ones_like(losses, dtype=torch.bool), batch, batch_idx)
+        return loss

@@ -19,6 +19,12 @@ def sum_over_ranks(*values: Tensor) -> list[float]:
     return stacked.tolist()
 
 
+def wait_for_ranks() -> None:
+    """Return when every rank is here."""
+    if is_distributed():
+        dist.barrier()
+
+
 def gather_text(texts: list[str]) -> list[str]:
     """The texts of all ranks. Every rank must call it."""
     if not is_distributed():

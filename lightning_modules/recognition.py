@@ -73,9 +73,21 @@ class Recognition(pl.LightningModule):
         losses = self.recognizer.loss(batch.waveforms, batch.lengths, targets)
         feasible = self.recognizer.feasible(batch.lengths, targets)
         self._report_infeasible(batch, feasible)
-        broken = feasible & ~losses.detach().isfinite()
-        total, num_used, num_broken, num_infeasible = sum_over_ranks(
-            losses.detach()[feasible].sum(), feasible.sum(), broken.sum(), (~feasible).sum()
+        loss, num_infeasible = self.averaged(losses, feasible, batch, batch_idx)
+        self.log("train/infeasible", num_infeasible, batch_size=len(batch))
+        return loss
+
+    def averaged(self, losses: Tensor, counted: Tensor, batch: AudioBatch, batch_idx: int) -> tuple[Tensor, float]:
+        """The loss to differentiate, the mean over what counts of the global batch, and how many of it do not count.
+
+        Logged: ``train/loss``.
+
+        Shape: losses (B,), counted (B,) bool -> ().
+        Errors: FloatingPointError, on every rank, with the ids of all ranks whose loss counts and is not finite.
+        """
+        broken = counted & ~losses.detach().isfinite()
+        total, num_used, num_broken, num_left_out = sum_over_ranks(
+            losses.detach()[counted].sum(), counted.sum(), broken.sum(), (~counted).sum()
         )
         if num_broken:
             ids = [utterance for utterance, flag in zip(batch.ids, broken.tolist(), strict=True) if flag]
@@ -85,9 +97,8 @@ class Recognition(pl.LightningModule):
             )
         num_used = max(num_used, 1.0)
         self.log("train/loss", total / num_used, prog_bar=True, batch_size=len(batch))
-        self.log("train/infeasible", num_infeasible, batch_size=len(batch))
         # DDP averages gradients over ranks: with this factor the result is the mean over the global batch.
-        return losses[feasible].sum() * (self.trainer.world_size / num_used)
+        return losses[counted].sum() * (self.trainer.world_size / num_used), num_left_out
 
     def _report_infeasible(self, batch: AudioBatch, feasible: Tensor) -> None:
         if bool(feasible.all()):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from robust_asr.randomness import derive, keyed_uniform
 from robust_asr.threat import L2, Linf, ThreatModel, Unbounded
 from robust_asr.types import AudioBatch, Targets
 
+_Value = TypeVar("_Value", int, float)
 # Which strength an utterance gets: far from the step and draw numbers that attacks use.
 _NORM, _EPS, _ITERATIONS = 2**45, 2**46, 2**47
 
@@ -109,7 +111,7 @@ class OfflinePGD(Attack):
         return PGD(threat, goal=self.goal, num_iterations=num_iterations, step_factor=self.step_factor)
 
 
-def _biased(values: Sequence, uniform: float):
+def _biased(values: Sequence[_Value], uniform: float) -> _Value:
     """The value whose share of [0, 1), proportional to its rank, holds ``uniform``."""
     total = len(values) * (len(values) + 1) / 2
     reached = 0.0

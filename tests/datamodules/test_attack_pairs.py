@@ -205,5 +205,7 @@ def test_a_batch_keeps_its_sides_together() -> None:
 def test_settings_are_checked(tiny_manifests: Path, tmp_path: Path, field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):
         pairs(tiny_manifests, {tmp_path: 1.0}, **{field: value})
+    with pytest.raises(ValueError, match="shar and speed_perturb"):
+        pairs(tiny_manifests, {tmp_path: 1.0}, speed_perturb=True)
     with pytest.raises(ValueError, match="weight"):
         pairs(tiny_manifests, {tmp_path: 0.0})

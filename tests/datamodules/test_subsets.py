@@ -144,6 +144,16 @@ def test_a_larger_sample_holds_a_smaller_one(tiny_manifests: Path) -> None:
     assert ids[0] != sorted(ids[0])[:5]
 
 
+def test_hours_are_a_prefix_of_the_same_order(tiny_manifests: Path) -> None:
+    cuts = list(Manifest(tiny_manifests / "train.jsonl.gz"))
+    order = [cut.id for cut in sample(cuts)]
+    seconds = [cut.duration for cut in sample(cuts)]
+    assert [cut.id for cut in sample(reversed(cuts), hours=(sum(seconds[:9]) + 0.01) / 3600)] == order[:9]
+    assert [cut.id for cut in sample(cuts, hours=(sum(seconds[:9]) - 0.01) / 3600)] == order[:8]
+    assert [cut.id for cut in sample(cuts, 5, hours=1.0)] == order[:5], "the first limit counts"
+    assert len(sample(cuts, hours=1.0)) == 40
+
+
 def test_evaluation_of_a_sample(tiny_manifests: Path) -> None:
     data = LibriSpeech(str(tiny_manifests), validate=["dev"], test=["dev"], eval_utterances=4)
     for stage, size in (("validate", 10), ("test", 4)):
@@ -152,3 +162,10 @@ def test_evaluation_of_a_sample(tiny_manifests: Path) -> None:
     assert sum(len(batch) for batch in data.test_dataloader()[0]) == 4
     with pytest.raises(ValueError, match="eval_utterances"):
         LibriSpeech(str(tiny_manifests), eval_utterances=0)
+    for hours in (0.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="eval_hours"):
+            LibriSpeech(str(tiny_manifests), eval_hours=hours)
+    data = LibriSpeech(str(tiny_manifests), predict=["dev"], eval_hours=1e-6)
+    data.setup("predict")
+    with pytest.raises(ValueError, match="eval_hours is 1e-06, less than the first utterance to take of part 'dev'"):
+        data.predict_dataloader()

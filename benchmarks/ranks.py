@@ -1,0 +1,93 @@
+"""Two processes against one on the same number of threads: seconds of an epoch of adversarial fine-tuning.
+
+``python -m benchmarks.ranks [--corpus FOLDER] [--threads N] [--repeats R]``. One process takes batches of 30 s with all
+threads, two take batches of 15 s with half of them each; they take turns. The first epoch, which decodes the audio, does not count.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import DDPStrategy
+
+from benchmarks.corpus import arguments, hardware, manifests
+from datamodules import LibriSpeech
+from lightning_modules.adversarial import AdversarialFinetuning
+from robust_asr.attacks.pgd import PGD
+from robust_asr.models.compact import CompactCTC
+from robust_asr.threat_ranges import LinfRange
+
+_SECONDS = 30.0
+
+
+class Optimized(AdversarialFinetuning):
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=1e-4)
+
+
+class EpochFile(pl.Callback):
+    """Appends the seconds of each epoch to a file: a spawned process has no other way to say it."""
+
+    def __init__(self, path: Path, *, num_threads: int) -> None:
+        self.path, self.num_threads = path, num_threads
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        torch.set_num_threads(self.num_threads)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            with self.path.open("a") as file:
+                file.write(f"{time.perf_counter() - self._start}\n")
+
+
+def epoch(folder: str, part: str, *, num_ranks: int, num_threads: int) -> float:
+    """Seconds of the second epoch."""
+    path = Path(tempfile.mkdtemp()) / "seconds"
+    strategy = DDPStrategy(process_group_backend="gloo", start_method="spawn") if num_ranks > 1 else "auto"
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=num_ranks,
+        strategy=strategy,
+        max_epochs=2,
+        callbacks=[EpochFile(path, num_threads=num_threads // num_ranks)],
+        gradient_clip_val=1.0,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    data = LibriSpeech(folder, train=[part], validate=[], max_duration=_SECONDS / num_ranks)
+    attack = PGD(LinfRange(1e-4, 0.02), num_iterations=7)
+    trainer.fit(Optimized(CompactCTC(), attack=attack), datamodule=data)
+    return float(path.read_text().split()[1])
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.set_defaults(threads=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    if options.threads < 2:
+        parser.error("--threads must be at least 2, to be shared by two processes")
+    folder = manifests(options.corpus, options.part)
+    rows = []
+    for _ in range(options.repeats):
+        rows.append([epoch(folder, options.part, num_ranks=ranks, num_threads=options.threads) for ranks in (1, 2)])
+    torch.set_num_threads(options.threads)
+    print(f"\n{hardware()}; CompactCTC, PGD-7, medians of {len(rows)} epochs each, the two in turn")
+    for name, column in zip(("one process", "two processes"), zip(*rows, strict=True), strict=True):
+        print(f"{name:14} {statistics.median(column):7.2f} s")
+    print(f"efficiency, one over two: {statistics.median(one / two for one, two in rows):.3f}")
+
+
+if __name__ == "__main__":
+    main()

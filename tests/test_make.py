@@ -1,0 +1,82 @@
+"""`make joshi2022-an4` with commands that only say what they were called with: the order, no stage twice, on after a failure."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import ROOT
+
+CHAIN = "runs/joshi2022/an4"
+STAGES = [
+    ("fit", "an4/baseline"),
+    ("predict", "joshi2022/an4/offline_attacks"),
+    ("predict", "joshi2022/an4/offline_attacks_targeted"),
+    ("fit", "joshi2022/an4/denoiser"),
+    ("fit", "joshi2022/an4/finetune_asr"),
+    ("fit", "joshi2022/an4/finetune_joint"),
+    ("fit", "joshi2022/an4/finetune_joint_frozen"),
+    ("test", "joshi2022/an4/table3"),
+    ("test", "joshi2022/an4/table4"),
+]
+STUB = f"""#!/bin/sh
+echo "$@" >> calls.txt
+mkdir -p runs/an4 {CHAIN}/report
+case "$*" in *"/$(cat broken.txt).yaml"*) exit 1;; esac
+case "$*" in *robust_asr.report*) touch {CHAIN}/report/index.html;; esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    for name in ("Makefile", "constraints.txt", "setup.cfg"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("data/an4/train.jsonl.gz", ".venv/.ready", ".venv/bin/python", "broken.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.write_text(STUB)
+    python.chmod(0o755)
+    return tmp_path
+
+
+def make(checkout: Path, *, broken: str = "none") -> tuple[int, list[tuple[str, str]], list[str]]:
+    """Exit code, the stages that ran, and the other calls."""
+    (checkout / "broken.txt").write_text(broken)
+    (checkout / "calls.txt").write_text("")
+    code = subprocess.run(["make", "joshi2022-an4"], cwd=checkout, capture_output=True, text=True).returncode
+    calls = (checkout / "calls.txt").read_text().splitlines()
+    stages = [re.match(r"train.py (\w+) --config recipes/(.*).yaml( --ckpt_path auto)?$", call) for call in calls]
+    assert all(bool(stage[3]) == (stage[1] == "fit") for stage in stages if stage), "a fit goes on by itself too"
+    others = [call for call, stage in zip(calls, stages, strict=True) if not stage]
+    return code, [(stage[1], stage[2]) for stage in stages if stage], others
+
+
+def test_stages_run_in_order_and_once(checkout: Path) -> None:
+    code, stages, others = make(checkout)
+    assert (code, stages) == (0, STAGES)
+    assert others == [f"-m robust_asr.report {CHAIN}/table3 {CHAIN}/table4 --out {CHAIN}/report"]
+    assert make(checkout) == (0, [], []), "a finished chain is not repeated"
+
+
+def test_every_stage_is_a_recipe() -> None:
+    assert all((ROOT / "recipes" / f"{name}.yaml").is_file() for _, name in STAGES)
+
+
+@pytest.mark.parametrize("index", [0, 2, 3, 5, 8])
+def test_a_stage_that_was_stopped_goes_on_and_no_other_is_repeated(checkout: Path, index: int) -> None:
+    code, stages, _ = make(checkout, broken=STAGES[index][1])
+    assert code != 0 and stages == STAGES[: index + 1]
+    assert make(checkout)[:2] == (0, STAGES[index:])
+
+
+def test_a_missing_corpus_is_named(checkout: Path) -> None:
+    (checkout / "data/an4/train.jsonl.gz").unlink()
+    found = subprocess.run(["make", "joshi2022-an4"], cwd=checkout, capture_output=True, text=True)
+    assert found.returncode != 0 and "datamodules.prepare librispeech AN4_FOLDER data/an4" in found.stdout
