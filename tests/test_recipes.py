@@ -13,6 +13,8 @@ import yaml
 from lightning_modules.cli import main
 from robust_asr import checkpoint
 from robust_asr.models.compact import CompactCTC
+from robust_asr.models.conformer import ConformerEncoder
+from robust_asr.models.conformer_lfmmi import ConformerLFMMI
 from robust_asr.results import read_evaluation
 from tests.command_line import ROOT
 
@@ -31,6 +33,7 @@ FEW = {
     # The tests have no prepared corpus.
     "PhraseFile": {"path": str(ROOT / "tests" / "phrases.txt")},
     "BeamDecoder": {"lexicon": str(ROOT / "tests" / "words.txt")},
+    "PhoneBeamDecoder": {"lexicon": str(ROOT / "tests" / "words.txt")},
 }
 SMALL_CONFORMER = {
     "encoder.init_args.width": 8,
@@ -51,6 +54,16 @@ SMALL = {
 def clean_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clean") / "clean.ckpt"
     checkpoint.save(CompactCTC(**SMALL["CompactCTC"]), str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def phones_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sizes = {name.rsplit(".", 1)[-1]: value for name, value in SMALL_CONFORMER.items()}
+    recognizer = ConformerLFMMI(ConformerEncoder(**sizes))
+    recognizer.estimate_language((ROOT / "tests" / "words.txt").read_text().splitlines())
+    path = tmp_path_factory.mktemp("phones") / "phones.ckpt"
+    checkpoint.save(recognizer, str(path))
     return path
 
 
@@ -103,9 +116,10 @@ def test_set_is_made(recipe: Path, made_set: Path) -> None:
 
 @pytest.mark.parametrize("recipe", EVALUATIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_evaluation_makes_every_row(
-    recipe: Path, tiny_manifests: Path, clean_checkpoint: Path, made_set: Path, tmp_path: Path
+    recipe: Path, tiny_manifests: Path, clean_checkpoint: Path, phones_checkpoint: Path, made_set: Path, tmp_path: Path
 ) -> None:
     settings = yaml.safe_load(recipe.read_text())["model"]["init_args"]
+    paths = {"*lfmmi*": phones_checkpoint, "*.ckpt": clean_checkpoint, "*/attack_set*": made_set}
     run = tmp_path / "run"
     arguments = [
         *("--run_dir", str(run), "--trainer.limit_test_batches=1", "--data=datamodules.LibriSpeech"),
@@ -115,7 +129,7 @@ def test_evaluation_makes_every_row(
         [
             "test",
             "--config",
-            str(small_systems(recipe, {"*.ckpt": clean_checkpoint, "*/attack_set*": made_set}, tmp_path)),
+            str(small_systems(recipe, paths, tmp_path)),
             *arguments,
         ]
     )
