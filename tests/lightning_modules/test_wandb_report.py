@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,11 +36,19 @@ def logged(tmp_path_factory) -> SimpleNamespace:
 
 
 def records(folder: Path, kind: str) -> list:
+    """Of the run's file, as soon as W&B's service has written its end: ``finish`` returns before that."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     (path,) = offline_pieces(folder, "abc")
-    found = [Record.FromString(content) for content in _records(path)]
-    return [getattr(record, kind) for record in found if record.WhichOneof("record_type") == kind]
+    give_up = time.monotonic() + 120
+    found: dict[str, list] = {}
+    while "exit" not in found and time.monotonic() < give_up:
+        time.sleep(0.1)
+        found = {}
+        for record in map(Record.FromString, _records(path)):
+            name = record.WhichOneof("record_type")
+            found.setdefault(name, []).append(getattr(record, name))
+    return found[kind]
 
 
 def table(folder: Path, name: str) -> dict:
