@@ -10,8 +10,8 @@ from robust_asr.attacks.base import Attack
 from robust_asr.checks import (
     Check,
     check_attack,
+    check_evaluation,
     check_recognizer,
-    check_rows,
     lines,
     read_live,
     write_checks,
@@ -65,7 +65,6 @@ class LiveChecks:
 
 def conclude(evaluation: Evaluation) -> str:
     """All checks of a finished evaluation into ``checks.json``. Returns a line for each that failed."""
-    live = read_live(evaluation.run_dir, evaluation)
-    checks = [*(check for found in live.values() for check in found), *check_rows(evaluation)]
+    checks = check_evaluation(evaluation)
     write_checks(evaluation.run_dir, checks)
     return "\n".join(lines(checks, "fail"))

@@ -34,8 +34,8 @@ class CarliniWagner(Attack):
     Each utterance has its own bound b and is attacked until the iterations end. Where its text is heard, on at least
     ``success_fraction`` of ``success_draws`` draws, d is kept as the best so far and shrinks to decrease * d, its bound to
     decrease * max|d|, so every further success is smaller in the maximum norm. Steps shrink with the bound: the authors optimise
-    v in d = b v. (With steps that stay, 60 of them end 6 dB louder.) What is returned is the last success, or else the
-    perturbation of the lowest loss. An utterance that says the target without any perturbation stays as it is.
+    v in d = b v. What is returned is the last success, or else the perturbation of the lowest loss. An utterance that says the
+    target without any perturbation stays as it is.
 
     The defaults are the schedule of the authors' implementation (Carlini and Wagner 2018, section III, and their code: Adam on
     the signs of the gradient, no penalty of the norm), without the noise of two 16-bit steps that it adds to every pass.

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from robust_asr.alignment import printable
-from robust_asr.checks import check_rows, lines, read_live, write_checks
+from robust_asr.checks import check_evaluation, lines, write_checks
 from robust_asr.results import read_evaluation
 
 
@@ -31,8 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _check(run: str, *, write: bool) -> bool:
     evaluation = read_evaluation(run)
-    live = read_live(evaluation.run_dir, evaluation)
-    checks = [*(check for found in live.values() for check in found), *check_rows(evaluation)]
+    checks = check_evaluation(evaluation)
     if write:
         write_checks(evaluation.run_dir, checks)
     print(printable(f"{run}:"), *(lines(checks, "fail", "not run", "pass") or ["no results yet"]), sep="\n")

@@ -1,4 +1,4 @@
-"""Every check that needs no more than the rows of a run folder."""
+"""Every check of a run folder: of its rows, and with them what the systems themselves were asked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from robust_asr.checks.controls import check_controls
 from robust_asr.checks.optimizers import check_optimizers
 from robust_asr.checks.records import check_records
 from robust_asr.checks.saved_audio import check_saved_audio
+from robust_asr.checks.store import read_live
 from robust_asr.checks.transcripts import check_transcripts
 from robust_asr.checks.verdicts import Check
 from robust_asr.results import Evaluation
@@ -21,6 +22,12 @@ _CHECKS = (
     check_controls,
     check_attackers,
 )
+
+
+def check_evaluation(evaluation: Evaluation) -> list[Check]:
+    """The live verdicts that the run folder keeps on its systems and conditions, then those of ``check_rows``."""
+    live = read_live(evaluation.run_dir, evaluation)
+    return [*(check for found in live.values() for check in found), *check_rows(evaluation)]
 
 
 def check_rows(evaluation: Evaluation) -> list[Check]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from robust_asr.masking import length_mask, masked
 from robust_asr.models.base import CTCRecognizer
@@ -31,12 +30,10 @@ class ConformerEncoder(nn.Module):
     Args:
         subsampling: ``vgg``, four convolutions and two maxima (Joshi et al.), or ``strided``, two convolutions of
             stride 2 (Gulati et al.), a tenth of the cost.
-        unfold: frames that each step is taken apart into at the end: 25 a second are too few for the characters of
-            spelled words.
         spec_augment: masks over the normalised features in training; none by default.
 
     Units: dropout in [0, 1).
-    Shape: waveforms (B, T), lengths (B,) -> hidden (B, unfold * S, D), zero in the padding, frame_lengths (B,).
+    Shape: waveforms (B, T), lengths (B,) -> hidden (B, S, D), zero in the padding, step_lengths (B,).
     """
 
     sample_rate = 16_000
@@ -53,7 +50,6 @@ class ConformerEncoder(nn.Module):
         feed_forward_width: int = 2048,
         kernel_size: int = 31,
         dropout: float = 0.1,
-        unfold: int = 1,
         spec_augment: SpecAugment | None = None,
     ) -> None:
         super().__init__()
@@ -66,11 +62,10 @@ class ConformerEncoder(nn.Module):
         self.feed_forward_width = feed_forward_width
         self.kernel_size = kernel_size
         self.dropout = dropout
-        self.unfold = unfold
         self._check()
 
         self.front_end = KaldiFbank(num_mels=num_mels)
-        self.frame_shift = 4 * HOP / self.sample_rate / unfold
+        self.frame_shift = 4 * HOP / self.sample_rate
         self.feature_norm = MaskedBatchNorm(num_mels)
         self.spec_augment = spec_augment
         kind = VggSubsampling if subsampling == "vgg" else StridedSubsampling
@@ -86,11 +81,10 @@ class ConformerEncoder(nn.Module):
             )
             for _ in range(num_layers)
         )
-        self.unfolded = nn.Linear(width, unfold * width) if unfold > 1 else None
 
     def num_frames(self, lengths: Tensor) -> Tensor:
-        """Frames of the result. Shape: (B,) samples -> (B,) frames."""
-        return self.subsample.num_steps(self.front_end.num_frames(lengths)) * self.unfold
+        """Steps of the result. Shape: (B,) samples -> (B,) steps."""
+        return self.subsample.num_steps(self.front_end.num_frames(lengths))
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         features, feature_lengths = self.front_end(waveforms, lengths)
@@ -103,16 +97,13 @@ class ConformerEncoder(nn.Module):
         mask = length_mask(step_lengths, values.shape[1])
         for block in self.blocks:
             values = block(values, distances, step_lengths, mask)
-        if self.unfolded is not None:
-            values = functional.silu(self.unfolded(values)).unflatten(-1, (self.unfold, -1)).flatten(1, 2)
-        frame_lengths = step_lengths * self.unfold
-        return masked(values, frame_lengths), frame_lengths
+        return masked(values, step_lengths), step_lengths
 
     def _check(self) -> None:
         if self.subsampling not in get_args(Subsampling):
             accepted = " or ".join(get_args(Subsampling))
             raise ValueError(f"Conformer: subsampling is {self.subsampling!r}, accepted is {accepted}")
-        for name in ("num_mels", "width", "num_heads", "feed_forward_width", "unfold"):
+        for name in ("num_mels", "width", "num_heads", "feed_forward_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Conformer: {name} is {getattr(self, name)}, accepted is 1 or more")
         if self.subsampling_channels < 2:

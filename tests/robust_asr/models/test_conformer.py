@@ -35,7 +35,7 @@ def _with_statistics(encoder: ConformerEncoder) -> ConformerEncoder:
     return encoder.eval()
 
 
-@pytest.mark.parametrize("options", [{}, {"subsampling": "strided", "unfold": 2}], ids=["vgg", "strided"])
+@pytest.mark.parametrize("options", [{}, {"subsampling": "strided"}], ids=["vgg", "strided"])
 def test_neither_padding_nor_neighbours_are_heard(options: dict):
     encoder = _with_statistics(_encoder(**options))
     together, frame_lengths = encoder(functional.pad(_waveforms(LENGTHS, padding=torch.nan), (0, 3_333)), LENGTHS)
@@ -48,7 +48,7 @@ def test_neither_padding_nor_neighbours_are_heard(options: dict):
         assert not together[row, num_frames:].any()
 
 
-@pytest.mark.parametrize("options", [{}, {"subsampling": "strided", "unfold": 2}], ids=["vgg", "strided"])
+@pytest.mark.parametrize("options", [{}, {"subsampling": "strided"}], ids=["vgg", "strided"])
 def test_training_does_not_hear_the_padding_either(options: dict):
     results = []
     for extra in (0, 5_000):
@@ -62,9 +62,8 @@ def test_training_does_not_hear_the_padding_either(options: dict):
 
 
 @pytest.mark.parametrize("length", [1, 79, 80, 559, 560, 880, 16_001])
-@pytest.mark.parametrize("unfold", [1, 2])
-def test_num_frames_is_what_encode_returns(length: int, unfold: int):
-    recognizer = ConformerCTC(_encoder(unfold=unfold)).eval()
+def test_num_frames_is_what_encode_returns(length: int):
+    recognizer = ConformerCTC(_encoder()).eval()
     lengths = torch.tensor([length])
     hidden, frame_lengths = recognizer.encode(torch.zeros(1, length), lengths)
     assert hidden.shape[1] == frame_lengths.item() == recognizer.num_frames(lengths).item()
@@ -105,7 +104,7 @@ def test_the_sizes_of_the_papers():
 
 
 def test_built_again_from_its_description():
-    recognizer = ConformerCTC(_encoder(unfold=2, spec_augment=SpecAugment(time_width=0.2))).eval()
+    recognizer = ConformerCTC(_encoder(spec_augment=SpecAugment(time_width=0.2))).eval()
     description = describe(recognizer)
     with torch.device("meta"):
         trust.build(description, expected=ConformerCTC)
@@ -143,7 +142,6 @@ def test_mixed_precision_is_near():
         {"kernel_size": 4},
         {"num_heads": 5},
         {"dropout": 1.0},
-        {"unfold": 0},
         {"num_layers": -1},
     ],
 )
