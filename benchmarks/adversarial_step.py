@@ -16,13 +16,11 @@ import pytorch_lightning as pl
 import torch
 
 from benchmarks.corpus import arguments, hardware, manifests
+from benchmarks.fitting import AdversarialStep, silent_trainer
 from datamodules import LibriSpeech
-from lightning_modules.adversarial import AdversarialFinetuning
-from robust_asr.attacks.pgd import PGD
 from robust_asr.gradients import frozen_for_attack, input_gradient
 from robust_asr.models.base import Recognizer
 from robust_asr.models.compact import CompactCTC
-from robust_asr.threat_ranges import LinfRange
 from robust_asr.types import AudioBatch
 
 
@@ -31,11 +29,6 @@ def seconds() -> float:
         return time.process_time()
     torch.cuda.synchronize()
     return time.perf_counter()
-
-
-class Optimized(AdversarialFinetuning):
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=1e-4)
 
 
 class Beside(pl.Callback):
@@ -86,22 +79,16 @@ def main() -> None:
     data = LibriSpeech(manifests(options.corpus, options.part), train=[options.part], validate=[], max_duration=30.0)
     recognizer = CompactCTC()
     beside = Beside(copy.deepcopy(recognizer), num_iterations=options.iterations)
-    attack = PGD(LinfRange(1e-4, 0.02), num_iterations=options.iterations, precision=precision)
-    trainer = pl.Trainer(
+    trainer = silent_trainer(
         accelerator="auto",
         devices=1,
         max_steps=options.steps + 2,
         max_epochs=-1,
         precision=precision,
         callbacks=[beside],
-        gradient_clip_val=1.0,
-        use_distributed_sampler=False,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
     )
-    trainer.fit(Optimized(recognizer, attack=attack), datamodule=data)
+    training = AdversarialStep(recognizer, num_iterations=options.iterations, precision=precision)
+    trainer.fit(training, datamodule=data)
     rows = beside.rows[2:]
     ours, gradients, clean = (statistics.median(column) for column in zip(*rows, strict=True))
     ratios = sorted(row[0] / (row[1] + row[2]) for row in rows)
@@ -113,7 +100,7 @@ def main() -> None:
     print(f"adversarial training step               {ours:7.3f} s")
     quarter = len(ratios) // 4
     print(
-        f"ratio {statistics.median(ratios):.3f} [{ratios[quarter]:.3f}, {ratios[-1 - quarter]:.3f}] (at most 1.10); "
+        f"ratio {statistics.median(ratios):.3f}, quartiles {ratios[quarter]:.3f} and {ratios[-1 - quarter]:.3f} (at most 1.10); "
         f"over a clean step {statistics.median(row[0] / row[2] for row in rows):.2f}"
     )
 

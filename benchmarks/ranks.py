@@ -16,18 +16,11 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 
 from benchmarks.corpus import arguments, hardware, manifests
+from benchmarks.fitting import AdversarialStep, silent_trainer
 from datamodules import LibriSpeech
-from lightning_modules.adversarial import AdversarialFinetuning
-from robust_asr.attacks.pgd import PGD
 from robust_asr.models.compact import CompactCTC
-from robust_asr.threat_ranges import LinfRange
 
 _SECONDS = 30.0
-
-
-class Optimized(AdversarialFinetuning):
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=1e-4)
 
 
 class EpochFile(pl.Callback):
@@ -52,22 +45,15 @@ def epoch(folder: str, part: str, *, num_ranks: int, num_threads: int) -> float:
     """Seconds of the second epoch."""
     path = Path(tempfile.mkdtemp()) / "seconds"
     strategy = DDPStrategy(process_group_backend="gloo", start_method="spawn") if num_ranks > 1 else "auto"
-    trainer = pl.Trainer(
+    trainer = silent_trainer(
         accelerator="cpu",
         devices=num_ranks,
         strategy=strategy,
         max_epochs=2,
         callbacks=[EpochFile(path, num_threads=num_threads // num_ranks)],
-        gradient_clip_val=1.0,
-        use_distributed_sampler=False,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
     )
     data = LibriSpeech(folder, train=[part], validate=[], max_duration=_SECONDS / num_ranks)
-    attack = PGD(LinfRange(1e-4, 0.02), num_iterations=7)
-    trainer.fit(Optimized(CompactCTC(), attack=attack), datamodule=data)
+    trainer.fit(AdversarialStep(CompactCTC(), num_iterations=7), datamodule=data)
     return float(path.read_text().split()[1])
 
 

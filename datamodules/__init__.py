@@ -1,12 +1,16 @@
-"""Speech on disk to batches: manifests, samplers, collation, the embedded corpus."""
+"""Speech on disk to batches: manifests, samplers, collation, attacked pairs, the embedded corpus."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
 
-_HOME = {"LibriSpeech": "datamodules.librispeech", "Synthetic": "datamodules.synthetic"}
-__all__ = ["LibriSpeech", "Synthetic"]
+_HOME = {
+    "AttackPairs": "datamodules.attack_pairs",
+    "LibriSpeech": "datamodules.librispeech",
+    "Synthetic": "datamodules.synthetic",
+}
+__all__ = ["AttackPairs", "LibriSpeech", "Synthetic"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ from robust_asr.models.base import Recognizer
 
 
 class DenoiserTraining(Recognition):
-    """Teaches a denoiser to give back the clean audio of attacked audio; the data are ``datamodules.attack_pairs.AttackPairs``.
+    """Teaches a denoiser to give back the clean audio of attacked audio; the data are ``datamodules.AttackPairs``.
 
     The loss is the multi-resolution STFT distance, the mean over the utterances of the global batch. The recogniser behind the
     denoiser does not learn: validation says what it hears through the denoiser, and the checkpoint holds both, as one
@@ -53,9 +53,7 @@ class DenoiserTraining(Recognition):
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         if not isinstance(batch, PairedBatch):
-            raise ValueError(
-                f"data must yield pairs, as datamodules.attack_pairs.AttackPairs does, found {type(batch).__name__}"
-            )
+            raise ValueError(f"data must yield pairs, as datamodules.AttackPairs does, found {type(batch).__name__}")
         denoised, _ = self.recognizer.defense(batch.waveforms, batch.lengths)
         losses = self.loss(denoised, batch.clean, batch.lengths)
         loss, _ = self.averaged(losses, torch.ones_like(losses, dtype=torch.bool), batch, batch_idx)

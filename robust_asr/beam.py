@@ -104,23 +104,28 @@ class BeamDecoder(Decoder):
             elif self.ngram is not None:
                 # Without this list torchaudio numbers the tokens anew, in the order of a hash table.
                 path.write_text("\n".join(names), encoding="utf-8")
-            try:
-                return flashlight(needs_ngram=False)(
-                    lexicon=str(path) if self.lexicon is not None else None,
-                    tokens=names,
-                    lm=self.ngram,
-                    lm_dict=str(path) if self.lexicon is None and self.ngram is not None else None,
-                    beam_size=self.beam_size,
-                    beam_size_token=self.beam_size_token,
-                    beam_threshold=self.beam_threshold,
-                    lm_weight=self.ngram_weight,
-                    word_score=self.word_score,
-                    log_add=True,
-                    blank_token=names[tokenizer.blank],
-                    sil_token=names[silence],
-                )
-            except RuntimeError as error:
-                raise ValueError(f"ngram {self.ngram} cannot be read: {str(error).splitlines()[-1]}") from error
+            return self._flashlight(
+                lexicon=str(path) if self.lexicon is not None else None,
+                tokens=names,
+                lm_dict=str(path) if self.lexicon is None and self.ngram is not None else None,
+                beam_size_token=self.beam_size_token,
+                log_add=True,
+                blank_token=names[tokenizer.blank],
+                sil_token=names[silence],
+            )
+
+    def _flashlight(self, **arguments: Any) -> Any:
+        try:
+            return flashlight(needs_ngram=False)(
+                **arguments,
+                lm=self.ngram,
+                beam_size=self.beam_size,
+                beam_threshold=self.beam_threshold,
+                lm_weight=self.ngram_weight,
+                word_score=self.word_score,
+            )
+        except RuntimeError as error:
+            raise ValueError(f"ngram {self.ngram} cannot be read: {str(error).splitlines()[-1]}") from error
 
 
 def words_of(texts: Iterable[str]) -> list[str]:

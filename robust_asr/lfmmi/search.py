@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robust_asr.beam import BeamDecoder, flashlight, texts_of, words_of
+from robust_asr.beam import BeamDecoder, texts_of, words_of
 from robust_asr.lfmmi.lexicon import Lexicon
 from robust_asr.text import Tokenizer
 from robust_asr.types import Emissions, Transcript, Word
@@ -76,22 +76,14 @@ class PhoneBeamDecoder(BeamDecoder):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "words"
             path.write_text(_spelled(words_of(texts_of(self.lexicon)), tokenizer), encoding="utf-8")
-            try:
-                return flashlight(needs_ngram=False)(
-                    lexicon=str(path),
-                    tokens=names,
-                    lm=self.ngram,
-                    beam_size=self.beam_size,
-                    beam_size_token=None if self.beam_size_token is None else 4 * self.beam_size_token,
-                    beam_threshold=self.beam_threshold,
-                    lm_weight=self.ngram_weight,
-                    word_score=self.word_score,
-                    log_add=False,
-                    blank_token=names[tokenizer.blank],
-                    sil_token=names[tokenizer.silence],
-                )
-            except RuntimeError as error:
-                raise ValueError(f"ngram {self.ngram} cannot be read: {str(error).splitlines()[-1]}") from error
+            return self._flashlight(
+                lexicon=str(path),
+                tokens=names,
+                beam_size_token=None if self.beam_size_token is None else 4 * self.beam_size_token,
+                log_add=False,
+                blank_token=names[tokenizer.blank],
+                sil_token=names[tokenizer.silence],
+            )
 
 
 def spellings(phones: tuple[int, ...], lexicon: Lexicon) -> list[list[int]]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.attack_pairs import AttackPairs, PairedBatch
+from datamodules import AttackPairs
+from datamodules.attack_pairs import PairedBatch
 from datamodules.paired_set import PairSampler
 from lightning_modules.cli import main
 from robust_asr import checkpoint

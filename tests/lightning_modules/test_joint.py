@@ -168,7 +168,7 @@ def denoiser_settings(manifests: Path, attacks: Path, clean: Path, run_dir: Path
     config = settings(manifests, run_dir, 2, 0, callbacks)
     config["model"]["class_path"] = "lightning_modules.denoiser.DenoiserTraining"
     config["model"]["init_args"] |= {"recognizer": load(clean), "denoiser": DENOISE}
-    config["data"]["class_path"] = "datamodules.attack_pairs.AttackPairs"
+    config["data"]["class_path"] = "datamodules.AttackPairs"
     config["data"]["init_args"] |= {"sets": {str(attacks / SET): 1.5}, "crop_seconds": 0.2, "max_duration": 3.0}
     config["trainer"]["max_epochs"] = 2
     return config
