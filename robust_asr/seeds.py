@@ -1,0 +1,95 @@
+"""``python -m robust_asr.seeds RUN...``: the mean over runs that differ in their seed alone, with one interval for all."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from robust_asr.alignment import printable
+from robust_asr.metrics import bootstrap_interval
+from robust_asr.results import Evaluation, Row, read_evaluation
+from robust_asr.summary import word_edits
+
+
+class SeedMean(NamedTuple):
+    """WER in per cent of one part under one condition.
+
+    Attributes:
+        rates: one of each run.
+        ci_low, ci_high: of the mean, a 95 % bootstrap over utterances, each with the mean of its errors: that other
+            utterances would have been drawn, not other seeds.
+    """
+
+    part: str
+    condition: str
+    value: float
+    ci_low: float
+    ci_high: float
+    rates: list[float]
+    n: int
+
+
+def seed_means(evaluations: Sequence[Evaluation]) -> list[SeedMean]:
+    """A mean for every part and condition of runs that hold one system each.
+
+    Errors: ValueError names the run that holds several systems, or other utterances or conditions than the first.
+    """
+    for evaluation in evaluations:
+        if len(evaluation.systems) != 1:
+            found = ", ".join(evaluation.systems) or "none"
+            raise ValueError(f"{evaluation.run_dir}: a mean over seeds takes runs of one system, found {found}")
+    first = evaluations[0]
+    means = []
+    for part in first.parts:
+        for condition in first.conditions:
+            if rows := _rows(first, part, condition):
+                means.append(_mean(part, condition, [_alike(rows, other, part, condition) for other in evaluations]))
+    return means
+
+
+def _mean(part: str, condition: str, runs: list[list[Row]]) -> SeedMean:
+    words = torch.tensor([float(row["words"]) for row in runs[0]], dtype=torch.float64)
+    edits = torch.stack([word_edits(rows) for rows in runs])
+    low, high = bootstrap_interval(edits.mean(0), words)
+    rates = (100 * edits.sum(1) / words.sum()).tolist()
+    return SeedMean(part, condition, sum(rates) / len(rates), 100 * low, 100 * high, rates, len(words))
+
+
+def _rows(evaluation: Evaluation, part: str, condition: str) -> list[Row]:
+    (system,) = evaluation.systems
+    return sorted(evaluation.select(system, condition, part), key=lambda row: row["id"])
+
+
+def _alike(rows: list[Row], other: Evaluation, part: str, condition: str) -> list[Row]:
+    found = _rows(other, part, condition) if condition in other.conditions else []
+    if [(row["id"], row["reference"]) for row in found] != [(row["id"], row["reference"]) for row in rows]:
+        raise ValueError(
+            f"{other.run_dir}: does not hold the {len(rows)} utterances of the first run for {part} under {condition}, but "
+            f"{len(found)}"
+        )
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m robust_asr.seeds",
+        description="Mean WER of runs that differ in their seed, its interval over utterances, and each run's.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder of `python train.py test`, of one system")
+    chosen = parser.parse_args(arguments)
+    try:
+        means = seed_means([read_evaluation(run) for run in chosen.runs])
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {printable(str(error))}")
+    for mean in means:
+        each = ", ".join(f"{rate:.2f}" for rate in mean.rates)
+        interval = f"{mean.value:.2f} % [{mean.ci_low:.2f}, {mean.ci_high:.2f}]"
+        print(printable(f"{mean.part}  {mean.condition}  {interval}, n = {mean.n}, each: {each}"))
+
+
+if __name__ == "__main__":
+    main()
