@@ -8,7 +8,7 @@ JOSHI_FITS := $(JOSHI)/denoiser.trained $(JOSHI)/finetune_asr.trained $(JOSHI_TA
 JOSHI_TABLES := $(JOSHI)/table3.tested $(JOSHI)/table4.tested
 
 .PHONY: demo joshi2022-an4 test test-long lint bench clean
-# One thread: with two, recurrent layers slow down tenfold as soon as anything else runs on the machine.
+# One thread a process: with two, recurrent layers slow down tenfold as soon as anything else runs on the machine.
 demo: export OMP_NUM_THREADS = 1
 demo: $(DEMO)/report/index.html
 	@echo "The demo's runs are in $(DEMO); open $(DEMO)/report/index.html. To start over: rm -r $(DEMO)"
@@ -19,10 +19,10 @@ $(DEMO)/%.trained: | .venv/.ready
 	$(BIN)/python train.py fit --config recipes/quickstart/$*.yaml --ckpt_path auto
 	@touch $@
 
-$(DEMO)/hardened.trained: $(DEMO)/clean.trained
+$(DEMO)/hardened.trained $(DEMO)/adversarial.trained: $(DEMO)/clean.trained
 
-$(DEMO)/evaluation.tested: $(DEMO)/clean.trained $(DEMO)/hardened.trained
-	@echo "== both in rising noise and under attack: recipes/quickstart/evaluation.yaml"
+$(DEMO)/evaluation.tested: $(DEMO)/hardened.trained $(DEMO)/adversarial.trained
+	@echo "== all three in rising noise and under attack: recipes/quickstart/evaluation.yaml"
 	$(BIN)/python train.py test --config recipes/quickstart/evaluation.yaml
 	@touch $@
 
