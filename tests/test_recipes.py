@@ -123,16 +123,10 @@ def test_evaluation_makes_every_row(
     run = tmp_path / "run"
     arguments = [
         *("--run_dir", str(run), "--trainer.limit_test_batches=1", "--data=datamodules.LibriSpeech"),
-        *(f"--data.init_args.manifests={tiny_manifests}", "--data.init_args.test=[dev]", "--trainer.accelerator=cpu"),
+        *(f"--data.init_args.manifests={tiny_manifests}", "--data.init_args.test=[dev]"),
+        *("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"),
     ]
-    main(
-        [
-            "test",
-            "--config",
-            str(small_systems(recipe, paths, tmp_path)),
-            *arguments,
-        ]
-    )
+    main(["test", "--config", str(small_systems(recipe, paths, tmp_path)), *arguments])
     evaluation = read_evaluation(run)
     assert list(evaluation.systems) == list(settings["systems"])
     assert list(evaluation.conditions) == list(settings["conditions"])
