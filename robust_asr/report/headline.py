@@ -54,18 +54,19 @@ def _emptier_notes(grid: Grid, part: str) -> str:
 
 def _headline_row(grid: Grid, part: str, condition: str, head: str, top: float) -> str:
     cells = [grid.cell(part, condition, system) for system in grid.systems]
-    run = [cell for cell in cells if cell.rows]
-    lowest = min(run, key=lambda cell: cell.wer["value"]) if len(run) > 1 else None
-    shown = "".join(_headline_cell(cell, top, is_lowest=cell is lowest) for cell in cells)
+    rates = {cell.wer["value"] for cell in cells if cell.rows}
+    # Several may share it; where all do, it says nothing.
+    lowest = min(rates) if len(rates) > 1 else None
+    shown = "".join(_headline_cell(cell, top, lowest=lowest) for cell in cells)
     return f'<tr><th scope="row">{head}</th>{shown}</tr>'
 
 
-def _headline_cell(cell: Cell, top: float, *, is_lowest: bool) -> str:
+def _headline_cell(cell: Cell, top: float, *, lowest: float | None) -> str:
     line = cell.wer
     if line is None:
         return '<td class="absent">not run</td>'
     empty = cell.lines["empty_hypotheses"]["value"]
-    chips = chip("caution" if cell.emptier else "good", "lowest") if is_lowest else ""
+    chips = chip("caution" if cell.emptier else "good", "lowest") if line["value"] == lowest else ""
     chips += chip("caution", f"partial: {len(cell.rows):,} of {cell.expected:,}") if cell.partial else ""
     target = cell.lines.get("TGT_WER")
     aimed = f"<br>WER to target {rate(target['value'])}&nbsp;%" if target else ""

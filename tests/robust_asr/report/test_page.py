@@ -90,6 +90,15 @@ def test_every_cell_is_in_the_headline(example, shown):
     assert shown.text.count("emptier") >= 4 and "not run" in shown.text
 
 
+@pytest.mark.parametrize(("shares", "num_lowest"), [([0.0, 0.0, 0.9], 2), ([0.0, 0.0, 0.0], 0), ([0.0], 0)])
+def test_systems_share_the_lowest_rate(tmp_path, shares, num_lowest):
+    systems = {f"system {index}": ("none", "", [share], 0.0) for index, share in enumerate(shares)}
+    conditions = {"clean": CONDITIONS["clean"]}
+    folder = write_example(tmp_path / "run", systems=systems, conditions=conditions, num_utterances=5, keep_audio=0)
+    text = page_text(tabulate(read_runs([folder])), "T", max_bytes=10**7)
+    assert text.split('id="wer"')[1].split("</section>")[0].count(">lowest<") == num_lowest
+
+
 def test_pictures_and_players_have_names(text, shown):
     assert len(shown.values("alt")) == shown.tags.count("img") and all(shown.values("alt"))
     assert (
