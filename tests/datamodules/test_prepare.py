@@ -5,12 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import re
 import shutil
-import time
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from tqdm import tqdm
 
 from datamodules.manifest import Manifest
 from datamodules.prepare import main, prepare_corpus
@@ -145,21 +146,27 @@ def test_equal_corpora_give_equal_bytes_in_an_order_that_mixes_speakers(corpus: 
     assert len({utterance.split("-")[0] for utterance in ids[:10]}) >= 3
 
 
+def _prepare_apart(corpus: Path, out: Path) -> None:
+    # tqdm's lock is shared with forks: killed while it holds it, a child would leave the other tests waiting for it.
+    tqdm.set_lock(threading.RLock())
+    prepare_corpus(corpus, out, num_jobs=1)
+
+
 def test_killed_at_any_moment_there_is_a_whole_manifest_or_none(corpus: Path, manifests: Path, tmp_path: Path):
-    seen = set()
-    for attempt in range(12):
-        out = tmp_path / str(attempt)
-        process = multiprocessing.get_context("fork").Process(
-            target=prepare_corpus, args=(corpus, out), kwargs={"num_jobs": 1}
-        )
+    # Later and later, until one is not killed at all: however busy the machine is.
+    seconds, names, finished = 0.005, set(), False
+    while not finished:
+        out = tmp_path / f"{seconds}"
+        process = multiprocessing.get_context("fork").Process(target=_prepare_apart, args=(corpus, out))
         process.start()
-        time.sleep(0.02 * attempt)
+        process.join(seconds)
+        finished = not process.is_alive()
         process.kill()
         process.join()
-        for path in out.glob("[!.]*.jsonl.gz"):
-            assert path.read_bytes() == (manifests / path.name).read_bytes()
-            seen.add(path.name)
-    assert seen, "never killed after a manifest was written"
+        names = {path.name for path in out.glob("[!.]*.jsonl.gz")}
+        assert all((out / name).read_bytes() == (manifests / name).read_bytes() for name in names)
+        seconds *= 1.5
+    assert process.exitcode == 0 and names == {path.name for path in manifests.glob("[!.]*.jsonl.gz")}
 
 
 @pytest.mark.shared_data
