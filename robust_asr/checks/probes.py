@@ -35,9 +35,9 @@ _ZEROS = 0.5
 # an attack needs is that one of the two holds.
 _STEPS = (0.1, 1.0)
 # Where it is measured the loss is at least a nat: a confident recogniser has hardly a slope on clean audio, and what is
-# found there is the curvature. White noise at these SNRs leads away from it.
+# found there is the curvature. White noise at these SNRs leads away from it; a single word that is known well needs the loudest.
 _HEIGHT = 1.0
-_DECIBELS = (40.0, 30.0, 20.0, 10.0, 0.0)
+_DECIBELS = (40.0, 30.0, 20.0, 10.0, 0.0, -10.0, -20.0)
 # By so much a promise may be missed: a loss bends, and a codec's stand-in gradient is about right. A masked one is off
 # by orders of magnitude, or has no sign.
 _FACTOR = 4.0

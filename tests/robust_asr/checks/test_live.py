@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from robust_asr.attacks.base import Attack
 from robust_asr.attacks.cw import CarliniWagner
@@ -16,13 +17,15 @@ from robust_asr.attacks.pgd import PGD
 from robust_asr.checks import Check, check_system, lines
 from robust_asr.checks.draws import AVERAGES, OWN_DRAWS, REPEATS
 from robust_asr.checks.passage import ACTS, KEPT, PADDING
-from robust_asr.checks.probes import REACHES, SLOPE
+from robust_asr.checks.probes import REACHES, SLOPE, check_gradient
 from robust_asr.checks.states import EVALUATING, UNCHANGED
 from robust_asr.checks.system import shortened
 from robust_asr.checks.verdicts import Question
 from robust_asr.defenses.base import Defended
+from robust_asr.masking import masked
 from robust_asr.models.base import Recognizer
 from robust_asr.threat import L2, SNR, Linf
+from tests.robust_asr.attacks.oracles import Linear, audio_batch
 from tests.robust_asr.checks import faults
 from tests.robust_asr.checks.honest import listener, seeds_of, spoken
 from tests.robust_asr.checks.table import CONDITIONS, GOAL, smoothed, verdicts
@@ -87,6 +90,21 @@ def test_a_live_fault_trips_its_check(fault: str) -> None:
     failed = [check for check in live(system(), attack) if check.verdict == "fail"]
     assert question.name in {check.name for check in failed}
     assert all(check.value != "" for check in failed)
+
+
+class Certain(Linear):
+    """||x - w||^4: where it is below a nat it bends within a step of a tenth of one."""
+
+    def value(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> Tensor:
+        return masked(waveforms - self.weights[: waveforms.shape[1]], lengths).square().sum(1).square()
+
+
+def test_a_loss_that_hardly_rises_has_a_slope_in_loud_noise() -> None:
+    batch = audio_batch([400])
+    waveform = batch.waveforms[0] * (0.05 / batch.waveforms[0].square().sum()).sqrt()
+    batch = batch.replace(waveform[None])
+    checks = check_gradient(Certain(0.9 * waveform), batch, ["GO"], seeds=seeds_of(batch))
+    assert [check.verdict for check in checks] == ["pass", "pass"] and checks[1].value == pytest.approx(1, abs=0.01)
 
 
 def test_one_seed_for_all_utterances_fails() -> None:
