@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.command_line import ROOT
 from tests.corpus import write_corpus
 
 torch.set_num_threads(1)
+# A test is right or wrong, however busy the machine is.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

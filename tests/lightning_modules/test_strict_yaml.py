@@ -12,7 +12,7 @@ PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, a
 VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(NAMES, VALUES, max_size=4))
 def test_what_a_program_saved_is_accepted(value):
     check(yaml.safe_dump(value, allow_unicode=True), where="saved")

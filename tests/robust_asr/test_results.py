@@ -46,7 +46,7 @@ def write_lines(run_dir: Path, *entries: object, name: str = ROWS) -> Path:
     return run_dir
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.text(max_size=8), st.text(max_size=20)), max_size=5, unique_by=lambda pair: pair[0]),
     st.floats(0, 1e9),
