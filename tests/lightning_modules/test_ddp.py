@@ -70,7 +70,7 @@ def test_a_killed_rank_ends_the_run_within_a_minute(rank: int, tiny_manifests: P
         {"class_path": "tests.callbacks.KillAt", "init_args": {"epoch": 0, "batch": 2, "rank": rank}}
     ]
     start = time.monotonic()
-    result = train("fit", "--config", write_config(tmp_path / "c.yaml", config), timeout=120)
+    result = train("fit", "--config", write_config(tmp_path / "c.yaml", config), timeout=600)
     assert result.returncode != 0, result.stdout
     assert time.monotonic() - start < 90, "60 s after the kill, and what the start takes"
 
@@ -81,7 +81,7 @@ def test_a_non_finite_loss_of_one_rank_stops_all_with_the_ids(tiny_manifests: Pa
         {"class_path": "tests.callbacks.RecordBatches", "init_args": {"path": str(tmp_path / "batches")}},
         {"class_path": "tests.callbacks.PoisonAt", "init_args": {"epoch": 1, "batch": 1, "rank": 1}},
     ]
-    result = train("fit", "--config", write_config(tmp_path / "c.yaml", config), timeout=120)
+    result = train("fit", "--config", write_config(tmp_path / "c.yaml", config), timeout=600)
     assert result.returncode != 0
     (sentence,) = {line for line in result.stdout.splitlines() if "the loss is not finite" in line}
     _, _, *ids = (tmp_path / "batches.1").read_text().splitlines()[-1].split()
