@@ -1,4 +1,4 @@
-"""`make joshi2022-an4` with commands that only say what they were called with: the order, no stage twice, on after a failure."""
+"""The long targets of make, with commands that only say how they were called: in order, no stage twice, on after a failure."""
 
 from __future__ import annotations
 
@@ -23,11 +23,18 @@ STAGES = [
     ("test", "joshi2022/an4/table3"),
     ("test", "joshi2022/an4/table4"),
 ]
+DEMO = "runs/quickstart"
+DEMO_STAGES = [
+    ("fit", "quickstart/clean"),
+    ("fit", "quickstart/hardened"),
+    ("fit", "quickstart/adversarial"),
+    ("test", "quickstart/evaluation"),
+]
 STUB = f"""#!/bin/sh
 echo "$@" >> calls.txt
-mkdir -p runs/an4 {CHAIN}/report
+mkdir -p runs/an4 {CHAIN}/report {DEMO}/report
 case "$*" in *"/$(cat broken.txt).yaml"*) exit 1;; esac
-case "$*" in *robust_asr.report*) touch {CHAIN}/report/index.html;; esac
+case "$*" in *robust_asr.report*) for last; do :; done; touch "$last/index.html";; esac
 """
 
 
@@ -46,11 +53,13 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make(checkout: Path, *, broken: str = "none") -> tuple[int, list[tuple[str, str]], list[str]]:
+def make(
+    checkout: Path, target: str = "joshi2022-an4", *, broken: str = "none"
+) -> tuple[int, list[tuple[str, str]], list[str]]:
     """Exit code, the stages that ran, and the other calls."""
     (checkout / "broken.txt").write_text(broken)
     (checkout / "calls.txt").write_text("")
-    code = subprocess.run(["make", "joshi2022-an4"], cwd=checkout, capture_output=True, text=True).returncode
+    code = subprocess.run(["make", target], cwd=checkout, capture_output=True, text=True).returncode
     calls = (checkout / "calls.txt").read_text().splitlines()
     stages = [re.match(r"train.py (\w+) --config recipes/(.*).yaml( --ckpt_path auto)?$", call) for call in calls]
     assert all(bool(stage[3]) == (stage[1] == "fit") for stage in stages if stage), "a fit goes on by itself too"
@@ -65,8 +74,22 @@ def test_stages_run_in_order_and_once(checkout: Path) -> None:
     assert make(checkout) == (0, [], []), "a finished chain is not repeated"
 
 
+def test_the_demo_trains_three_and_evaluates_them_once(checkout: Path) -> None:
+    code, stages, others = make(checkout, "demo")
+    assert (code, stages) == (0, DEMO_STAGES)
+    assert others == [f"-m robust_asr.report {DEMO}/evaluation --out {DEMO}/report"]
+    assert make(checkout, "demo") == (0, [], [])
+
+
+@pytest.mark.parametrize("index", [0, 2, 3])
+def test_a_demo_that_was_stopped_goes_on(checkout: Path, index: int) -> None:
+    code, stages, _ = make(checkout, "demo", broken=DEMO_STAGES[index][1])
+    assert code != 0 and stages == DEMO_STAGES[: index + 1]
+    assert make(checkout, "demo")[:2] == (0, DEMO_STAGES[index:])
+
+
 def test_every_stage_is_a_recipe() -> None:
-    assert all((ROOT / "recipes" / f"{name}.yaml").is_file() for _, name in STAGES)
+    assert all((ROOT / "recipes" / f"{name}.yaml").is_file() for _, name in STAGES + DEMO_STAGES)
 
 
 @pytest.mark.parametrize("index", [0, 2, 3, 5, 8])
