@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from robust_asr.alignment import printable
 from robust_asr.metrics import bootstrap_interval
 from robust_asr.results import Evaluation, Row, read_evaluation
-from robust_asr.summary import word_edits
+from robust_asr.summary import counts, word_edits
 
 
 class SeedMean(NamedTuple):
@@ -36,23 +36,29 @@ class SeedMean(NamedTuple):
 def seed_means(evaluations: Sequence[Evaluation]) -> list[SeedMean]:
     """A mean for every part and condition of runs that hold one system each.
 
-    Errors: ValueError names the run that holds several systems, or other utterances or conditions than the first.
+    Errors: ValueError names the run that holds several systems, the weights of another run, or other utterances or
+    conditions than the first.
     """
+    known: dict[str, Evaluation] = {}
     for evaluation in evaluations:
         if len(evaluation.systems) != 1:
             found = ", ".join(evaluation.systems) or "none"
             raise ValueError(f"{evaluation.run_dir}: a mean over seeds takes runs of one system, found {found}")
+        ((_, about),) = evaluation.systems.items()
+        if about["hash"] in known:
+            raise ValueError(f"{evaluation.run_dir}: is the same system as that of {known[about['hash']].run_dir}")
+        known[about["hash"]] = evaluation
     first = evaluations[0]
     means = []
     for part in first.parts:
         for condition in first.conditions:
-            if rows := _rows(first, part, condition):
-                means.append(_mean(part, condition, [_alike(rows, other, part, condition) for other in evaluations]))
+            if _rows(first, part, condition):
+                means.append(_mean(part, condition, [_alike(first, other, part, condition) for other in evaluations]))
     return means
 
 
 def _mean(part: str, condition: str, runs: list[list[Row]]) -> SeedMean:
-    words = torch.tensor([float(row["words"]) for row in runs[0]], dtype=torch.float64)
+    words = counts(runs[0], "words")
     edits = torch.stack([word_edits(rows) for rows in runs])
     low, high = bootstrap_interval(edits.mean(0), words)
     rates = (100 * edits.sum(1) / words.sum()).tolist()
@@ -64,14 +70,22 @@ def _rows(evaluation: Evaluation, part: str, condition: str) -> list[Row]:
     return sorted(evaluation.select(system, condition, part), key=lambda row: row["id"])
 
 
-def _alike(rows: list[Row], other: Evaluation, part: str, condition: str) -> list[Row]:
-    found = _rows(other, part, condition) if condition in other.conditions else []
+def _alike(first: Evaluation, other: Evaluation, part: str, condition: str) -> list[Row]:
+    """The rows of ``other`` if they answer what those of ``first`` do."""
+    # Not their hashes: those hold the seed.
+    if condition not in other.conditions or _settings(other, condition) != _settings(first, condition):
+        raise ValueError(f"{other.run_dir}: holds no condition {condition} with the settings that {first.run_dir} has")
+    rows, found = _rows(first, part, condition), _rows(other, part, condition)
     if [(row["id"], row["reference"]) for row in found] != [(row["id"], row["reference"]) for row in rows]:
         raise ValueError(
             f"{other.run_dir}: does not hold the {len(rows)} utterances of the first run for {part} under {condition}, but "
             f"{len(found)}"
         )
     return found
+
+
+def _settings(evaluation: Evaluation, condition: str) -> Any:
+    return evaluation.conditions[condition]["description"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -49,19 +49,19 @@ def is_attack(condition: dict[str, Any]) -> bool:
 
 def cell_metrics(rows: Sequence[Row], *, attacked: bool) -> list[dict[str, Any]]:
     """``metric``, ``value``, ``unit``, ``n``, ``ci_low`` and ``ci_high`` of one cell of the table."""
-    words = _counts(rows, "words")
+    words = counts(rows, "words")
     edits = word_edits(rows)
     ones = torch.ones(len(rows), dtype=torch.float64)
     metrics = [
         _rate("GT_WER" if attacked else "WER", edits, words),
         _rate("WER_capped", edits.minimum(words), words),
-        _rate("CER", _counts(rows, "character_errors"), _counts(rows, "characters")),
-        *(_rate(name, _counts(rows, name), words) for name in ("insertions", "deletions", "substitutions")),
+        _rate("CER", counts(rows, "character_errors"), counts(rows, "characters")),
+        *(_rate(name, counts(rows, name), words) for name in ("insertions", "deletions", "substitutions")),
         _rate("empty_hypotheses", torch.tensor([float(not row["hypothesis"].strip()) for row in rows]), ones),
     ]
     targeted = [row for row in rows if row.get("target") is not None]
     if targeted:
-        metrics.append(_rate("TGT_WER", _counts(targeted, "target_errors"), _counts(targeted, "target_words")))
+        metrics.append(_rate("TGT_WER", counts(targeted, "target_errors"), counts(targeted, "target_words")))
     if attacked:
         failed = torch.tensor([float(not row.get("success")) for row in rows])
         metrics += [_rate("success_rate", 1 - failed, ones), _rate("unsuccessful_rate", failed, ones)]
@@ -72,7 +72,7 @@ def cell_metrics(rows: Sequence[Row], *, attacked: bool) -> list[dict[str, Any]]
 
 
 def word_edits(rows: Sequence[Row]) -> Tensor:
-    return sum(_counts(rows, name) for name in ("insertions", "deletions", "substitutions"))
+    return sum(counts(rows, name) for name in ("insertions", "deletions", "substitutions"))
 
 
 def differences(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def paired_difference(rows: Sequence[Row], others: Sequence[Row]) -> tuple[float
     """WER of ``rows`` minus WER of ``others`` and its 95 % interval, in per cent; both hold the same utterances in one order."""
     if [row["id"] for row in rows] != [row["id"] for row in others]:
         raise ValueError("a paired difference needs the same utterances in the same order on both sides")
-    words = _counts(rows, "words")
+    words = counts(rows, "words")
     gain = word_edits(rows) - word_edits(others)
     if not words.sum():
         value = _share(word_edits(rows), words) - _share(word_edits(others), words)
@@ -166,7 +166,8 @@ def _note(rows: Sequence[Row], expected: int) -> str:
     return "; ".join(notes)
 
 
-def _counts(rows: Sequence[Row], name: str) -> Tensor:
+def counts(rows: Sequence[Row], name: str) -> Tensor:
+    """A number of each row. Shape: (N,)."""
     return torch.tensor([row[name] for row in rows], dtype=torch.float64)
 
 

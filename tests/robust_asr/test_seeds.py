@@ -16,13 +16,13 @@ REFERENCES = ["ONE TWO THREE FOUR", "GO HOME", "STOP"]
 
 
 def run(name: str, *hypotheses: str, systems: tuple[str, ...] = ("a",)) -> Evaluation:
-    conditions = {"clean": {"hash": "clean", "columns": CONDITIONS["clean"]}}
+    conditions = {"clean": {"hash": f"clean of {name}", "columns": CONDITIONS["clean"], "description": "Clean"}}
     rows = tuple(
         row(system, "clean", "test", str(number), reference, hypothesis)
         for system in systems
         for number, (reference, hypothesis) in enumerate(zip(REFERENCES, hypotheses, strict=False))
     )
-    described = {system: {"hash": system, "columns": {}} for system in systems}
+    described = {system: {"hash": f"{system} of {name}", "columns": {}} for system in systems}
     return Evaluation(Path(name), described, conditions, {"test": {"num_utterances": 3}}, rows)
 
 
@@ -38,8 +38,8 @@ def test_mean_of_two_runs_by_hand() -> None:
 
 
 def test_rows_in_another_order_are_paired_by_their_utterance() -> None:
-    first = run("0", "ONE TWO THREE FIVE", "GO HOME", "STOP")
-    assert seed_means([first, replace(first, rows=first.rows[::-1])])[0].rates == pytest.approx([100 / 7] * 2)
+    first, other = (run(name, "ONE TWO THREE FIVE", "GO HOME", "STOP") for name in "01")
+    assert seed_means([first, replace(other, rows=other.rows[::-1])])[0].rates == pytest.approx([100 / 7] * 2)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,12 @@ def test_rows_in_another_order_are_paired_by_their_utterance() -> None:
     [
         (run("other", "ONE TWO", "GO"), "other: does not hold the 3 utterances .* but 2"),
         (run("other", *REFERENCES, systems=("a", "b")), "other: .* takes runs of one system, found a, b"),
-        (replace(run("other", *REFERENCES), conditions={}), "other: does not hold the 3 utterances .* but 0"),
+        (replace(run("other", *REFERENCES), conditions={}), "other: holds no condition clean"),
+        (
+            replace(run("other", *REFERENCES), conditions={"clean": {"description": "Noise"}}),
+            "other: holds no condition clean",
+        ),
+        (run("first", *REFERENCES), "first: is the same system as that of first"),
     ],
 )
 def test_runs_that_do_not_belong_together_are_named(other: Evaluation, message: str) -> None:
