@@ -85,7 +85,7 @@ def _alike(first: Evaluation, other: Evaluation, part: str, condition: str) -> l
 
 
 def _settings(evaluation: Evaluation, condition: str) -> Any:
-    return evaluation.conditions[condition]["description"]
+    return evaluation.conditions[condition].get("description")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
