@@ -1,13 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/quickstart
-JOSHI := runs/joshi2022/an4
-JOSHI_SETS := $(addprefix $(JOSHI)/,offline_attacks.attacked offline_attacks_targeted.attacked)
-JOSHI_TANDEMS := $(addprefix $(JOSHI)/,finetune_joint.trained finetune_joint_frozen.trained)
-JOSHI_FITS := $(JOSHI)/denoiser.trained $(JOSHI)/finetune_asr.trained $(JOSHI_TANDEMS)
-JOSHI_TABLES := $(JOSHI)/table3.tested $(JOSHI)/table4.tested
 
-.PHONY: demo joshi2022-an4 test test-long lint bench clean
+.PHONY: demo joshi2022-an4 joshi2022-an4-conformer test test-long lint bench clean
 # One thread a process: with two, recurrent layers slow down tenfold as soon as anything else runs on the machine.
 demo: export OMP_NUM_THREADS = 1
 demo: $(DEMO)/report/index.html
@@ -30,42 +25,55 @@ $(DEMO)/report/index.html: $(DEMO)/evaluation.tested
 	@echo "== the report"
 	$(BIN)/python -m robust_asr.report $(DEMO)/evaluation --out $(DEMO)/report
 
-# Two processes of one thread each, by the recipes; the baseline takes one.
-joshi2022-an4: export OMP_NUM_THREADS = 1
-joshi2022-an4: $(JOSHI)/report/index.html
-	@echo "The chain's runs are in $(JOSHI); open $(JOSHI)/report/index.html. To start over: rm -r $(JOSHI)"
-
-# Where the baseline is trained already this loads its last checkpoint and does nothing.
-runs/an4/baseline.trained: | .venv/.ready data/an4/train.jsonl.gz
-	@echo "== the baseline: recipes/an4/baseline.yaml"
-	$(BIN)/python train.py fit --config recipes/an4/baseline.yaml --ckpt_path auto
+# Where these are trained already this loads the last checkpoint and does nothing.
+runs/an4/baseline.trained runs/an4/conformer_lfmmi.trained: runs/an4/%.trained: | .venv/.ready data/an4/train.jsonl.gz
+	@echo "== the recogniser to attack: recipes/an4/$*.yaml"
+	$(BIN)/python train.py fit --config recipes/an4/$*.yaml --ckpt_path auto
 	@touch $@
 
 data/an4/train.jsonl.gz:
 	@echo "$@ is missing. Prepare AN4: $(BIN)/python -m datamodules.prepare librispeech AN4_FOLDER data/an4 --hold-out-speakers 10"
 	@false
 
-$(JOSHI_SETS): $(JOSHI)/%.attacked: runs/an4/baseline.trained
-	@echo "== attacking the training part: recipes/joshi2022/an4/$*.yaml"
-	$(BIN)/python train.py predict --config recipes/joshi2022/an4/$*.yaml
-	@touch $@
+# The chain of Joshi et al. 2022: $(1) is its folder below recipes/joshi2022 and runs/joshi2022, $(2) the recogniser it begins with.
+# Two processes of one thread each, by the recipes; that recogniser takes one.
+define JOSHI
+$(1)_sets := $(addprefix runs/joshi2022/$(1)/,offline_attacks.attacked offline_attacks_targeted.attacked)
+$(1)_tandems := $(addprefix runs/joshi2022/$(1)/,finetune_joint.trained finetune_joint_frozen.trained)
+$(1)_fits := $(addprefix runs/joshi2022/$(1)/,denoiser.trained finetune_asr.trained) $$($(1)_tandems)
+$(1)_tables := $(addprefix runs/joshi2022/$(1)/,table3.tested table4.tested)
 
-$(JOSHI_FITS): $(JOSHI)/%.trained: runs/an4/baseline.trained
-	@echo "== training $*: recipes/joshi2022/an4/$*.yaml"
-	$(BIN)/python train.py fit --config recipes/joshi2022/an4/$*.yaml --ckpt_path auto
-	@touch $@
+$$($(1)_sets): runs/joshi2022/$(1)/%.attacked: runs/an4/$(2).trained
+	@echo "== attacking the training part: recipes/joshi2022/$(1)/$$*.yaml"
+	$(BIN)/python train.py predict --config recipes/joshi2022/$(1)/$$*.yaml
+	@touch $$@
 
-$(JOSHI_TABLES): $(JOSHI)/%.tested: $(JOSHI_FITS)
-	@echo "== every system under attack: recipes/joshi2022/an4/$*.yaml"
-	$(BIN)/python train.py test --config recipes/joshi2022/an4/$*.yaml
-	@touch $@
+$$($(1)_fits): runs/joshi2022/$(1)/%.trained: runs/an4/$(2).trained
+	@echo "== training $$*: recipes/joshi2022/$(1)/$$*.yaml"
+	$(BIN)/python train.py fit --config recipes/joshi2022/$(1)/$$*.yaml --ckpt_path auto
+	@touch $$@
 
-$(JOSHI)/denoiser.trained: $(JOSHI_SETS)
-$(JOSHI_TANDEMS): $(JOSHI)/denoiser.trained
+$$($(1)_tables): runs/joshi2022/$(1)/%.tested: $$($(1)_fits)
+	@echo "== every system under attack: recipes/joshi2022/$(1)/$$*.yaml"
+	$(BIN)/python train.py test --config recipes/joshi2022/$(1)/$$*.yaml
+	@touch $$@
 
-$(JOSHI)/report/index.html: $(JOSHI_TABLES)
+runs/joshi2022/$(1)/denoiser.trained: $$($(1)_sets)
+$$($(1)_tandems): runs/joshi2022/$(1)/denoiser.trained
+
+runs/joshi2022/$(1)/report/index.html: $$($(1)_tables)
 	@echo "== the report"
-	$(BIN)/python -m robust_asr.report $(JOSHI)/table3 $(JOSHI)/table4 --out $(JOSHI)/report
+	$(BIN)/python -m robust_asr.report $$($(1)_tables:.tested=) --out $$(@D)
+endef
+
+$(eval $(call JOSHI,an4,baseline))
+$(eval $(call JOSHI,an4_conformer,conformer_lfmmi))
+
+joshi2022-an4 joshi2022-an4-conformer: export OMP_NUM_THREADS = 1
+joshi2022-an4: runs/joshi2022/an4/report/index.html
+joshi2022-an4-conformer: runs/joshi2022/an4_conformer/report/index.html
+joshi2022-an4 joshi2022-an4-conformer:
+	@echo "The chain's runs are in $(<D:/report=); open $<. To start over: rm -r $(<D:/report=)"
 
 test: .venv/.ready
 	$(BIN)/python -m pytest

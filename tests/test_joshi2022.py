@@ -15,13 +15,15 @@ from robust_asr import checkpoint
 from robust_asr.checkpoint import weights_hash
 from robust_asr.defenses.base import Defended
 from robust_asr.models.compact import CompactCTC
+from robust_asr.models.conformer import ConformerEncoder
+from robust_asr.models.conformer_lfmmi import ConformerLFMMI
 from robust_asr.results import read_evaluation
 from tests.command_line import ROOT
 
 SMALL = {"width": 16, "gru_width": 8, "stem_channels": 4, "num_blocks": 1}
-FOLDERS = ("recipes/joshi2022", "recipes/joshi2022/an4")
+FOLDERS = ("recipes/joshi2022", "recipes/joshi2022/an4", "recipes/joshi2022/an4_conformer")
 PRINTED = {"table3": "joshi2022_table3_fgsm_pgd7.csv", "table4": "joshi2022_table4_pgd500.csv"}
-PHRASES = str(ROOT / "tests" / "phrases.txt")
+PHRASES, WORDS = str(ROOT / "tests" / "phrases.txt"), str(ROOT / "tests" / "words.txt")
 
 
 class Chain:
@@ -31,7 +33,7 @@ class Chain:
         self.folder, self.manifests, self.out = ROOT / folder, manifests, out
         self.baseline = out / "baseline.ckpt"
         torch.manual_seed(0)
-        checkpoint.save(CompactCTC(**SMALL), self.baseline)
+        checkpoint.save(CompactCTC(**SMALL) if folder == "recipes/joshi2022/an4" else _hears_phones(), self.baseline)
 
     def run(self, command: str, name: str) -> Path:
         """Run a recipe; where its run folder is."""
@@ -70,6 +72,8 @@ class Chain:
             small.setdefault("init_args", {})["iterations"] = [1, 2]
         if kind == "PGD":
             small["init_args"] |= {"num_iterations": 2, "precision": "32-true"}
+        if kind == "PhoneBeamDecoder":
+            small["init_args"] = {"lexicon": WORDS}
         if kind == "ConvTasNet":
             small["init_args"] = {"num_filters": 8, "num_feats": 4, "num_hidden": 8, "num_layers": 3}
         return small
@@ -85,6 +89,13 @@ class Chain:
         if text.endswith(".phrases.txt"):
             return PHRASES
         return self._small(yaml.safe_load((self.folder / text).read_text())) if text.endswith(".yaml") else text
+
+
+def _hears_phones() -> ConformerLFMMI:
+    encoder = ConformerEncoder(width=8, num_layers=1, num_heads=2, feed_forward_width=8, subsampling_channels=2)
+    recognizer = ConformerLFMMI(encoder)
+    recognizer.estimate_language(Path(WORDS).read_text().splitlines())
+    return recognizer
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

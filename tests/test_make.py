@@ -12,17 +12,24 @@ import pytest
 from tests.command_line import ROOT
 
 CHAIN = "runs/joshi2022/an4"
-STAGES = [
-    ("fit", "an4/baseline"),
-    ("predict", "joshi2022/an4/offline_attacks"),
-    ("predict", "joshi2022/an4/offline_attacks_targeted"),
-    ("fit", "joshi2022/an4/denoiser"),
-    ("fit", "joshi2022/an4/finetune_asr"),
-    ("fit", "joshi2022/an4/finetune_joint"),
-    ("fit", "joshi2022/an4/finetune_joint_frozen"),
-    ("test", "joshi2022/an4/table3"),
-    ("test", "joshi2022/an4/table4"),
-]
+
+
+def chain(folder: str, begin: str) -> list[tuple[str, str]]:
+    return [
+        ("fit", f"an4/{begin}"),
+        ("predict", f"joshi2022/{folder}/offline_attacks"),
+        ("predict", f"joshi2022/{folder}/offline_attacks_targeted"),
+        ("fit", f"joshi2022/{folder}/denoiser"),
+        ("fit", f"joshi2022/{folder}/finetune_asr"),
+        ("fit", f"joshi2022/{folder}/finetune_joint"),
+        ("fit", f"joshi2022/{folder}/finetune_joint_frozen"),
+        ("test", f"joshi2022/{folder}/table3"),
+        ("test", f"joshi2022/{folder}/table4"),
+    ]
+
+
+STAGES = chain("an4", "baseline")
+CONFORMER_STAGES = chain("an4_conformer", "conformer_lfmmi")
 DEMO = "runs/quickstart"
 DEMO_STAGES = [
     ("fit", "quickstart/clean"),
@@ -32,7 +39,7 @@ DEMO_STAGES = [
 ]
 STUB = f"""#!/bin/sh
 echo "$@" >> calls.txt
-mkdir -p runs/an4 {CHAIN}/report {DEMO}/report
+mkdir -p runs/an4 {CHAIN}/report {CHAIN}_conformer/report {DEMO}/report
 case "$*" in *"/$(cat broken.txt).yaml"*) exit 1;; esac
 case "$*" in *robust_asr.report*) for last; do :; done; touch "$last/index.html";; esac
 """
@@ -74,6 +81,15 @@ def test_stages_run_in_order_and_once(checkout: Path) -> None:
     assert make(checkout) == (0, [], []), "a finished chain is not repeated"
 
 
+def test_the_chain_of_the_conformer_is_another(checkout: Path) -> None:
+    assert make(checkout)[:2] == (0, STAGES)
+    code, stages, others = make(checkout, "joshi2022-an4-conformer")
+    assert (code, stages) == (0, CONFORMER_STAGES)
+    runs = f"{CHAIN}_conformer"
+    assert others == [f"-m robust_asr.report {runs}/table3 {runs}/table4 --out {runs}/report"]
+    assert make(checkout, "joshi2022-an4-conformer") == (0, [], [])
+
+
 def test_the_demo_trains_three_and_evaluates_them_once(checkout: Path) -> None:
     code, stages, others = make(checkout, "demo")
     assert (code, stages) == (0, DEMO_STAGES)
@@ -89,7 +105,7 @@ def test_a_demo_that_was_stopped_goes_on(checkout: Path, index: int) -> None:
 
 
 def test_every_stage_is_a_recipe() -> None:
-    assert all((ROOT / "recipes" / f"{name}.yaml").is_file() for _, name in STAGES + DEMO_STAGES)
+    assert all((ROOT / "recipes" / f"{name}.yaml").is_file() for _, name in STAGES + CONFORMER_STAGES + DEMO_STAGES)
 
 
 @pytest.mark.parametrize("index", [0, 2, 3, 5, 8])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from itertools import product
@@ -80,6 +81,9 @@ def small(recipe: Path, *, manifests: Path, clean: Path) -> list[str]:
     else:
         assert kind == "load"
         sizes = [f"{prefix}.path={clean}"]
+    if "decoder" in settings["model"]["init_args"]:
+        search = {"class_path": "PhoneBeamDecoder", "init_args": FEW["PhoneBeamDecoder"]}
+        sizes += ["--model.init_args.decoder=null", f"--model.init_args.decoder={json.dumps(search)}"]
     data = [f"--data.init_args.{name}=[{part}]" for name, part in (("train", "train"), ("validate", "dev"))]
     machine = ["accelerator=cpu", "devices=1", "strategy=auto", "precision=32-true", "fast_dev_run=true"]
     return [

@@ -9,7 +9,7 @@ from robust_asr.files import written_whole
 from robust_asr.report.grid import Grid, tabulate
 from robust_asr.report.markdown import markdown_text
 from robust_asr.report.page import page_text
-from robust_asr.report.runs import read_runs
+from robust_asr.report.runs import begin_with, read_runs
 from robust_asr.summary import COLUMNS, DIFFERENCE_COLUMNS, write_table
 
 PAGE = "index.html"
@@ -17,14 +17,18 @@ MAX_BYTES = 20_000_000
 
 
 def report(
-    run_dirs: Sequence[str | Path], out: str | Path, *, title: str | None = None, max_bytes: int = MAX_BYTES
+    run_dirs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    title: str | None = None,
+    first: str | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> Grid:
     """Write ``index.html``, ``summary.csv``, ``differences.csv`` and ``summary.md`` to ``out``, each whole or not at all.
 
-    The first system of the first run is the one that differences are taken to.
-
     Args:
         run_dirs: folders with ``evaluation.json`` and ``results.jsonl``, also such as are still being written.
+        first: the system that differences are taken to; by default the first one of the first run.
         max_bytes: size of the page above which audio is left out.
 
     Errors: ValueError names the file that cannot be read, or the argument; nothing is written then.
@@ -34,7 +38,8 @@ def report(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; name a folder for the report")
-    found = tabulate(read_runs(run_dirs))
+    runs = read_runs(run_dirs)
+    found = tabulate(runs if first is None else begin_with(first, runs))
     title = title or f"Robustness evaluation: {', '.join(run.name for run in found.runs.runs)}"
     texts = {"summary.md": markdown_text(found, title), PAGE: page_text(found, title, max_bytes=max_bytes)}
     write_table(out / "summary.csv", found.lines, COLUMNS)

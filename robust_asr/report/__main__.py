@@ -24,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--title", help="title of the page")
     parser.add_argument(
+        "--first", metavar="SYSTEM", help="system that differences are taken to (default: the first of the first run)"
+    )
+    parser.add_argument(
         "--megabytes",
         type=float,
         default=MAX_BYTES / 1e6,
@@ -33,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not 0 <= chosen.megabytes < 1e6:
         parser.error(f"--megabytes must be 0 or more, found {chosen.megabytes}")
     try:
-        found = report(chosen.runs, chosen.out, title=chosen.title, max_bytes=int(chosen.megabytes * 1e6))
+        max_bytes = int(chosen.megabytes * 1e6)
+        found = report(chosen.runs, chosen.out, title=chosen.title, first=chosen.first, max_bytes=max_bytes)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {printable(str(error))}")
     # A terminal of few characters shows a question mark, not a traceback.

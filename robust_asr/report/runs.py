@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,14 @@ def read_runs(run_dirs: Sequence[str | Path]) -> Runs:
         if resolved.count(place) > 1:
             raise ValueError(f"{folder} is named twice: a report holds a run once")
     return join([_read_run(folder, name) for folder, name in zip(folders, run_names(resolved), strict=True)])
+
+
+def begin_with(system: str, runs: Runs) -> Runs:
+    """The same with ``system`` before the others. ValueError names those there are."""
+    systems = runs.evaluation.systems
+    if system not in systems:
+        raise ValueError(f"first: there is no system {system!r}, found {', '.join(systems) or 'none'}")
+    return replace(runs, evaluation=replace(runs.evaluation, systems={system: systems[system]} | systems))
 
 
 def run_names(folders: Sequence[Path]) -> list[str]:

@@ -46,6 +46,20 @@ def test_tables_lie_beside_the_page(small, tmp_path):
         assert [float(row["value"]) for row in written] == pytest.approx([line["value"] for line in lines], rel=1e-5)
 
 
+def test_differences_are_taken_to_any_system(small, tmp_path):
+    *_, last = SYSTEMS
+    found = report([small], tmp_path / "a")
+    turned = report([small], tmp_path / "b", first=last)
+    assert turned.systems == [last, *(name for name in SYSTEMS if name != last)]
+    assert {line["baseline"] for line in turned.differences} == {last}
+    ahead = {line["condition"]: line["value"] for line in found.differences if line["system"] == last}
+    behind = {line["condition"]: line["value"] for line in turned.differences if line["system"] == found.systems[0]}
+    assert ahead.keys() == behind.keys() and all(ahead[name] == pytest.approx(-behind[name]) for name in ahead)
+    with pytest.raises(SystemExit, match=f"no system 'none', found {found.systems[0]}, "):
+        main([str(small), "--out", str(tmp_path / "c"), "--first", "none"])
+    assert not (tmp_path / "c").exists()
+
+
 def test_the_same_run_gives_the_same_bytes(small, tmp_path):
     for name in ("a", "b"):
         report([small], tmp_path / name)
