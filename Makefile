@@ -90,6 +90,7 @@ bench: .venv/.ready
 	$(BIN)/python -m benchmarks.loading
 	$(BIN)/python -m benchmarks.cost
 	$(BIN)/python -m benchmarks.conformer
+	$(BIN)/python -m benchmarks.denoiser
 	$(BIN)/python -m benchmarks.adversarial_step
 	$(BIN)/python -m benchmarks.ranks
 	$(BIN)/python -m benchmarks.memory

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torchaudio.models import Conformer
 
 from benchmarks.corpus import hardware
+from benchmarks.turns import seconds_of
 from robust_asr.lfmmi.loss import lfmmi_loss
 from robust_asr.masking import length_mask
 from robust_asr.models.conformer import ConformerEncoder
@@ -92,18 +92,6 @@ def loss_alone(recognizer: ConformerLFMMI, lengths: Tensor, texts: list[str]) ->
         lfmmi_loss(log_probs, frame_lengths, graphs, recognizer.log_bigram).mean().backward()
 
     return loss
-
-
-def seconds_of(contenders: dict[str, Callable[[], None]], *, repeats: int) -> dict[str, list[float]]:
-    """CPU seconds of this process, so that waiting for other work does not count; they take turns, since what it does to the
-    caches does. The first round is left out."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(repeats + 1):
-        for name, contender in contenders.items():
-            start = time.process_time()
-            contender()
-            seconds[name].append(time.process_time() - start)
-    return {name: rounds[1:] for name, rounds in seconds.items()}
 
 
 def main() -> None:

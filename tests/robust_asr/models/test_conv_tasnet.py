@@ -11,7 +11,7 @@ from torch import Tensor
 from robust_asr import trust
 from robust_asr.configuration import describe
 from robust_asr.gradients import input_gradient
-from robust_asr.models.conv_tasnet import ConvTasNet, GlobalLayerNorm
+from robust_asr.models.conv_tasnet import ConvTasNet
 from tests.command_line import ROOT
 
 TINY = {"num_filters": 12, "num_feats": 6, "num_hidden": 10, "num_layers": 5, "num_stacks": 2}
@@ -126,20 +126,6 @@ def test_checkpointing_keeps_less() -> None:
             own(*batch()).sum()
         kept.append(sum(saved))
     assert kept[1] < kept[0] / 3
-
-
-def test_normalisation_is_group_norm_of_the_valid_frames() -> None:
-    torch.manual_seed(0)
-    norm = GlobalLayerNorm(4).double()
-    norm.weight.data.normal_()
-    norm.bias.data.normal_()
-    values = torch.randn(2, 4, 9, dtype=torch.float64)
-    valid = (torch.arange(9) < torch.tensor([9, 5])[:, None])[:, None].double()
-    found = norm(values, valid)
-    for row, size in enumerate((9, 5)):
-        expected = torch.nn.functional.group_norm(values[row : row + 1, :, :size], 1, norm.weight, norm.bias, 1e-8)
-        torch.testing.assert_close(found[row, :, :size], expected[0], rtol=1e-12, atol=1e-14)
-        assert not found[row, :, size:].any()
 
 
 @pytest.mark.parametrize(("preset", "millions"), [("joshi2022", 3.195), ("2x8", 3.195), ("small", 0.0647)])
