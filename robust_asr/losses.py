@@ -68,20 +68,21 @@ class MultiResolutionSTFT(nn.Module):
     ) -> Tensor:
         frame_lengths = lengths // hop + 1
         taps = getattr(self, f"window_{window}")
-        magnitudes = [
-            _magnitudes(mirrored(waveforms, lengths, fft_size // 2), fft_size, hop, taps)
+        powers = [
+            _powers(mirrored(waveforms, lengths, fft_size // 2), fft_size, hop, taps)
             for waveforms in (estimates, references)
         ]
-        mask = length_mask(frame_lengths, magnitudes[0].shape[1])[:, :, None]
-        estimate, reference = (magnitude.masked_fill(~mask, 0) for magnitude in magnitudes)
-        count = frame_lengths * magnitudes[0].shape[2]
+        mask = length_mask(frame_lengths, powers[0].shape[2])[:, None]
+        estimate, reference = (power.sqrt().masked_fill(~mask, 0) for power in powers)
+        count = frame_lengths * powers[0].shape[1]
         # vector_norm: its gradient is zero, not NaN, where both are equal.
         least = self.quietest * count.sqrt()
         convergence = torch.linalg.vector_norm(reference - estimate, dim=(1, 2)) / torch.maximum(
             torch.linalg.vector_norm(reference, dim=(1, 2)), least
         )
-        distance = (magnitudes[1].log() - magnitudes[0].log()).abs().masked_fill(~mask, 0)
-        return convergence + distance.sum((1, 2)) / count
+        # Half the logarithm of the power is that of the magnitude.
+        distance = (powers[1].log() - powers[0].log()).abs().masked_fill(~mask, 0)
+        return convergence + 0.5 * distance.sum((1, 2)) / count
 
 
 def mirrored(waveforms: Tensor, lengths: Tensor, margin: int) -> Tensor:
@@ -102,10 +103,11 @@ def mirrored(waveforms: Tensor, lengths: Tensor, margin: int) -> Tensor:
     return masked(waveforms.gather(1, source), lengths + 2 * margin)
 
 
-def _magnitudes(waveforms: Tensor, fft_size: int, hop: int, window: Tensor) -> Tensor:
-    """Shape: (B, T) -> (B, F, K) float32, at least 1e-4."""
+def _powers(waveforms: Tensor, fft_size: int, hop: int, window: Tensor) -> Tensor:
+    """Squared magnitudes. Shape: (B, T) -> (B, K, F) float32, at least 1e-8."""
     with torch.autocast(waveforms.device.type, enabled=False):
         wide = waveforms if waveforms.dtype == torch.float64 else waveforms.float()
         settings = {"hop_length": hop, "win_length": len(window), "center": False, "return_complex": True}
-        spectrum = torch.view_as_real(torch.stft(wide, fft_size, window=window.to(wide), **settings))
-        return spectrum.square().sum(-1).clamp(min=_POWER_FLOOR).sqrt().transpose(1, 2)
+        spectrum = torch.stft(wide, fft_size, window=window.to(wide), **settings)
+        real, imaginary = torch.view_as_real(spectrum).unbind(-1)
+        return (real * real + imaginary * imaginary).clamp(min=_POWER_FLOOR)
