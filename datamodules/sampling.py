@@ -135,10 +135,12 @@ def expected_padding(durations: np.ndarray, *, num_buckets: int, max_duration: f
 
 
 class FixedBatches(Sampler):
-    """One list of batches, the same for every number of ranks; rank r of W takes batches r, r + W, ...
+    """One list of batches, the same for every number of ranks, of which each rank takes as much as the others.
 
-    Utterances are sorted by length, so that none is there twice or missing and neighbours are similar. Ranks that would have
-    one batch fewer than others end with an empty one: under DDP every evaluation step is a collective, and none may be alone.
+    Utterances are sorted by length, so that none is there twice or missing and neighbours are similar. The longest batch goes
+    first, and each to the rank that has least so far: an attack takes minutes a batch, and the last rank decides when all are done.
+    Ranks that would have one batch fewer than others end with an empty one: under DDP every evaluation step is a
+    collective, and none may be alone.
 
     Args:
         max_duration: seconds a batch, padding included; one utterance may be longer.
@@ -173,14 +175,26 @@ class FixedBatches(Sampler):
             else:
                 self.batches.append([cut])
                 seconds = cut.duration
+        # Stable: equal batches keep their order.
+        self.batches.sort(key=_padded_seconds, reverse=True)
         self.rank, self.world_size = rank, world_size
 
     def __iter__(self) -> Iterator[list[MonoCut]]:
-        own = self.batches[self.rank :: self.world_size]
+        dealt: list[list[list[MonoCut]]] = [[] for _ in range(self.world_size)]
+        loads = [0.0] * self.world_size
+        for batch in self.batches:
+            rank = min((rank for rank in range(self.world_size) if len(dealt[rank]) < len(self)), key=loads.__getitem__)
+            dealt[rank].append(batch)
+            loads[rank] += _padded_seconds(batch)
+        own = dealt[self.rank]
         return iter(own + [[]] * (len(self) - len(own)))
 
     def __len__(self) -> int:
         return -(-len(self.batches) // self.world_size)
+
+
+def _padded_seconds(batch: list[MonoCut]) -> float:
+    return len(batch) * max(cut.duration for cut in batch)
 
 
 def rank_and_world_size() -> tuple[int, int]:

@@ -147,11 +147,23 @@ def test_evaluation_is_one_list_of_batches_that_ranks_deal_out(batching: str, si
             for rank in range(world_size)
         ]
         dealt = [[batch for batch in _ids(rank) if batch] for rank in ranks]
-        assert dealt == [everything[rank::world_size] for rank in range(world_size)]
+        assert sorted(batch for own in dealt for batch in own) == sorted(everything)
         # Every rank makes as many steps: those without a batch of their own get an empty one.
         assert (
             {len(list(rank)) for rank in ranks} == {len(rank) for rank in ranks} == {-(-len(everything) // world_size)}
         )
+
+
+def test_ranks_have_as_much_to_do_as_each_other():
+    cuts = [dummy_cut(index, duration=round(float(seconds), 1)) for index, seconds in enumerate(_cuts(60).durations)]
+    for world_size in (2, 3, 4):
+        loads = []
+        for rank in range(world_size):
+            batches = [
+                batch for batch in FixedBatches(cuts, max_duration=20.0, rank=rank, world_size=world_size) if batch
+            ]
+            loads.append(sum(len(batch) * max(cut.duration for cut in batch) for batch in batches))
+        assert max(loads) < 1.1 * sum(loads) / world_size
 
 
 def test_evaluation_batches_hold_similar_or_equal_lengths():
