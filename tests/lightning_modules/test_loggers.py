@@ -22,7 +22,8 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_modules.loggers import RewindLoggers, RunCSVLogger, RunWandbLogger, read_metrics, wandb_run_id
 from lightning_modules.metrics_file import MetricsFile
-from lightning_modules.wandb_pieces import _records, offline_pieces, recorded_values
+from lightning_modules.wandb_pieces import offline_pieces, recorded_values
+from tests.wandb_files import records_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_STEPS = 15
@@ -207,12 +208,11 @@ def test_throughput_is_measured_apart(runs):
 
 def history(folder: Path) -> list[list[dict]]:
     """The rows of each W&B piece, oldest first."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    pieces = []
-    for path in offline_pieces(folder, wandb_run_id(folder)):
-        records = [Record.FromString(content) for content in _records(path)]
-        # A piece that was killed early may be empty.
+    pieces: list[list[dict]] = []
+    paths = offline_pieces(folder, wandb_run_id(folder))
+    for path in paths:
+        # The others were killed, early ones perhaps before they held anything.
+        records = records_of(path, ended=path == paths[-1])
         ids = {record.run.run_id for record in records if record.WhichOneof("record_type") == "run"}
         assert ids <= {wandb_run_id(folder)}
         rows = [record.history for record in records if record.WhichOneof("record_type") == "history"]
@@ -247,10 +247,8 @@ def test_every_validation_reaches_wandb_as_a_table(runs):
 
 
 def test_the_resolved_configuration_is_the_wandb_config(runs):
-    from wandb.proto.wandb_internal_pb2 import Record
-
     path = offline_pieces(runs / "in_a_batch", wandb_run_id(runs / "in_a_batch"))[-1]
-    records = [Record.FromString(content) for content in _records(path)]
+    records = records_of(path)
     updates = [update for record in records for update in record.config.update]
     assert {update.key: json.loads(update.value_json) for update in updates} == {
         "seed_everything": 7,

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from lightning_modules.loggers import RunWandbLogger
-from lightning_modules.wandb_pieces import _records, offline_pieces
+from lightning_modules.wandb_pieces import offline_pieces
 from lightning_modules.wandb_report import log_report
 from robust_asr.results import read_evaluation
 from robust_asr.summary import COLUMNS, summarize
 from tests.robust_asr.report.example import CONDITIONS, SYSTEMS, write_example
+from tests.wandb_files import records_of
 
 HOSTILE = "<script>\u202e\x1b[31m"
 CHOSEN = {name: CONDITIONS[name] for name in ("clean", "pgd7-0.01")} | {
@@ -36,19 +36,8 @@ def logged(tmp_path_factory) -> SimpleNamespace:
 
 
 def records(folder: Path, kind: str) -> list:
-    """Of the run's file, as soon as W&B's service has written its end: ``finish`` returns before that."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
     (path,) = offline_pieces(folder, "abc")
-    give_up = time.monotonic() + 120
-    found: dict[str, list] = {}
-    while "exit" not in found and time.monotonic() < give_up:
-        time.sleep(0.1)
-        found = {}
-        for record in map(Record.FromString, _records(path)):
-            name = record.WhichOneof("record_type")
-            found.setdefault(name, []).append(getattr(record, name))
-    return found[kind]
+    return [getattr(record, kind) for record in records_of(path) if record.WhichOneof("record_type") == kind]
 
 
 def table(folder: Path, name: str) -> dict:
