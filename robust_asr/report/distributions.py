@@ -85,8 +85,11 @@ def _scale(across: Axis, bottom: float) -> str:
 def _row(spread: Spread, across: Axis, top: float) -> str:
     low, first, median, third, high = (across(min(spread.quantile(share), LIMIT)) for _, share in QUANTILES)
     y = top + 32
-    name = spread.system if len(spread.system) <= 34 else f"{spread.system[:33]}\N{HORIZONTAL ELLIPSIS}"
     more = f", {spread.beyond} beyond {LIMIT:.0f} %" if spread.beyond else ""
+    aside = f"median {rate(spread.quantile(0.5), digits=0)} %{more}"
+    # Both stand on one line, the name in bold.
+    room = 39 - int(0.85 * len(aside))
+    name = spread.system if len(spread.system) <= room else f"{spread.system[: room - 1]}\N{HORIZONTAL ELLIPSIS}"
     # Every second of 300 equal steps is a fair picture of 150; of millions, that many too.
     step = max(len(spread.rates) / _MOST_DOTS, 1)
     shown = [spread.rates[int(place * step)] for place in range(int(len(spread.rates) / step))]
@@ -97,7 +100,7 @@ def _row(spread: Spread, across: Axis, top: float) -> str:
     )
     return (
         f'<text class="name" x="{_LEFT + 14}" y="{top + 13}">{escaped(name)}'
-        f'<tspan class="aside" dx="6">median {rate(spread.quantile(0.5), digits=0)} %{more}</tspan></text>'
+        f'<tspan class="aside" dx="6">{aside}</tspan></text>'
         f"{marker(spread.index, _LEFT + 5, top + 9)}"
         f'<path class="dots {colour(spread.index)}" d="{dots}"/>'
         f'<path class="whisker {colour(spread.index)}" d="M{low:.1f} {y}H{first:.1f}M{third:.1f} {y}H{high:.1f}'
