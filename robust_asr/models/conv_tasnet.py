@@ -90,8 +90,8 @@ class ConvTasNet(nn.Module):
         decoded = self._synthesised(filtered * mask * valid)[:, : waveforms.shape[1]]
         return masked(decoded.to(waveforms.dtype), lengths)
 
-    # Filters overlap by half, so that two products of matrices make the convolution, and one makes its transpose. With their
-    # gradients a CPU needs a quarter of the time that torch's convolutions of one channel take.
+    # Filters overlap by half, so that two products of matrices make the convolution, and one makes its transpose. torch's
+    # convolutions of one channel are slow on a CPU.
 
     def _analysed(self, waveforms: Tensor) -> Tensor:
         """``self.analysis``. Shape: (B, T) of whole strides -> (B, N, F)."""
