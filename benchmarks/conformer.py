@@ -8,7 +8,6 @@ targets included.
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Callable
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torchaudio.models import Conformer
 
 from benchmarks.corpus import hardware
-from benchmarks.turns import seconds_of
+from benchmarks.turns import median_ratio, print_seconds, seconds_of
 from robust_asr.lfmmi.loss import lfmmi_loss
 from robust_asr.masking import length_mask
 from robust_asr.models.conformer import ConformerEncoder
@@ -124,15 +123,13 @@ def main() -> None:
     millions = [sum(parameter.numel() for parameter in model.parameters()) / 1e6 for model in (ours, theirs)]
     print(f"{hardware()}; {options.batch} x {options.seconds} s, medians of {options.repeats}, CPU seconds")
     print(f"parameters: ours {millions[0]:.1f} M, torchaudio's blocks {millions[1]:.1f} M")
-    for name, rounds in seconds.items():
-        print(f"{name:13} {statistics.median(rounds):7.3f} s [{min(rounds):.3f}, {max(rounds):.3f}]")
+    print_seconds(seconds)
     for top, bottom, limit in (
         ("ours", "theirs", "at most 1.2"),
         ("our blocks", "their blocks", "no limit set"),
         ("loss", "ours", "at most 0.25"),
     ):
-        ratio = statistics.median(one / other for one, other in zip(seconds[top], seconds[bottom], strict=True))
-        print(f"{top} over {bottom}: {ratio:.3f} ({limit})")
+        print(f"{top} over {bottom}: {median_ratio(seconds, top, bottom):.3f} ({limit})")
 
 
 if __name__ == "__main__":

@@ -7,25 +7,26 @@ they take turns in one process.
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torchaudio
+import yaml
 from torch import Tensor
 
 from benchmarks.corpus import hardware
-from benchmarks.turns import seconds_of
+from benchmarks.turns import median_ratio, print_seconds, seconds_of
+from robust_asr import trust
 from robust_asr.models.conv_tasnet import ConvTasNet
 
-# Configuration, utterances, seconds each.
-SIZES = (
-    ("small", ConvTasNet(num_filters=64, filter_size=64, num_feats=32, num_hidden=64, num_layers=8), 4, 3),
-    ("joshi2022", ConvTasNet(), 1, 2),
-)
+PRESETS = Path(__file__).resolve().parents[1] / "configs" / "denoiser"
+# Preset, utterances, seconds each.
+SIZES = (("small", 4, 3), ("joshi2022", 1, 2))
 
 
 def torchaudios(own: ConvTasNet) -> torchaudio.models.ConvTasNet:
+    """torchaudio's network of the same architecture and weights."""
     other = torchaudio.models.ConvTasNet(
         num_sources=1,
         enc_kernel_size=own.filter_size,
@@ -36,7 +37,7 @@ def torchaudios(own: ConvTasNet) -> torchaudio.models.ConvTasNet:
         msk_num_layers=own.num_layers,
         msk_num_stacks=own.num_stacks,
         msk_activate=own.mask,
-    )
+    ).to(next(own.parameters()).dtype)
     for source, target in zip(own.parameters(), other.parameters(), strict=True):
         target.data.copy_(source.data)
     return other
@@ -57,8 +58,10 @@ def main() -> None:
     # CPU seconds add up over threads.
     torch.set_num_threads(1)
     print(f"{hardware()}; medians of {repeats}, CPU seconds")
-    for name, ours, batch, seconds in SIZES:
+    for name, batch, seconds in SIZES:
         torch.manual_seed(0)
+        settings = yaml.safe_load((PRESETS / f"{name}.yaml").read_text())
+        ours = trust.build({"init_args": {}, **settings}, expected=ConvTasNet)
         waveforms = 0.1 * torch.randn(batch, seconds * 16_000)
         lengths, theirs = torch.full((batch,), waveforms.shape[1]), torchaudios(ours)
         found = seconds_of(
@@ -70,10 +73,8 @@ def main() -> None:
         )
         parameters = sum(parameter.numel() for parameter in ours.parameters())
         print(f"{name}: {parameters:,} parameters, {batch} x {seconds} s")
-        for contender, rounds in found.items():
-            print(f"  {contender:6} {statistics.median(rounds):7.3f} s [{min(rounds):.3f}, {max(rounds):.3f}]")
-        ratio = statistics.median(one / other for one, other in zip(found["ours"], found["theirs"], strict=True))
-        print(f"  ours over theirs: {ratio:.3f}")
+        print_seconds(found)
+        print(f"ours over theirs: {median_ratio(found, 'ours', 'theirs'):.3f}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 
@@ -16,3 +17,14 @@ def seconds_of(contenders: dict[str, Callable[[], None]], *, repeats: int) -> di
             contender()
             seconds[name].append(time.process_time() - start)
     return {name: rounds[1:] for name, rounds in seconds.items()}
+
+
+def print_seconds(seconds: dict[str, list[float]]) -> None:
+    """The median of each, and its smallest and largest round."""
+    for name, rounds in seconds.items():
+        print(f"{name:13} {statistics.median(rounds):7.3f} s [{min(rounds):.3f}, {max(rounds):.3f}]")
+
+
+def median_ratio(seconds: dict[str, list[float]], top: str, bottom: str) -> float:
+    """Of the rounds, in which both met the same machine."""
+    return statistics.median(one / other for one, other in zip(seconds[top], seconds[bottom], strict=True))

@@ -27,8 +27,8 @@ class AdversarialFinetuning(Recognition):
     """Recognition on audio that ``attack`` has just made worse: min over weights of the max over perturbations (Madry et al. 2018).
 
     JO22: PGD-7 in the maximum norm, eps log-uniform from [1e-4, 0.02] (``robust_asr.threat_ranges.LinfRange``), untargeted,
-    adversarial audio only, a tenth of the learning rate. On a small model that range, at once and without clean audio, costs
-    most of the benign accuracy: recipes/joshi2022/an4/finetune_asr.yaml says what is used there.
+    adversarial audio only, a tenth of the learning rate. A small model breaks far below that range:
+    recipes/joshi2022/an4/finetune_asr.yaml has another.
 
     The attack sees the recogniser in evaluation mode, and the update keeps BatchNorm there too: its statistics, and so the model
     that is attacked, evaluated and deployed, are those of the checkpoint that training starts from. Dropout and SpecAugment are

@@ -83,6 +83,7 @@ def small(recipe: Path, *, manifests: Path, clean: Path) -> list[str]:
         sizes = [f"{prefix}.path={clean}"]
     if "decoder" in settings["model"]["init_args"]:
         search = {"class_path": "PhoneBeamDecoder", "init_args": FEW["PhoneBeamDecoder"]}
+        # Away with the recipe's first: its files would be kept beside what is given here.
         sizes += ["--model.init_args.decoder=null", f"--model.init_args.decoder={json.dumps(search)}"]
     data = [f"--data.init_args.{name}=[{part}]" for name, part in (("train", "train"), ("validate", "dev"))]
     machine = ["accelerator=cpu", "devices=1", "strategy=auto", "precision=32-true", "fast_dev_run=true"]

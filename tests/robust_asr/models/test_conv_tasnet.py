@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torchaudio
 import yaml
 from torch import Tensor
 
+from benchmarks.denoiser import torchaudios
 from robust_asr import trust
 from robust_asr.configuration import describe
 from robust_asr.gradients import input_gradient
@@ -25,25 +25,6 @@ def network(**settings: object) -> ConvTasNet:
     for parameter in built.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     return built.double()
-
-
-def torchaudios(own: ConvTasNet) -> torchaudio.models.ConvTasNet:
-    other = torchaudio.models.ConvTasNet(
-        num_sources=1,
-        enc_kernel_size=own.filter_size,
-        enc_num_feats=own.num_filters,
-        msk_kernel_size=own.kernel_size,
-        msk_num_feats=own.num_feats,
-        msk_num_hidden_feats=own.num_hidden,
-        msk_num_layers=own.num_layers,
-        msk_num_stacks=own.num_stacks,
-        msk_activate=own.mask,
-    ).to(next(own.parameters()).dtype)
-    mine, theirs = list(own.parameters()), list(other.parameters())
-    assert [parameter.shape for parameter in mine] == [parameter.shape for parameter in theirs]
-    for source, target in zip(mine, theirs, strict=True):
-        target.data.copy_(source.data)
-    return other
 
 
 def batch() -> tuple[Tensor, Tensor]:
