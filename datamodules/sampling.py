@@ -16,6 +16,8 @@ from torch.utils.data import Sampler
 from datamodules.training_set import TrainingSet
 
 Batching = Literal["similar", "equal", "alone"]
+# Of a batch of evaluation. Attacks of few utterances spend more on small batches than on a tenth of silence.
+MAX_PADDING = 0.1
 
 
 class TrainingSampler(Sampler):
@@ -144,8 +146,8 @@ class FixedBatches(Sampler):
 
     Args:
         max_duration: seconds a batch, padding included; one utterance may be longer.
-        batching: ``similar`` bounds the padding of a batch by ``max_padding``, ``equal`` lets only equal lengths
-            together, ``alone`` makes batches of one.
+        batching: ``similar`` bounds the padding of a batch by a tenth, ``equal`` lets only equal lengths together, ``alone``
+            makes batches of one.
     """
 
     def __init__(
@@ -154,7 +156,6 @@ class FixedBatches(Sampler):
         *,
         max_duration: float,
         batching: Batching = "similar",
-        max_padding: float = 0.05,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -165,7 +166,7 @@ class FixedBatches(Sampler):
             batch = self.batches[-1] if self.batches else []
             size = (len(batch) + 1) * cut.duration
             similar = {
-                "similar": size - seconds - cut.duration <= max_padding * size,
+                "similar": size - seconds - cut.duration <= MAX_PADDING * size,
                 "equal": bool(batch) and batch[0].duration == cut.duration,
                 "alone": False,
             }[batching]
