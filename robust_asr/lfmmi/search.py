@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robust_asr.beam import BeamDecoder, texts_of, words_of
+from robust_asr.beam import BeamDecoder, texts_of
 from robust_asr.lfmmi.lexicon import Lexicon
-from robust_asr.text import Tokenizer
+from robust_asr.text import Tokenizer, normalize
 from robust_asr.types import Emissions, Transcript, Word
 
 # Nats: below what a model knows, above what float32 rounds of the score of a long utterance.
@@ -32,7 +33,10 @@ class PhoneBeamDecoder(BeamDecoder):
     with neither silence nor a blank, may be written once.
 
     ``lexicon`` holds the words to search among, or whole texts, or is the path of a file of them. What it does not have is
-    never written. Units and errors are those of ``BeamDecoder``; ValueError too for a recogniser that writes no phones.
+    never written. Only an n-gram can tell words apart that sound alike: without one the most frequent of the lexicon is
+    written, of equals the first of the alphabet.
+
+    Units and errors are those of ``BeamDecoder``; ValueError too for a recogniser that writes no phones.
     """
 
     def __init__(
@@ -75,7 +79,7 @@ class PhoneBeamDecoder(BeamDecoder):
         names = [str(label) for label in range(4 * tokenizer.size)]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "words"
-            path.write_text(_spelled(words_of(texts_of(self.lexicon)), tokenizer), encoding="utf-8")
+            path.write_text(self._spelled(tokenizer), encoding="utf-8")
             return self._flashlight(
                 lexicon=str(path),
                 tokens=names,
@@ -84,6 +88,22 @@ class PhoneBeamDecoder(BeamDecoder):
                 blank_token=names[tokenizer.blank],
                 sil_token=names[tokenizer.silence],
             )
+
+    def _spelled(self, tokenizer: Lexicon) -> str:
+        counts = Counter(word for text in texts_of(self.lexicon) for word in normalize(text).split())
+        if not counts:
+            raise ValueError("the lexicon of the search holds no word")
+        words = sorted(counts, key=lambda word: (-counts[word], word))
+        spelled = [
+            (" ".join(map(str, labels)), word)
+            for word, variants in tokenizer.pronunciations(words).items()
+            for phones in variants
+            for labels in spellings(phones, tokenizer)
+        ]
+        if self.ngram is None:
+            # Equal scores are put in the order of addresses in memory: each run would write another of them.
+            spelled = list(dict(reversed(spelled)).items())
+        return "".join(f"{word} {labels}\n" for labels, word in spelled)
 
 
 def spellings(phones: tuple[int, ...], lexicon: Lexicon) -> list[list[int]]:
@@ -111,18 +131,6 @@ def spellings(phones: tuple[int, ...], lexicon: Lexicon) -> list[list[int]]:
     elif labels[-1] == plain and phones[-2] != last:
         found += [[*labels[:-1], marked], [*labels[:-1], cheap, marked]]
     return found
-
-
-def _spelled(words: list[str], lexicon: Lexicon) -> str:
-    if not words:
-        raise ValueError("the lexicon of the search holds no word")
-    lines = [
-        f"{word} {' '.join(map(str, labels))}\n"
-        for word, variants in lexicon.pronunciations(words).items()
-        for phones in variants
-        for labels in spellings(phones, lexicon)
-    ]
-    return "".join(lines)
 
 
 def _relabelled(emissions: Emissions) -> Tensor:

@@ -129,6 +129,21 @@ def test_each_utterance_alone(lexicon: Lexicon):
         assert decoder(alone, lexicon, frame_shift=0.04) == [together[row]]
 
 
+@pytest.mark.parametrize(
+    ("texts", "text"), [(["SEA", "SEE"], "SEA SEA"), (["SEE", "SEA"], "SEA SEA"), (["SEE A", "SEE", "SEA"], "SEE SEE")]
+)
+def test_of_words_that_sound_alike_the_most_frequent_is_written(texts: list[str], text: str, tmp_path: Path):
+    file = tmp_path / "lexicon.txt"
+    file.write_text("A AH\nSEA S IY\nSEE S IY\n")
+    lexicon = Lexicon(str(file), stress=False)
+    # Each decoder has a trie at other addresses.
+    found = {
+        PhoneBeamDecoder(lexicon=texts)(_emissions(lexicon, "S IY SIL S IY".split()), lexicon, frame_shift=0.04)[0].text
+        for _ in range(20)
+    }
+    assert found == {text}
+
+
 def test_an_ngram_decides_between_words_that_sound_alike(lexicon: Lexicon, tmp_path: Path):
     pytest.importorskip("flashlight.lib.text.decoder.kenlm")
     emissions = _emissions(lexicon, "AH - B - AH".split())
