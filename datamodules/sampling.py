@@ -146,8 +146,8 @@ class FixedBatches(Sampler):
 
     Args:
         max_duration: seconds a batch, padding included; one utterance may be longer.
-        batching: ``similar`` bounds the padding of a batch by a tenth, ``equal`` lets only equal lengths together, ``alone``
-            makes batches of one.
+        batching: ``similar`` bounds the padding of a batch by ``MAX_PADDING``, ``equal`` lets only equal lengths together,
+            ``alone`` makes batches of one.
     """
 
     def __init__(

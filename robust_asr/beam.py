@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,8 +130,9 @@ class BeamDecoder(Decoder):
 
 
 def words_of(texts: Iterable[str]) -> list[str]:
-    """The distinct words of texts, normalised and sorted."""
-    return sorted({word for text in texts for word in normalize(text).split()})
+    """The distinct words of texts, normalised: the most frequent first, equals in the order of the alphabet."""
+    counts = Counter(word for text in texts for word in normalize(text).split())
+    return sorted(counts, key=lambda word: (-counts[word], word))
 
 
 def texts_of(lexicon: Sequence[str] | str) -> Iterable[str]:

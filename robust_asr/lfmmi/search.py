@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robust_asr.beam import BeamDecoder, texts_of
+from robust_asr.beam import BeamDecoder, texts_of, words_of
 from robust_asr.lfmmi.lexicon import Lexicon
-from robust_asr.text import Tokenizer, normalize
+from robust_asr.text import Tokenizer
 from robust_asr.types import Emissions, Transcript, Word
 
 # Nats: below what a model knows, above what float32 rounds of the score of a long utterance.
@@ -90,10 +89,9 @@ class PhoneBeamDecoder(BeamDecoder):
             )
 
     def _spelled(self, tokenizer: Lexicon) -> str:
-        counts = Counter(word for text in texts_of(self.lexicon) for word in normalize(text).split())
-        if not counts:
+        words = words_of(texts_of(self.lexicon))
+        if not words:
             raise ValueError("the lexicon of the search holds no word")
-        words = sorted(counts, key=lambda word: (-counts[word], word))
         spelled = [
             (" ".join(map(str, labels)), word)
             for word, variants in tokenizer.pronunciations(words).items()

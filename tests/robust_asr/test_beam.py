@@ -160,7 +160,7 @@ def test_no_frames() -> None:
 
 def test_lexicon_of_training_transcripts(tmp_path: Path) -> None:
     texts = ["a ba", "BA  ab", ""]
-    assert words_of(texts) == ["A", "AB", "BA"]
+    assert words_of(texts) == ["BA", "A", "AB"]
     (tmp_path / "texts").write_text("\n".join(texts))
     emissions = random_emissions(0)
     by_file, by_list = (
