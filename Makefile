@@ -75,8 +75,9 @@ joshi2022-an4-conformer: runs/joshi2022/an4_conformer/report/index.html
 joshi2022-an4 joshi2022-an4-conformer:
 	@echo "The chain's runs are in $(<D:/report=); open $<. To start over: rm -r $(<D:/report=)"
 
+# Two files at a time: most tests compute on one thread.
 test: .venv/.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 test-long: .venv/.ready
 	$(BIN)/python -m pytest -m "long or not long" --timeout=7200

@@ -7,35 +7,38 @@ import sys
 from collections.abc import Sequence
 
 from robust_asr.alignment import printable
-from robust_asr.checks import check_evaluation, lines, write_checks
-from robust_asr.results import read_evaluation
+from robust_asr.checks import Check, check_evaluation, lines, write_checks
+from robust_asr.checks.agreement import check_agreement
+from robust_asr.checks.verdicts import VERDICTS
+from robust_asr.results import Evaluation, read_evaluation
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exit status 1 where a check failed."""
     parser = argparse.ArgumentParser(
         prog="python -m robust_asr.checks",
-        description="Check evaluations: what failed, what could not be checked, and what passed.",
+        description="Check evaluations, each and against each other: what failed, what could not be checked, what passed.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder of `python train.py test`, finished or not")
     parser.add_argument("--write", action="store_true", help="write checks.json into the folders, for their reports")
     chosen = parser.parse_args(arguments)
-    failed = False
     try:
-        for run in chosen.runs:
-            failed |= _check(run, write=chosen.write)
+        evaluations = {run: read_evaluation(run) for run in chosen.runs}
+        checks = [_checked(run, evaluation, write=chosen.write) for run, evaluation in evaluations.items()]
     except (ValueError, OSError) as error:
         sys.exit(f"error: {printable(str(error))}")
-    sys.exit(int(failed))
+    checks.append([check for _, check in check_agreement(evaluations)])
+    if checks[-1]:
+        print("between them:", *lines(checks[-1], *VERDICTS), sep="\n")
+    sys.exit(int(any(check.verdict == "fail" for found in checks for check in found)))
 
 
-def _check(run: str, *, write: bool) -> bool:
-    evaluation = read_evaluation(run)
+def _checked(run: str, evaluation: Evaluation, *, write: bool) -> list[Check]:
     checks = check_evaluation(evaluation)
     if write:
         write_checks(evaluation.run_dir, checks)
-    print(printable(f"{run}:"), *(lines(checks, "fail", "not run", "pass") or ["no results yet"]), sep="\n")
-    return any(check.verdict == "fail" for check in checks)
+    print(printable(f"{run}:"), *(lines(checks, *VERDICTS) or ["no results yet"]), sep="\n")
+    return checks
 
 
 if __name__ == "__main__":

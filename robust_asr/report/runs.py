@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from robust_asr.checks.agreement import check_agreement
 from robust_asr.checks.store import read_checks
 from robust_asr.checks.verdicts import Check
 from robust_asr.results import DESCRIPTION, Evaluation, Key, Row, key, read_description, read_evaluation
@@ -101,11 +102,10 @@ def join(runs: Sequence[Run]) -> Runs:
     rows.sort(key=lambda row: (*(places[kind][row[kind]] for kind in ("part", "condition", "system")), row["id"]))
     folder = runs[0].evaluation.run_dir
     evaluation = Evaluation(folder, entries["system"], entries["condition"], entries["part"], tuple(rows))
-    checks = [
-        check.renamed({kind: names[kind][index] for kind in ("system", "condition")})
-        for index, run in enumerate(runs)
-        for check in run.checks
-    ]
+    joined = {run.name: {kind: names[kind][index] for kind in _KINDS} for index, run in enumerate(runs)}
+    found = [(run.name, check) for run in runs for check in run.checks]
+    found += check_agreement({run.name: run.evaluation for run in runs})
+    checks = [check.renamed(joined[run]) for run, check in found]
     asked = frozenset(
         place
         for run, *renamed in zip(runs, *(names[kind] for kind in ("part", "condition", "system")), strict=True)

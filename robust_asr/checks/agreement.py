@@ -1,0 +1,63 @@
+"""Between evaluations: what two of them asked in the same words, did they hear the same?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+
+from robust_asr.checks.verdicts import Check, Question, some
+from robust_asr.results import Evaluation, Row
+
+HEARD_AGAIN = Question(
+    "two evaluations hear the same audio alike",
+    "The loss is the same and the transcript is not: a search that leaves equal scores in no order writes it by chance, or one"
+    " of the two was made by other code.",
+)
+# The hashes of condition and recording, and the id.
+Asked = tuple[str, str, str]
+Answers = Mapping[Asked, Row]
+# Of the loss, or nats of a small one: other neighbours in a batch round otherwise. Attacks that part ways end farther off.
+_ROOM = 1e-4
+# Of the transcripts, for what rounding alone tips.
+_TIPPED = 0.01
+
+
+def check_agreement(evaluations: Mapping[str, Evaluation]) -> Iterator[tuple[str, Check]]:
+    """For every system that two evaluations hold: do they transcribe what gave them the same loss alike?
+
+    Rows are the same where the hashes of system, condition and recording are.
+
+    Returns: (name of the earlier evaluation, the verdict with the system's name in it).
+    """
+    answers = {name: _answers(evaluation) for name, evaluation in evaluations.items()}
+    for first, second in combinations(evaluations, 2):
+        for system, about in evaluations[first].systems.items():
+            mine, theirs = (answers[name].get(about["hash"], {}) for name in (first, second))
+            alike = [asked for asked in mine.keys() & theirs.keys() if _equal(mine[asked], theirs[asked])]
+            if alike:
+                yield first, _verdict(system, mine, theirs, alike, second)
+
+
+def _verdict(system: str, mine: Answers, theirs: Answers, alike: Sequence[Asked], second: str) -> Check:
+    apart = [asked for asked in alike if mine[asked]["hypothesis"] != theirs[asked]["hypothesis"]]
+    found = f"{len(apart)} of {len(alike)} transcripts of equal loss are others in {second}"
+    found += f": {some(sorted({name for *_, name in apart}))}" if apart else ""
+    share = len(apart) / len(alike)
+    return HEARD_AGAIN.verdict(share <= _TIPPED, found, system=system, value=share)
+
+
+def _answers(evaluation: Evaluation) -> dict[str, dict[Asked, Row]]:
+    """Hash of a system -> its rows, by what it was asked."""
+    found: dict[str, dict[Asked, Row]] = {}
+    for row in evaluation.rows:
+        hashes = row["hashes"]
+        if all(hashes.get(kind) for kind in ("system", "condition", "data")):
+            found.setdefault(hashes["system"], {})[hashes["condition"], hashes["data"], row["id"]] = row
+    return found
+
+
+def _equal(first: Row, second: Row) -> bool:
+    losses = first.get("loss"), second.get("loss")
+    known = all(isinstance(loss, int | float) and math.isfinite(loss) for loss in losses)
+    return known and abs(losses[0] - losses[1]) <= _ROOM * max(1.0, abs(losses[0]))
