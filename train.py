@@ -1,4 +1,4 @@
-from lightning_modules.cli import main
+from lightning_modules.command_line.cli import main
 
 if __name__ == "__main__":
     main()

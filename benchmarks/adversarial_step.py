@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.corpus import arguments, hardware, manifests
 from benchmarks.fitting import AdversarialStep, silent_trainer
-from datamodules import LibriSpeech
+from datamodules import Speech
 from robust_asr.gradients import frozen_for_attack, input_gradient
 from robust_asr.models.base import Recognizer
 from robust_asr.models.compact import CompactCTC
@@ -76,7 +76,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     precision = "bf16-mixed" if torch.cuda.is_available() else "32-true"
-    data = LibriSpeech(manifests(options.corpus, options.part), train=[options.part], validate=[], max_duration=30.0)
+    data = Speech(manifests(options.corpus, options.part), train=[options.part], validate=[], max_duration=30.0)
     recognizer = CompactCTC()
     beside = Beside(copy.deepcopy(recognizer), num_iterations=options.iterations)
     trainer = silent_trainer(

@@ -17,7 +17,7 @@ from benchmarks.art_settings import Family, search
 from benchmarks.art_speed import speed, thresholds
 from benchmarks.art_strength import Bout, strength
 from benchmarks.corpus import hardware
-from datamodules import LibriSpeech
+from datamodules import Speech
 from robust_asr import checkpoint
 from robust_asr.attacks.base import Attack
 from robust_asr.attacks.cw import CarliniWagner
@@ -43,7 +43,7 @@ _QUICK = {
 
 def utterances(recognizer: Recognizer, goal: Goal, options: argparse.Namespace) -> AudioBatch:
     """Some that are heard right and can carry their target, by length."""
-    data = LibriSpeech(manifests=options.manifests, test=[options.part], eval_utterances=4 * options.utterances)
+    data = Speech(manifests=options.manifests, test=[options.part], eval_utterances=4 * options.utterances)
     data.setup("test")
     picked: list[tuple[Tensor, str, str]] = []
     for batch in data.test_dataloader()[0]:

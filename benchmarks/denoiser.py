@@ -17,8 +17,8 @@ from torch import Tensor
 
 from benchmarks.corpus import hardware
 from benchmarks.turns import median_ratio, print_seconds, seconds_of
-from robust_asr import trust
 from robust_asr.models.conv_tasnet import ConvTasNet
+from robust_asr.storage import trust
 
 PRESETS = Path(__file__).resolve().parents[1] / "configs" / "denoiser"
 # Preset, utterances, seconds each.

@@ -10,7 +10,7 @@ import torch
 from lightning_modules.adversarial import AdversarialFinetuning
 from robust_asr.attacks.pgd import PGD
 from robust_asr.models.compact import CompactCTC
-from robust_asr.threat_ranges import LinfRange
+from robust_asr.threat.ranges import LinfRange
 
 
 class AdversarialStep(AdversarialFinetuning):

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.corpus import arguments, hardware, manifests
-from datamodules import LibriSpeech
+from datamodules import Speech
 from robust_asr.models.base import Recognizer
 from robust_asr.models.deepspeech2 import DeepSpeech2
 from robust_asr.types import AudioBatch
@@ -22,7 +22,7 @@ def audio_seconds(batches: list[AudioBatch]) -> float:
 
 
 def loading_rate(folder: str, part: str, *, num_workers: int, speed_perturb: bool) -> float:
-    data = LibriSpeech(
+    data = Speech(
         manifests=folder,
         train=[part],
         validate=[],
@@ -54,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     folder = manifests(options.corpus, options.part)
-    data = LibriSpeech(manifests=folder, train=[options.part], validate=[], max_duration=30.0)
+    data = Speech(manifests=folder, train=[options.part], validate=[], max_duration=30.0)
     data.setup("fit")
     batches = [batch for batch, _ in zip(data.train_dataloader(), range(options.steps + 1), strict=False)]
     step = step_rate(DeepSpeech2(), batches)

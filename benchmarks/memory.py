@@ -21,7 +21,7 @@ from robust_asr.defenses.base import Defended
 from robust_asr.defenses.denoise import Denoise
 from robust_asr.models.compact import CompactCTC
 from robust_asr.models.conv_tasnet import ConvTasNet
-from robust_asr.threat_ranges import LinfRange
+from robust_asr.threat.ranges import LinfRange
 from robust_asr.types import AudioBatch
 
 

@@ -17,7 +17,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from benchmarks.corpus import arguments, hardware, manifests
 from benchmarks.fitting import AdversarialStep, silent_trainer
-from datamodules import LibriSpeech
+from datamodules import Speech
 from robust_asr.models.compact import CompactCTC
 
 _SECONDS = 30.0
@@ -52,7 +52,7 @@ def epoch(folder: str, part: str, *, num_ranks: int, num_threads: int) -> float:
         max_epochs=2,
         callbacks=[EpochFile(path, num_threads=num_threads // num_ranks)],
     )
-    data = LibriSpeech(folder, train=[part], validate=[], max_duration=_SECONDS / num_ranks)
+    data = Speech(folder, train=[part], validate=[], max_duration=_SECONDS / num_ranks)
     trainer.fit(AdversarialStep(CompactCTC(), num_iterations=7), datamodule=data)
     return float(path.read_text().split()[1])
 

@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 
 from benchmarks.corpus import arguments, hardware, manifests
-from datamodules import LibriSpeech
+from datamodules import Speech
 from lightning_modules.recognition import Recognition
 from robust_asr.models.base import Recognizer
 from robust_asr.models.compact import CompactCTC
@@ -40,7 +40,7 @@ class Optimized(Recognition):
         return torch.optim.AdamW(self.parameters(), lr=1e-3)
 
 
-def through_lightning(recognizer: Recognizer, data: LibriSpeech) -> tuple[float, float]:
+def through_lightning(recognizer: Recognizer, data: Speech) -> tuple[float, float]:
     """Seconds of the first and of the second epoch."""
     clock = EpochClock()
     trainer = pl.Trainer(
@@ -80,8 +80,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     folder = manifests(options.corpus, options.part)
 
-    def data() -> LibriSpeech:
-        return LibriSpeech(
+    def data() -> Speech:
+        return Speech(
             manifests=folder, train=[options.part], validate=[], max_duration=60.0, speed_perturb=options.speed_perturb
         )
 

@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "AttackPairs": "datamodules.attack_pairs",
-    "LibriSpeech": "datamodules.librispeech",
+    "AttackPairs": "datamodules.pairs",
+    "Speech": "datamodules.speech",
     "Synthetic": "datamodules.synthetic",
 }
-__all__ = ["AttackPairs", "LibriSpeech", "Synthetic"]
+__all__ = ["AttackPairs", "Speech", "Synthetic"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ from typing import Any
 from lhotse.cut import MonoCut
 
 from datamodules.cut_fields import FieldError, checked_cut
-from robust_asr.files import written_whole
+from robust_asr.storage.files import written_whole
 
 SUFFIX = ".jsonl.gz"
 CORPUS_FILE = "corpus.json"

@@ -13,10 +13,10 @@ from lightning_modules.distributed import wait_for_ranks
 from lightning_modules.held import freeze_batch_norm, modes_are_intended
 from lightning_modules.recognition import Recognition
 from robust_asr.attacks.base import Attack
-from robust_asr.decoding import Decoder
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import derive, keyed_uniform, utterance_seeds
-from robust_asr.threat_ranges import LinfRange
+from robust_asr.search.greedy import Decoder
+from robust_asr.threat.ranges import LinfRange
 from robust_asr.types import AudioBatch
 
 # Keys the choice of who stays clean apart from the draws of the attack.
@@ -26,7 +26,7 @@ _MIXING = 2**44
 class AdversarialFinetuning(Recognition):
     """Recognition on audio that ``attack`` has just made worse: min over weights of the max over perturbations (Madry et al. 2018).
 
-    JO22: PGD-7 in the maximum norm, eps log-uniform from [1e-4, 0.02] (``robust_asr.threat_ranges.LinfRange``), untargeted,
+    JO22: PGD-7 in the maximum norm, eps log-uniform from [1e-4, 0.02] (``robust_asr.threat.ranges.LinfRange``), untargeted,
     adversarial audio only, a tenth of the learning rate. A small model breaks far below that range:
     recipes/joshi2022/an4/finetune_asr.yaml has another.
 

@@ -16,12 +16,12 @@ from torch import Tensor
 from datamodules.manifest import SUFFIX, write_corpus_root, write_manifest
 from lightning_modules.evaluation import Evaluation
 from robust_asr.attacks.base import Attack, AttackResult, judge
-from robust_asr.files import written_whole
 from robust_asr.masking import masked
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import derive, utterance_seeds
 from robust_asr.results import Evaluation as Record
 from robust_asr.results import Row, audio_hash, audio_path
+from robust_asr.storage.files import written_whole
 from robust_asr.types import AudioBatch
 
 _STEPS = 2**23

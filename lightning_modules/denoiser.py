@@ -7,14 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from datamodules.attack_pairs import PairedBatch
 from lightning_modules.held import hold, modes_are_intended
 from lightning_modules.recognition import Recognition
-from robust_asr.decoding import Decoder
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.denoise import Denoise
 from robust_asr.losses import MultiResolutionSTFT
 from robust_asr.models.base import Recognizer
+from robust_asr.search.greedy import Decoder
+from robust_asr.types import PairedBatch
 
 
 class DenoiserTraining(Recognition):

@@ -12,14 +12,14 @@ import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
-from lightning_modules.checking import LiveChecks, conclude
-from lightning_modules.measurement import data_hash, rows_of_cell
-from lightning_modules.systems import describe_condition, describe_system
-from lightning_modules.wandb_logger import RunWandbLogger
-from lightning_modules.wandb_report import log_report
-from lightning_modules.worst_audio import WorstAudio
+from lightning_modules.loggers.wandb_logger import RunWandbLogger
+from lightning_modules.loggers.wandb_report import log_report
 from robust_asr.attacks.base import Attack, AttackResult
 from robust_asr.attacks.noise import Clean
+from robust_asr.checks.live.evaluation import LiveChecks, conclude
+from robust_asr.measuring.audio import WorstAudio
+from robust_asr.measuring.rows import data_hash, rows_of_cell
+from robust_asr.measuring.systems import describe_condition, describe_system
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import utterance_seeds
 from robust_asr.results import Evaluation as Record
@@ -33,7 +33,7 @@ from robust_asr.results import (
     read_rows,
     write_description,
 )
-from robust_asr.summary import headline, write_summary
+from robust_asr.results.summary import headline, write_summary
 from robust_asr.types import AudioBatch
 
 

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 
 from lightning_modules.recognition import Recognition
-from robust_asr.decoding import Decoder
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import derive, keyed_normal, keyed_uniform, utterance_seeds
+from robust_asr.search.greedy import Decoder
 from robust_asr.types import AudioBatch
 
 

@@ -7,10 +7,10 @@ from typing import Literal
 from lightning_modules.adversarial import AdversarialFinetuning
 from lightning_modules.held import hold
 from robust_asr.attacks.base import Attack
-from robust_asr.decoding import Decoder
 from robust_asr.defenses.base import Defended, Defense
 from robust_asr.models.base import Recognizer
 from robust_asr.models.conv_tasnet import ConvTasNet
+from robust_asr.search.greedy import Decoder
 
 
 class JointDenoiserASR(AdversarialFinetuning):

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from lightning_modules.distributed import gather_text, sum_over_ranks
 from robust_asr.checkpoint import check_matches, metadata
-from robust_asr.decoding import Decoder, use_decoder
 from robust_asr.metrics import ErrorRates
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import reseed_global
+from robust_asr.search.greedy import Decoder, use_decoder
 from robust_asr.types import AudioBatch
 
 

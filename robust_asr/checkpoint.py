@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from robust_asr import sealed, trust
-from robust_asr.configuration import describe
-from robust_asr.decoding import Decoder, use_decoder
 from robust_asr.models.base import Recognizer
+from robust_asr.search.greedy import Decoder, use_decoder
+from robust_asr.storage import sealed, trust
+from robust_asr.storage.describe import describe
 
 KEY = "robust_asr"
 PREFIX = "recognizer."

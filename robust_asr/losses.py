@@ -1,4 +1,4 @@
-"""Losses between waveforms, per utterance and without the padding.
+"""Losses per utterance: CTC, and distances between waveforms; the padding counts in none of them.
 
 Legend: B utterances, T samples, F frames, K frequencies.
 """
@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from robust_asr.masking import length_mask, masked
+from robust_asr.types import TokenTargets
 
 # Of the squared magnitude, as in auraloss: without it the logarithm has no gradient at zero.
 _POWER_FLOOR = 1e-8
@@ -111,3 +113,34 @@ def _powers(waveforms: Tensor, fft_size: int, hop: int, window: Tensor) -> Tenso
         spectrum = torch.stft(wide, fft_size, window=window.to(wide), **settings)
         real, imaginary = torch.view_as_real(spectrum).unbind(-1)
         return (real * real + imaginary * imaginary).clamp(min=_POWER_FLOOR)
+
+
+def ctc_frames_needed(targets: TokenTargets) -> Tensor:
+    """The fewest frames that can carry each target: one a token, and one more between equal neighbours.
+
+    Shape: tokens (B, U) -> (B,).
+    """
+    tokens, token_lengths = targets.tokens, targets.token_lengths
+    positions = torch.arange(1, max(tokens.shape[1], 1), device=tokens.device)
+    repeats = (tokens[:, 1:] == tokens[:, :-1]) & (positions < token_lengths[:, None])
+    return token_lengths + repeats.sum(1)
+
+
+def ctc_loss(log_probs: Tensor, frame_lengths: Tensor, targets: TokenTargets, *, blank: int = 0) -> Tensor:
+    """CTC loss of each utterance; infinite, with zero gradient, where the frames cannot carry the target.
+
+    Shape: log_probs (B, F, V), frame_lengths (B,) -> (B,) nats.
+    """
+    tokens, token_lengths = targets.tokens.to(log_probs.device), targets.token_lengths.to(log_probs.device)
+    losses = functional.ctc_loss(
+        log_probs.transpose(0, 1),
+        tokens,
+        frame_lengths,
+        token_lengths,
+        blank=blank,
+        reduction="none",
+        zero_infinity=True,
+    )
+    # zero_infinity keeps the gradient finite, but a loss of 0 would read as a perfect score.
+    infeasible = ctc_frames_needed(targets).to(frame_lengths.device) > frame_lengths
+    return losses.masked_fill(infeasible, torch.inf)

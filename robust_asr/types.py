@@ -6,9 +6,9 @@ Waveforms are float32 in [-1, 1], mono, right-padded with zeros; lengths count s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -35,35 +35,52 @@ class AudioBatch:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def replace(self, waveforms: Tensor) -> AudioBatch:
-        """The same utterances with other waveforms of the same shape."""
-        if waveforms.shape != self.waveforms.shape:
-            raise ValueError(f"waveforms of shape {tuple(self.waveforms.shape)} replaced by {tuple(waveforms.shape)}")
-        return replace(self, waveforms=waveforms)
+    def replace(self, waveforms: Tensor, lengths: Tensor | None = None) -> AudioBatch:
+        """The same utterances with other waveforms, and with other lengths where a transformation changed them.
 
-    def select(self, indices: Sequence[int] | Tensor) -> AudioBatch:
+        Shape: waveforms (B, T) as they are now; with ``lengths`` (B,), waveforms (B, T').
+        """
+        if lengths is None and waveforms.shape != self.waveforms.shape:
+            raise ValueError(f"waveforms of shape {tuple(self.waveforms.shape)} replaced by {tuple(waveforms.shape)}")
+        if lengths is not None and len(lengths) and int(lengths.max()) > waveforms.shape[1]:
+            raise ValueError(f"lengths: up to {int(lengths.max())} samples, the waveforms hold {waveforms.shape[1]}")
+        return replace(self, waveforms=waveforms, lengths=self.lengths if lengths is None else lengths)
+
+    def select(self, indices: Sequence[int] | Tensor) -> Self:
         """The utterances at ``indices`` (or where a mask is True), padded no further than the longest of them needs."""
         rows = torch.as_tensor(indices)
         rows = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows.long()
         lengths = self.lengths[rows.to(self.lengths.device)]
         longest = int(lengths.max()) if len(lengths) else 0
         picked = rows.tolist()
-        return AudioBatch(
-            waveforms=self.waveforms[rows.to(self.waveforms.device), :longest],
-            lengths=lengths,
-            texts=tuple(self.texts[row] for row in picked),
-            ids=tuple(self.ids[row] for row in picked),
-        )
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> AudioBatch:
-        return replace(
-            self,
-            waveforms=self.waveforms.to(device, non_blocking=non_blocking),
-            lengths=self.lengths.to(device, non_blocking=non_blocking),
-        )
+        def selected(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                kept = value[rows.to(value.device)]
+                return kept[:, :longest] if kept.dim() > 1 else kept
+            return tuple(value[row] for row in picked)
 
-    def pin_memory(self) -> AudioBatch:
-        return replace(self, waveforms=self.waveforms.pin_memory(), lengths=self.lengths.pin_memory())
+        return replace(self, **{field.name: selected(getattr(self, field.name)) for field in fields(self)})
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        return self._each_tensor(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        return self._each_tensor(Tensor.pin_memory)
+
+    def _each_tensor(self, function: Callable[[Tensor], Tensor]) -> Self:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: function(value) for name, value in values.items() if isinstance(value, Tensor)})
+
+
+@dataclass(frozen=True)
+class PairedBatch(AudioBatch):
+    """Attacked utterances, with the same stretch of the audio that each was made from.
+
+    Shape: clean (B, T), as waveforms.
+    """
+
+    clean: Tensor
 
 
 class Targets(Protocol):
@@ -123,7 +140,15 @@ class Word:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What a recogniser heard. ``words`` is empty where the recogniser knows no word times."""
+    """What a recogniser heard, and what a detector beside it says of the audio.
+
+    Attributes:
+        words: empty where the recogniser knows no word times.
+        score: of a detector, higher where the audio is more likely adversarial; None where there is no detector.
+        flagged: whether the detector calls the audio adversarial; what it flags has not been heard.
+    """
 
     text: str
     words: tuple[Word, ...] = ()
+    score: float | None = None
+    flagged: bool = False

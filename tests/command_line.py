@@ -30,7 +30,7 @@ def small_config(manifests: Path, run_dir: Path, **overrides: object) -> dict:
             },
         },
         "data": {
-            "class_path": "datamodules.LibriSpeech",
+            "class_path": "datamodules.Speech",
             "init_args": {
                 "manifests": str(manifests),
                 "train": ["train"],

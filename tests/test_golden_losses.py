@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from datamodules.prepare import main as prepare
-from lightning_modules.cli import main
+from lightning_modules.command_line.cli import main
 from robust_asr import checkpoint
 from robust_asr.models.compact import CompactCTC
 from tests.command_line import ROOT, curve

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from lightning_modules.cli import main
+from lightning_modules.command_line.cli import main
 from robust_asr import checkpoint
 from robust_asr.checkpoint import weights_hash
 from robust_asr.defenses.base import Defended
@@ -39,7 +39,7 @@ class Chain:
         """Run a recipe; where its run folder is."""
         settings = self._small(yaml.safe_load((self.folder / f"{name}.yaml").read_text()))
         run_dir = self.out / name
-        data = {"class_path": "datamodules.LibriSpeech", "init_args": {}} | settings.get("data", {})
+        data = {"class_path": "datamodules.Speech", "init_args": {}} | settings.get("data", {})
         settings |= {"run_dir": str(run_dir), "data": data}
         settings.pop("fragments")
         data["init_args"] |= {"manifests": str(self.manifests), "max_duration": 4.0, "num_workers": 0}
@@ -131,7 +131,9 @@ def test_what_one_recipe_writes_the_next_one_reads(folder: str, tiny_manifests: 
 @pytest.mark.parametrize("table", ["table3", "table4"])
 def test_tables_hold_the_papers_columns(folder: str, table: str) -> None:
     settings = yaml.safe_load((ROOT / folder / f"{table}.yaml").read_text())["model"]["init_args"]
-    printed = csv.DictReader((ROOT / "robust_asr" / "paper_results" / PRINTED[table]).read_text().splitlines())
+    printed = csv.DictReader(
+        (ROOT / "robust_asr" / "results" / "paper_results" / PRINTED[table]).read_text().splitlines()
+    )
     wanted = {(row["attack"], float(row["strength"])) for row in printed if row["attack"] != "none"}
     found = {
         (name.rsplit(" ", 1)[0], attack["init_args"]["threat"]["init_args"]["eps"])

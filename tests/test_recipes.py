@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_modules.cli import main
+from lightning_modules.command_line.cli import main
 from robust_asr import checkpoint
 from robust_asr.models.compact import CompactCTC
 from robust_asr.models.conformer import ConformerEncoder
@@ -90,7 +90,7 @@ def small(recipe: Path, *, manifests: Path, clean: Path) -> list[str]:
     return [
         *sizes,
         *data,
-        "--data=datamodules.LibriSpeech",
+        "--data=datamodules.Speech",
         f"--data.init_args.manifests={manifests}",
         *(f"--trainer.{setting}" for setting in machine),
     ]
@@ -109,7 +109,7 @@ def made_set(tiny_manifests: Path, clean_checkpoint: Path, tmp_path_factory: pyt
     folder = tmp_path_factory.mktemp("set")
     recipe = small_systems(SETS[0], {"*.ckpt": clean_checkpoint}, folder)
     data = [f"--data.init_args.manifests={tiny_manifests}", "--data.init_args.predict=[dev]"]
-    arguments = ["--data=datamodules.LibriSpeech", *data, "--trainer.accelerator=cpu"]
+    arguments = ["--data=datamodules.Speech", *data, "--trainer.accelerator=cpu"]
     main(["predict", "--config", str(recipe), "--run_dir", str(folder / "run"), *arguments])
     return folder / "run"
 
@@ -127,7 +127,7 @@ def test_evaluation_makes_every_row(
     paths = {"*lfmmi*": phones_checkpoint, "*.ckpt": clean_checkpoint, "*/attack_set*": made_set}
     run = tmp_path / "run"
     arguments = [
-        *("--run_dir", str(run), "--trainer.limit_test_batches=1", "--data=datamodules.LibriSpeech"),
+        *("--run_dir", str(run), "--trainer.limit_test_batches=1", "--data=datamodules.Speech"),
         *(f"--data.init_args.manifests={tiny_manifests}", "--data.init_args.test=[dev]"),
         *("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"),
     ]

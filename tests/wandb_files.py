@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.wandb_pieces import _records
+from lightning_modules.loggers.wandb_pieces import _records
 
 
 def records_of(path: Path, *, ended: bool = True) -> list[Any]:

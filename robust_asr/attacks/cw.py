@@ -17,8 +17,8 @@ from robust_asr.attacks.compaction import Workload
 from robust_asr.attacks.descent import Descent, State
 from robust_asr.attacks.goals import Goal
 from robust_asr.models.base import Recognizer
-from robust_asr.norms import euclidean, maximum
 from robust_asr.threat import ThreatModel, Unbounded
+from robust_asr.threat.norms import euclidean, maximum
 from robust_asr.types import AudioBatch, Targets
 
 Knowledge = Literal["exact", "straight_through", "unaware"]

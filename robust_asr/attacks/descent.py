@@ -17,8 +17,8 @@ from robust_asr.attacks.compaction import Workload, select_state
 from robust_asr.attacks.goals import Goal
 from robust_asr.attacks.hearing import Hearing
 from robust_asr.models.base import Recognizer
-from robust_asr.norms import maximum, project_linf
 from robust_asr.threat import ThreatModel
+from robust_asr.threat.norms import maximum, project_linf
 
 _MEAN, _SQUARE, _EPSILON = 0.9, 0.999, 1e-8
 _State = TypeVar("_State", bound="State")

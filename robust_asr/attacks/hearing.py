@@ -14,7 +14,8 @@ from robust_asr.attacks.compaction import Workload
 from robust_asr.attacks.expectation import Expectation
 from robust_asr.attacks.goals import Goal
 from robust_asr.defenses.base import Defended
-from robust_asr.models.base import CTCRecognizer, Recognizer, ctc_loss
+from robust_asr.losses import ctc_loss
+from robust_asr.models.base import CTCRecognizer, Recognizer
 from robust_asr.types import Emissions, Targets, Transcript
 
 _SHARED = ("loss", "loss_from_hidden", "emissions", "transcribe")

@@ -11,9 +11,9 @@ from torch import Tensor
 from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.masking import masked
 from robust_asr.models.base import Recognizer
-from robust_asr.norms import scaled_to
 from robust_asr.randomness import keyed_normal, keyed_uniform_noise
 from robust_asr.threat import Ball, ThreatModel, Unbounded, inside_box
+from robust_asr.threat.norms import scaled_to
 from robust_asr.types import AudioBatch, Targets
 
 

@@ -19,9 +19,9 @@ from robust_asr.attacks.expectation import Expectation, Precision
 from robust_asr.attacks.goals import Goal, Untargeted
 from robust_asr.attacks.progress import Found, Run
 from robust_asr.models.base import Recognizer
-from robust_asr.norms import steepest
 from robust_asr.randomness import derive
 from robust_asr.threat import Ball, Region
+from robust_asr.threat.norms import steepest
 from robust_asr.types import AudioBatch, Targets
 
 # Keys of draws: an iteration has its number, a restart shifts it, and what belongs to no iteration lies beyond.

@@ -6,11 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from robust_asr.alignment import printable
 from robust_asr.checks import Check, check_evaluation, lines, write_checks
-from robust_asr.checks.agreement import check_agreement
+from robust_asr.checks.rows.agreement import check_agreement
 from robust_asr.checks.verdicts import VERDICTS
 from robust_asr.results import Evaluation, read_evaluation
+from robust_asr.text.alignment import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

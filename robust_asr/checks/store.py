@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from robust_asr.checks.verdicts import VERDICTS, Check, condensed
-from robust_asr.files import written_whole
 from robust_asr.results import Evaluation
+from robust_asr.storage.files import written_whole
 
 CHECKS = "checks.json"
 LIVE = "live_checks.json"

@@ -12,11 +12,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from robust_asr.decoding import Decoder
 from robust_asr.gradients import straight_through
 from robust_asr.masking import masked
 from robust_asr.models.base import Encoded, FrameSynchronous, Recognizer
 from robust_asr.randomness import derive
+from robust_asr.search.greedy import Decoder
 from robust_asr.text import Tokenizer
 from robust_asr.types import Emissions, Targets, Transcript
 

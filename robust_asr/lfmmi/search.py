@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robust_asr.beam import BeamDecoder, texts_of, words_of
 from robust_asr.lfmmi.lexicon import Lexicon
+from robust_asr.search.beam import BeamDecoder, texts_of, words_of
 from robust_asr.text import Tokenizer
 from robust_asr.types import Emissions, Transcript, Word
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from robust_asr.decoding import Decoder, GreedyDecoder
+from robust_asr.losses import ctc_frames_needed, ctc_loss
+from robust_asr.search.greedy import Decoder, GreedyDecoder
 from robust_asr.text import CharacterTokenizer, Tokenizer
 from robust_asr.types import Emissions, Targets, TokenTargets, Transcript
 
@@ -22,7 +22,7 @@ class Recognizer(nn.Module, ABC):
 
     Every method treats each utterance alone: its result does not depend on its neighbours or on the padding. Constructor
     arguments are kept as attributes of the same name, so that a checkpoint can describe the architecture
-    (``robust_asr.configuration.describe``).
+    (``robust_asr.storage.describe.describe``).
 
     Attributes:
         sample_rate: in hertz, of the waveforms it takes.
@@ -124,34 +124,3 @@ class CTCRecognizer(FrameSynchronous, Encoded):
         with torch.no_grad():
             emissions = self.emissions(waveforms, lengths, seeds=seeds)
         return self.decoder(emissions, self.tokenizer, frame_shift=self.frame_shift)
-
-
-def ctc_frames_needed(targets: TokenTargets) -> Tensor:
-    """The fewest frames that can carry each target: one a token, and one more between equal neighbours.
-
-    Shape: tokens (B, U) -> (B,).
-    """
-    tokens, token_lengths = targets.tokens, targets.token_lengths
-    positions = torch.arange(1, max(tokens.shape[1], 1), device=tokens.device)
-    repeats = (tokens[:, 1:] == tokens[:, :-1]) & (positions < token_lengths[:, None])
-    return token_lengths + repeats.sum(1)
-
-
-def ctc_loss(log_probs: Tensor, frame_lengths: Tensor, targets: TokenTargets, *, blank: int = 0) -> Tensor:
-    """CTC loss of each utterance; infinite, with zero gradient, where the frames cannot carry the target.
-
-    Shape: log_probs (B, F, V), frame_lengths (B,) -> (B,) nats.
-    """
-    tokens, token_lengths = targets.tokens.to(log_probs.device), targets.token_lengths.to(log_probs.device)
-    losses = functional.ctc_loss(
-        log_probs.transpose(0, 1),
-        tokens,
-        frame_lengths,
-        token_lengths,
-        blank=blank,
-        reduction="none",
-        zero_infinity=True,
-    )
-    # zero_infinity keeps the gradient finite, but a loss of 0 would read as a perfect score.
-    infeasible = ctc_frames_needed(targets).to(frame_lengths.device) > frame_lengths
-    return losses.masked_fill(infeasible, torch.inf)

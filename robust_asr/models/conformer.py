@@ -158,7 +158,7 @@ def _feed_forward(width: int, hidden_width: int, dropout: float) -> nn.Sequentia
 
 
 class ConformerCTC(CTCRecognizer):
-    """Conformer, linear head, CTC over characters or the pieces of ``robust_asr.bpe.BpeTokenizer``."""
+    """Conformer, linear head, CTC over characters or the pieces of ``robust_asr.text.bpe.BpeTokenizer``."""
 
     def __init__(self, encoder: ConformerEncoder, *, tokenizer: Tokenizer | None = None) -> None:
         super().__init__(tokenizer)

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from robust_asr.decoding import Decoder, GreedyDecoder
 from robust_asr.lfmmi.automaton import phone_graph
 from robust_asr.lfmmi.graphs import PhoneGraphs, batched
 from robust_asr.lfmmi.lexicon import Lexicon
@@ -18,6 +17,7 @@ from robust_asr.lfmmi.loss import lfmmi_loss
 from robust_asr.lfmmi.phone_lm import estimate_bigram
 from robust_asr.models.base import Encoded, FrameSynchronous
 from robust_asr.models.conformer import ConformerEncoder
+from robust_asr.search.greedy import Decoder, GreedyDecoder
 from robust_asr.text import normalize
 from robust_asr.types import Emissions, Transcript
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from robust_asr.files import written_whole
 from robust_asr.report.grid import Grid, tabulate
 from robust_asr.report.markdown import markdown_text
 from robust_asr.report.page import page_text
 from robust_asr.report.runs import begin_with, read_runs
-from robust_asr.summary import COLUMNS, DIFFERENCE_COLUMNS, write_table
+from robust_asr.results.summary import COLUMNS, DIFFERENCE_COLUMNS, write_table
+from robust_asr.storage.files import written_whole
 
 PAGE = "index.html"
 MAX_BYTES = 20_000_000

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from robust_asr.alignment import printable
 from robust_asr.report import MAX_BYTES, PAGE, report
 from robust_asr.report.terminal import terminal_text
+from robust_asr.text.alignment import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

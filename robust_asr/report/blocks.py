@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from robust_asr.markup import escaped
 from robust_asr.report.grid import Grid
+from robust_asr.report.markup import escaped
 
 
 def section(name: str, title: str, *content: str, intro: str = "") -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from robust_asr.checks.verdicts import VERDICTS, Check, where
-from robust_asr.markup import escaped
 from robust_asr.report.blocks import chip, details, section
 from robust_asr.report.grid import Grid
+from robust_asr.report.markup import escaped
 from robust_asr.report.numbers import count
 
 _KINDS = {"fail": "bad", "not run": "caution", "pass": "good"}

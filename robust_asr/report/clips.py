@@ -10,9 +10,9 @@ import soundfile
 import torch
 from torch import Tensor
 
-from robust_asr.markup import data_uri, escaped
+from robust_asr.report.markup import data_uri, escaped
 from robust_asr.report.numbers import strength
-from robust_asr.spectrogram import RANGE_DB, levels, png, power_spectrogram
+from robust_asr.report.spectrogram import RANGE_DB, levels, png, power_spectrogram
 
 MAX_SECONDS = 15.0
 

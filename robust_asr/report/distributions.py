@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from robust_asr.markup import escaped
 from robust_asr.report.axes import Axis
 from robust_asr.report.grid import Cell, Grid
+from robust_asr.report.markup import escaped
 from robust_asr.report.numbers import count, rate
 from robust_asr.report.series import colour, marker
 

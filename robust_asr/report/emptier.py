@@ -10,7 +10,7 @@ import torch
 from robust_asr.metrics import bootstrap_interval
 from robust_asr.report.numbers import rate
 from robust_asr.results import Evaluation, Row
-from robust_asr.summary import word_edits
+from robust_asr.results.summary import word_edits
 
 # Of the utterances, and of the reference words. Smaller rises are found on any two systems.
 LEAST_RISE = 5.0

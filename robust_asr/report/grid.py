@@ -12,7 +12,7 @@ from robust_asr.report.emptier import Emptier, emptier_cells
 from robust_asr.report.families import Family, clean_conditions, families
 from robust_asr.report.runs import Run, Runs
 from robust_asr.results import Evaluation, Row
-from robust_asr.summary import differences, summarize
+from robust_asr.results.summary import differences, summarize
 
 Line = dict[str, Any]
 Place = tuple[str, str, str]

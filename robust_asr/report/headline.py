@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from robust_asr.markup import escaped
 from robust_asr.report.blocks import chip, group_row, scroll
 from robust_asr.report.families import Family, Point
 from robust_asr.report.grid import Cell, Grid
+from robust_asr.report.markup import escaped
 from robust_asr.report.numbers import interval, rate, short_rate
 from robust_asr.report.series import swatch
 from robust_asr.report.strips import bar

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from robust_asr.markup import escaped
 from robust_asr.report.axes import Axis, is_logarithmic, nice_top, steps, without_collisions
 from robust_asr.report.families import Family
 from robust_asr.report.grid import Cell, Grid
+from robust_asr.report.markup import escaped
 from robust_asr.report.numbers import interval, rate, strength
 from robust_asr.report.series import colour, dash, marker
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from robust_asr.markup import document, escaped
 from robust_asr.report.blocks import chip, part_head, section
 from robust_asr.report.check_list import check_section
 from robust_asr.report.emptier import LEAST_RISE
 from robust_asr.report.figures import distributions, strengths
 from robust_asr.report.grid import Grid
 from robust_asr.report.headline import headline_table
+from robust_asr.report.markup import document, escaped
 from robust_asr.report.method import method
 from robust_asr.report.papers import paper_sections
 from robust_asr.report.strips import EDITS, PATTERNS

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from robust_asr.markup import escaped
-from robust_asr.paper_tables import NOT_REPORTED, Column, ComparedRow, Comparison, compare
 from robust_asr.report.blocks import details, group_row, scroll
 from robust_asr.report.grid import Grid, is_partial
+from robust_asr.report.markup import escaped
 from robust_asr.report.numbers import interval, listed, rate
+from robust_asr.results.papers import NOT_REPORTED, Column, ComparedRow, Comparison, compare
 
 _TITLES = {
     "jayashankar_2020": "Jayashankar et al. 2020",

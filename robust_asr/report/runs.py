@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from robust_asr.checks.agreement import check_agreement
+from robust_asr.checks.rows.agreement import check_agreement
 from robust_asr.checks.store import read_checks
 from robust_asr.checks.verdicts import Check
 from robust_asr.results import DESCRIPTION, Evaluation, Key, Row, key, read_description, read_evaluation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from robust_asr.markup import escaped
+from robust_asr.report.markup import escaped
 
 NUM_COLOURS = 8
 _DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "12 4", "2 5", "6 2 2 2 2 2")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from robust_asr.alignment import ALIGNMENT_CSS
-from robust_asr.markup import THEME_CSS
+from robust_asr.report.markup import THEME_CSS
+from robust_asr.text.alignment import ALIGNMENT_CSS
 
 # Each has a contrast of 4.5 to 1 at least to the card behind it (a test counts).
 _LIGHT = ("#1f5fbf", "#b8400c", "#0b6e67", "#8b3fa8", "#6b5600", "#b3195e", "#3b4657", "#3f6b0c")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from robust_asr.markup import escaped
 from robust_asr.report.axes import nice_top, span, steps
 from robust_asr.report.blocks import chip, details, group_row, plain_table, scroll, table
 from robust_asr.report.grid import Cell, Grid
 from robust_asr.report.headline import emptier_chip
+from robust_asr.report.markup import escaped
 from robust_asr.report.numbers import count, duration, interval, rate, signed
 from robust_asr.report.series import swatch
 from robust_asr.report.strips import EDITS, forest, forest_scale, stacked, stacked_scale
-from robust_asr.summary import COLUMNS, DIFFERENCE_COLUMNS
+from robust_asr.results.summary import COLUMNS, DIFFERENCE_COLUMNS
 
 
 def difference_table(grid: Grid, part: str) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from robust_asr.alignment import align_html
-from robust_asr.markup import escaped
 from robust_asr.report.blocks import details
 from robust_asr.report.clips import Clip, player, read_clip, spectrograms
 from robust_asr.report.grid import Cell, Grid
+from robust_asr.report.markup import escaped
 from robust_asr.report.numbers import count, duration, rate
 from robust_asr.report.series import swatch
 from robust_asr.results import Row, audio_path, key
+from robust_asr.text.alignment import align_html
 
 # Of each cell.
 NUM_WORST = 3

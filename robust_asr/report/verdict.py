@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from robust_asr.report.grid import Cell, Grid
 from robust_asr.report.numbers import count, interval, listed, rate
-from robust_asr.summary import is_attack
+from robust_asr.results.summary import is_attack
 
 _NAMED = 4
 _VERDICTS = {"pass": "passed", "fail": "failed", "not run": "not run"}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from datamodules.prepare import prepare_corpus
+from datamodules.preparing.librispeech import prepare_corpus
 
 
 def write_utterance(root: Path, part: str, utterance: str, text: str, *, seconds: float, rate: int = 16_000) -> Path:
@@ -45,7 +45,7 @@ def manifests(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def real_manifests(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``an4`` and ``LibriSpeech``: folders of the manifests of the real speech."""
+    """``an4`` and ``Speech``: folders of the manifests of the real speech."""
     out = tmp_path_factory.mktemp("real")
     for name in ("an4", "LibriSpeech"):
         assert not prepare_corpus(shared_data / name, out / name)

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from datamodules import AttackPairs
-from datamodules.attack_pairs import PairedBatch
-from datamodules.paired_set import PairSampler
-from lightning_modules.cli import main
+from datamodules.pairs.paired_set import PairSampler
+from lightning_modules.command_line.cli import main
 from robust_asr import checkpoint
 from robust_asr.models.compact import CompactCTC
+from robust_asr.types import PairedBatch
 from tests.command_line import write_config
 
 SMALL = {"width": 16, "gru_width": 8, "stem_channels": 4, "num_blocks": 1}
@@ -51,7 +51,7 @@ def made(tiny_manifests: Path, attacked: list[str], tmp_path_factory: pytest.Tem
             },
         },
         "data": {
-            "class_path": "datamodules.LibriSpeech",
+            "class_path": "datamodules.Speech",
             "init_args": {"manifests": str(tiny_manifests), "predict": ["train"], "max_duration": 20.0},
         },
         "trainer": {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False, "enable_model_summary": False},

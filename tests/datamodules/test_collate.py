@@ -12,7 +12,7 @@ from torchaudio.functional import resample as reference
 
 from datamodules.collate import Utterances, perturbed
 from datamodules.manifest import Manifest
-from datamodules.prepare import prepare_corpus
+from datamodules.preparing.librispeech import prepare_corpus
 from datamodules.resampling import at_speed, resample
 from tests.datamodules.conftest import write_utterance
 

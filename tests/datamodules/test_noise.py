@@ -9,8 +9,9 @@ import pytest
 import soundfile
 import torch
 
-from datamodules.noise import Sounds, prepare_noise
 from datamodules.prepare import main
+from datamodules.preparing.noise import prepare_noise
+from datamodules.sounds import Sounds
 
 
 @pytest.fixture

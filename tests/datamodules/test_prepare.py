@@ -14,7 +14,8 @@ import soundfile
 from tqdm import tqdm
 
 from datamodules.manifest import Manifest
-from datamodules.prepare import main, prepare_corpus
+from datamodules.prepare import main
+from datamodules.preparing.librispeech import prepare_corpus
 from tests.datamodules.conftest import write_utterance
 
 

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from datamodules import LibriSpeech
+from datamodules import Speech
 
 
 class Recorder(pl.LightningModule):
@@ -51,7 +51,7 @@ def _fit(manifests: Path, folder: Path, *, num_workers: int, ckpt_path: str | No
         **{"max_epochs": 2, **trainer},
     ).fit(
         module,
-        datamodule=LibriSpeech(
+        datamodule=Speech(
             str(manifests),
             train=["train"],
             validate=["dev"],

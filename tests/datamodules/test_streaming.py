@@ -10,9 +10,9 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules import LibriSpeech
+from datamodules import Speech
 from datamodules.collate import Utterances
-from datamodules.prepare import prepare_corpus
+from datamodules.preparing.librispeech import prepare_corpus
 from datamodules.streaming import ShardStream
 from datamodules.training_set import Selection
 from tests.datamodules.test_resume import Recorder
@@ -46,7 +46,7 @@ def _loader(stream: ShardStream, num_workers: int) -> DataLoader:
 
 
 def test_a_stream_brings_every_utterance_with_the_samples_of_its_file(sharded: Path, manifests: Path):
-    data = LibriSpeech(str(manifests), test=["train"])
+    data = Speech(str(manifests), test=["train"])
     data.setup("test")
     files = {
         utterance: (text, row[:length])
@@ -107,21 +107,21 @@ def test_lightning_trains_on_a_stream_and_shuffles_it_anew(sharded: Path):
             **options,
         )
 
-    data = LibriSpeech(str(sharded), train=["train"], shar=True, max_duration=1.0, speed_perturb=True)
+    data = Speech(str(sharded), train=["train"], shar=True, max_duration=1.0, speed_perturb=True)
     module = Recorder()
     trainer(limit_train_batches=6).fit(module, datamodule=data)
     epochs = [[ids for epoch, ids in module.seen if epoch == wanted] for wanted in range(2)]
     assert [len(epoch) for epoch in epochs] == [6, 6]
     assert epochs[0] != epochs[1]
     with pytest.raises(ValueError, match="limit_train_batches must be a number of batches"):
-        trainer().fit(Recorder(), datamodule=LibriSpeech(str(sharded), train=["train"], shar=True))
+        trainer().fit(Recorder(), datamodule=Speech(str(sharded), train=["train"], shar=True))
 
 
 def test_too_few_shards_and_no_shards_are_errors(sharded: Path, manifests: Path):
     with pytest.raises(ValueError, match="10 shards cannot be shared by 11 ranks of 1 workers"):
         next(iter(_stream(sharded, world_size=11)))
     with pytest.raises(ValueError, match="there are no shards in"):
-        LibriSpeech(str(manifests), train=["train"], shar=True).setup("fit")
+        Speech(str(manifests), train=["train"], shar=True).setup("fit")
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 2_000, b"not a tar file" * 200])
@@ -130,7 +130,7 @@ def test_a_damaged_shard_is_named(damage: bytes, corpus: Path, tmp_path: Path):
     (shard,) = (tmp_path / "dev-shar").glob("*.tar")
     content = shard.read_bytes()
     shard.write_bytes(damage or content[: len(content) // 2])
-    data = LibriSpeech(str(tmp_path), train=["dev"], shar=True)
+    data = Speech(str(tmp_path), train=["dev"], shar=True)
     data.setup("fit")
     with pytest.raises(ValueError, match=r"recording\.000000\.tar: "):
         next(iter(data.train_dataloader()))
@@ -142,4 +142,4 @@ def test_a_link_as_a_shard_is_refused(corpus: Path, tmp_path: Path):
     shard.rename(tmp_path / "elsewhere.tar")
     shard.symlink_to(tmp_path / "elsewhere.tar")
     with pytest.raises(ValueError, match=r"recording\.000000\.tar is missing or not a regular file"):
-        LibriSpeech(str(tmp_path), train=["dev"], shar=True).setup("fit")
+        Speech(str(tmp_path), train=["dev"], shar=True).setup("fit")

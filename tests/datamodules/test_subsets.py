@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from lhotse.cut import MonoCut
 
-from datamodules import LibriSpeech
+from datamodules import Speech
 from datamodules.manifest import Manifest
 from datamodules.subsets import sample, select_subset, subset_ids
 
@@ -155,17 +155,17 @@ def test_hours_are_a_prefix_of_the_same_order(tiny_manifests: Path) -> None:
 
 
 def test_evaluation_of_a_sample(tiny_manifests: Path) -> None:
-    data = LibriSpeech(str(tiny_manifests), validate=["dev"], test=["dev"], eval_utterances=4)
+    data = Speech(str(tiny_manifests), validate=["dev"], test=["dev"], eval_utterances=4)
     for stage, size in (("validate", 10), ("test", 4)):
         data.setup(stage)
         assert data.num_utterances(stage) == [size]
     assert sum(len(batch) for batch in data.test_dataloader()[0]) == 4
     with pytest.raises(ValueError, match="eval_utterances"):
-        LibriSpeech(str(tiny_manifests), eval_utterances=0)
+        Speech(str(tiny_manifests), eval_utterances=0)
     for hours in (0.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="eval_hours"):
-            LibriSpeech(str(tiny_manifests), eval_hours=hours)
-    data = LibriSpeech(str(tiny_manifests), predict=["dev"], eval_hours=1e-6)
+            Speech(str(tiny_manifests), eval_hours=hours)
+    data = Speech(str(tiny_manifests), predict=["dev"], eval_hours=1e-6)
     data.setup("predict")
     with pytest.raises(ValueError, match="eval_hours is 1e-06, less than the first utterance to take of part 'dev'"):
         data.predict_dataloader()

@@ -12,14 +12,14 @@ import pytest
 import soundfile
 
 from datamodules import Synthetic
-from datamodules.espeak import Espeak
 from datamodules.manifest import Manifest
 from datamodules.prepare import main
-from datamodules.sentences import PARTS, number, ordinal, part_of, sentence, spoken
-from datamodules.studio import recorded
 from datamodules.synthetic import Settings, _sessions, make_corpus
-from datamodules.vocabulary import LETTERS, all_words
-from datamodules.voices import ACCENTS, TIMBRES, speakers
+from datamodules.synthetic.espeak import Espeak
+from datamodules.synthetic.sentences import PARTS, number, ordinal, part_of, sentence, spoken
+from datamodules.synthetic.studio import recorded
+from datamodules.synthetic.vocabulary import LETTERS, all_words
+from datamodules.synthetic.voices import ACCENTS, TIMBRES, speakers
 
 SMALL = Settings(num_utterances=40, num_voices=4, seed=3)
 

@@ -19,11 +19,12 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint
 from torch import nn
 
-from lightning_modules.checkpoints import LastCheckpoint
-from lightning_modules.dashboard import DashboardSamples
-from lightning_modules.loggers import RewindLoggers, RunCSVLogger, RunWandbLogger, wandb_run_id
-from lightning_modules.throughput import Throughput
-from lightning_modules.wandb_pieces import recorded_values
+from lightning_modules.callbacks.checkpoints import LastCheckpoint
+from lightning_modules.callbacks.rewind import RewindLoggers
+from lightning_modules.callbacks.samples import DashboardSamples
+from lightning_modules.callbacks.throughput import Throughput
+from lightning_modules.loggers import RunCSVLogger, RunWandbLogger, wandb_run_id
+from lightning_modules.loggers.wandb_pieces import recorded_values
 from robust_asr.types import AudioBatch, Transcript
 
 NUM_EPOCHS, NUM_BATCHES = 3, 5

@@ -13,16 +13,16 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from datamodules import LibriSpeech
+from datamodules import Speech
 from lightning_modules.adversarial import AdversarialFinetuning
-from lightning_modules.overfitting import CatastrophicOverfitting
+from lightning_modules.callbacks.overfitting import CatastrophicOverfitting
 from robust_asr.attacks.fgsm import FGSM
 from robust_asr.attacks.pgd import PGD
 from robust_asr.checkpoint import weights_hash
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import utterance_seeds
 from robust_asr.threat import Linf
-from robust_asr.threat_ranges import LinfRange
+from robust_asr.threat.ranges import LinfRange
 from tests.command_line import train, write_config
 from tests.lightning_modules.test_recognition import FakeTrainer, batch_of, module, outside_a_trainer  # noqa: F401 - a fixture
 from tests.lightning_modules.test_resume import assert_same_run, settings
@@ -172,7 +172,7 @@ def test_alarm_needs_both_signs_and_survives_a_resume() -> None:
 
 
 def test_alarm_without_anything_to_look_at_is_refused() -> None:
-    data = LibriSpeech("manifests", train=["train"])
+    data = Speech("manifests", train=["train"])
     with pytest.raises(ValueError, match="validate names none"):
         CatastrophicOverfitting(ATTACK, FGSM(Linf(1e-3))).on_fit_start(SimpleNamespace(datamodule=data), None)
 
@@ -181,7 +181,7 @@ def adversarial_settings(
     manifests: Path, run_dir: Path, ranks: int, callbacks: list, *, clean_share: float = 0.25
 ) -> dict:
     config = settings(manifests, run_dir, ranks, 0, callbacks)
-    threat = {"class_path": "robust_asr.threat_ranges.LinfRange", "init_args": {"eps_min": 1e-5, "eps_max": 1e-3}}
+    threat = {"class_path": "robust_asr.threat.ranges.LinfRange", "init_args": {"eps_min": 1e-5, "eps_max": 1e-3}}
     attack = {"class_path": "robust_asr.attacks.pgd.PGD", "init_args": {"threat": threat, "num_iterations": 3}}
     config["model"]["class_path"] = "lightning_modules.adversarial.AdversarialFinetuning"
     config["model"]["init_args"] |= {"attack": attack, "clean_share": clean_share}
@@ -192,7 +192,7 @@ def adversarial_settings(
     alarm = {"strong": attack, "single_step": single, "num_batches": 1}
     config["trainer"]["callbacks"] = [
         *callbacks,
-        {"class_path": "lightning_modules.overfitting.CatastrophicOverfitting", "init_args": alarm},
+        {"class_path": "lightning_modules.callbacks.overfitting.CatastrophicOverfitting", "init_args": alarm},
     ]
     return config
 

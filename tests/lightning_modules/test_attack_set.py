@@ -9,11 +9,11 @@ import pytest
 import soundfile
 import torch
 
-from datamodules import LibriSpeech
+from datamodules import Speech
 from datamodules.manifest import Manifest
 from datamodules.subsets import sample
 from lightning_modules.attack_set import quantized
-from lightning_modules.cli import main
+from lightning_modules.command_line.cli import main
 from robust_asr import checkpoint
 from robust_asr.attacks.goals import Targeted
 from robust_asr.attacks.noise import Gaussian
@@ -61,7 +61,7 @@ def config(tiny_manifests: Path, recognizers: list[str], tmp_path: Path) -> dict
             "init_args": {"recognizer": load, "attack": attack},
         },
         "data": {
-            "class_path": "datamodules.LibriSpeech",
+            "class_path": "datamodules.Speech",
             "init_args": {"manifests": str(tiny_manifests), "predict": ["dev"], "max_duration": 5.0},
         },
         "trainer": {"accelerator": "cpu", "devices": 1, "enable_model_summary": False},
@@ -74,8 +74,8 @@ def made(config: dict, tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def clean_part(manifests: Path) -> LibriSpeech:
-    data = LibriSpeech(str(manifests), test=["dev"], max_duration=5.0)
+def clean_part(manifests: Path) -> Speech:
+    data = Speech(str(manifests), test=["dev"], max_duration=5.0)
     data.setup("test")
     return data
 
@@ -97,7 +97,7 @@ def test_rows_are_measured_on_the_files(made: Path, tiny_manifests: Path) -> Non
 
 
 def test_manifest_of_a_set_is_data_like_any_other(made: Path) -> None:
-    data = LibriSpeech(str(made), test=["dev"])
+    data = Speech(str(made), test=["dev"])
     data.setup("test")
     batches = list(data.test_dataloader()[0])
     assert sum(len(batch) for batch in batches) == 10

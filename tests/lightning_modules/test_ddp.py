@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules import LibriSpeech
+from datamodules import Speech
 from robust_asr.checkpoint import load
 from robust_asr.metrics import ErrorRates
 from tests.command_line import curve, train, write_config
@@ -49,7 +49,7 @@ def test_no_utterance_twice_or_missing(two_ranks: Path, tiny_manifests: Path) ->
 
 
 def test_validation_equals_one_process(two_ranks: Path, tiny_manifests: Path) -> None:
-    data = LibriSpeech(manifests=str(tiny_manifests), train=["train"], validate=["dev"], max_duration=MAX_DURATION)
+    data = Speech(manifests=str(tiny_manifests), train=["train"], validate=["dev"], max_duration=MAX_DURATION)
     data.setup("validate")
     assert len(data.val_dataloader()[0]) % 2 == 1
     recognizer = load(str(two_ranks / "run" / "checkpoints" / "last.ckpt"))

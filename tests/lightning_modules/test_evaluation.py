@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_modules.cli import main
-from lightning_modules.wandb_pieces import offline_pieces, recorded_values
+from lightning_modules.command_line.cli import main
+from lightning_modules.loggers.wandb_pieces import offline_pieces, recorded_values
 from robust_asr import checkpoint
 from robust_asr.metrics import word_errors
 from robust_asr.models.compact import CompactCTC
@@ -59,7 +59,7 @@ def config(tiny_manifests: Path, checkpoints: dict[str, str], tmp_path: Path) ->
             },
         },
         "data": {
-            "class_path": "datamodules.LibriSpeech",
+            "class_path": "datamodules.Speech",
             "init_args": {"manifests": str(tiny_manifests), "test": ["dev"], "max_duration": 5.0},
         },
         "trainer": {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False, "enable_model_summary": False},
@@ -207,7 +207,10 @@ def test_another_condition_joins_what_is_there(evaluate, config: dict) -> None:
 
 
 def test_the_same_numbers_are_on_the_dashboard(config: dict, tmp_path: Path) -> None:
-    config["trainer"]["logger"] = {"class_path": "lightning_modules.wandb_logger.RunWandbLogger", "init_args": {}}
+    config["trainer"]["logger"] = {
+        "class_path": "lightning_modules.loggers.wandb_logger.RunWandbLogger",
+        "init_args": {},
+    }
     # In a process of its own: W&B's service would be inherited by every process that a later test starts, and kills.
     result = train("test", "--config", write_config(tmp_path / "c.yaml", config))
     assert result.returncode == 0, result.stdout

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.attack_pairs import PairedBatch
 from lightning_modules.adversarial import AdversarialFinetuning
 from lightning_modules.denoiser import DenoiserTraining
 from lightning_modules.held import hold
@@ -20,6 +19,7 @@ from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.losses import MultiResolutionSTFT
 from robust_asr.models.compact import CompactCTC
 from robust_asr.models.conv_tasnet import ConvTasNet
+from robust_asr.types import PairedBatch
 from tests.command_line import train, write_config
 from tests.datamodules.test_attack_pairs import SET, attacked, made  # noqa: F401 - fixtures
 from tests.lightning_modules.test_adversarial import ATTACK, SMALL, adversarial_settings

@@ -9,7 +9,9 @@ import torch
 
 from tests.command_line import curve, final_state, small_config, train, write_config
 
-AVERAGING = [{"class_path": "lightning_modules.averaging.LastEpochsAveraging", "init_args": {"num_epochs": 2}}]
+AVERAGING = [
+    {"class_path": "lightning_modules.callbacks.averaging.LastEpochsAveraging", "init_args": {"num_epochs": 2}}
+]
 EMA = [{"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.9}}]
 KILL = "tests.callbacks.KillAt"
 

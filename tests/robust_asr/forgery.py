@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from robust_asr import checkpoint, sealed
+from robust_asr import checkpoint
 from robust_asr.models.compact import CompactCTC
+from robust_asr.storage import sealed
 from robust_asr.text import CharacterTokenizer
 
 CANARY = "canary_of_checkpoints"

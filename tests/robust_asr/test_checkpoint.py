@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from robust_asr import checkpoint, sealed
+from robust_asr import checkpoint
 from robust_asr.models.compact import CompactCTC
+from robust_asr.storage import sealed
 from robust_asr.text import CharacterTokenizer
 from tests.robust_asr import forgery
 

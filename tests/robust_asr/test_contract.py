@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robust_asr import checkpoint, trust
-from robust_asr.configuration import describe
+from robust_asr import checkpoint
 from robust_asr.defenses.base import Chain, Defended
 from robust_asr.gradients import frozen_for_attack, input_gradient
 from robust_asr.lfmmi.lexicon import Lexicon
@@ -19,6 +18,8 @@ from robust_asr.models.compact import CompactCTC
 from robust_asr.models.conformer import ConformerCTC, ConformerEncoder
 from robust_asr.models.conformer_lfmmi import ConformerLFMMI
 from robust_asr.models.deepspeech2 import DeepSpeech2
+from robust_asr.storage import trust
+from robust_asr.storage.describe import describe
 from tests.robust_asr.defenses.parts import Bend, Gain
 from tests.toys import ToyAttention, ToyCTC, ToyTransducer
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from robust_asr.attacks.cw import CarliniWagner, OlivierCarliniWagner
 from robust_asr.attacks.goals import Untargeted
-from robust_asr.configuration import describe
-from robust_asr.norms import maximum
+from robust_asr.storage.describe import describe
 from robust_asr.threat import SNR, Linf
+from robust_asr.threat.norms import maximum
 from robust_asr.types import AudioBatch
 from tests.robust_asr.attacks.oracles import (
     Target,
@@ -101,7 +101,7 @@ def test_described_and_compared_as_values() -> None:
 
 
 def test_columns_are_those_of_the_papers_table() -> None:
-    table = Path(__file__).parents[3] / "robust_asr" / "paper_results" / "olivier2021_table2_cw.csv"
+    table = Path(__file__).parents[3] / "robust_asr" / "results" / "paper_results" / "olivier2021_table2_cw.csv"
     with table.open() as lines:
         row = next(row for row in csv.DictReader(lines) if row["attack"] == "CW")
     columns = OlivierCarliniWagner(Target()).columns()

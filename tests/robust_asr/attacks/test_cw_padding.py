@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from robust_asr.attacks.cw import CarliniWagner
-from robust_asr.norms import euclidean
+from robust_asr.threat.norms import euclidean
 from robust_asr.types import AudioBatch
 from tests.robust_asr.attacks.oracles import (
     Breaking,

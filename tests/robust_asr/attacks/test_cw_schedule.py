@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robust_asr.attacks.cw import CarliniWagner, OlivierCarliniWagner
 from robust_asr.attacks.descent import adam_update
-from robust_asr.norms import maximum
+from robust_asr.threat.norms import maximum
 from robust_asr.types import AudioBatch
 from tests.robust_asr.attacks.oracles import (
     Quadratic,

@@ -12,12 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robust_asr import trust
 from robust_asr.attacks import phrases
 from robust_asr.attacks.goals import Goal, Targeted, Untargeted
 from robust_asr.attacks.phrases import Jayashankar2020, Olivier2021, PhraseFile, PhraseList, Phrases, Yang2022
-from robust_asr.configuration import describe
 from robust_asr.randomness import utterance_seeds
+from robust_asr.storage import trust
+from robust_asr.storage.describe import describe
 from robust_asr.text import normalize
 from robust_asr.types import AudioBatch
 

@@ -16,9 +16,9 @@ from robust_asr.attacks.cw import CarliniWagner
 from robust_asr.attacks.descent import State
 from robust_asr.attacks.imperceptible import Imperceptible
 from robust_asr.attacks.psychoacoustics import masking_excess, masking_thresholds
-from robust_asr.configuration import describe
 from robust_asr.gradients import input_gradient
-from robust_asr.norms import maximum
+from robust_asr.storage.describe import describe
+from robust_asr.threat.norms import maximum
 from robust_asr.types import AudioBatch
 from tests.robust_asr.attacks.oracles import Breaking, Linear, Target, audio_batch, listener, seeds_of, spoken
 from tests.robust_asr.attacks.victims import Scripted, silence, workload
@@ -263,7 +263,7 @@ def test_who_is_inaudible_leaves_the_batch_and_nobody_else_notices() -> None:
 def test_described_and_named_as_in_the_papers_table() -> None:
     attack = Imperceptible(Target())
     assert describe(attack)["init_args"]["two_adam"] is False and hash(attack) == hash(replace(attack))
-    table = Path(__file__).parents[3] / "robust_asr" / "paper_results" / "zelasko2021_table1.csv"
+    table = Path(__file__).parents[3] / "robust_asr" / "results" / "paper_results" / "zelasko2021_table1.csv"
     with table.open() as lines:
         row = next(row for row in csv.DictReader(lines) if row["attack"] == "Imperceptible")
     columns = attack.columns()

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 import robust_asr
-from robust_asr import trust
 from robust_asr.attacks.base import Attack
 from robust_asr.attacks.noise import Clean, Gaussian, MatchedNoise, Uniform
-from robust_asr.configuration import describe
-from robust_asr.norms import euclidean, maximum
+from robust_asr.storage import trust
+from robust_asr.storage.describe import describe
 from robust_asr.threat import L2, SNR, Ball, Linf, Unbounded, power_snr
+from robust_asr.threat.norms import euclidean, maximum
 from robust_asr.types import AudioBatch
 from tests.robust_asr.attacks.oracles import Linear, audio_batch, seeds_of
 
@@ -125,7 +125,7 @@ def test_columns() -> None:
         "strength_unit": "dB",
         "knowledge": "",
     }
-    with (Path(robust_asr.__file__).parent / "paper_results" / "olivier2021_table1_noise_wer.csv").open(
+    with (Path(robust_asr.__file__).parent / "results" / "paper_results" / "olivier2021_table1_noise_wer.csv").open(
         newline=""
     ) as file:
         printed = {(row["attack"], row["norm"], row["strength_unit"]) for row in csv.DictReader(file)}

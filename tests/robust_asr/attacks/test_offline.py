@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from robust_asr import trust
 from robust_asr.attacks.base import Attack
 from robust_asr.attacks.offline import OfflinePGD
 from robust_asr.attacks.pgd import PGD
-from robust_asr.configuration import describe
-from robust_asr.norms import euclidean, maximum
 from robust_asr.randomness import utterance_seeds
+from robust_asr.storage import trust
+from robust_asr.storage.describe import describe
 from robust_asr.threat import L2, Linf
+from robust_asr.threat.norms import euclidean, maximum
 from tests.robust_asr.attacks.oracles import audio_batch, seeds_of
 from tests.toys import ToyCTC
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from robust_asr import trust
 from robust_asr.attacks.base import Attack
 from robust_asr.attacks.fgsm import FGSM
 from robust_asr.attacks.pgd import PGD
-from robust_asr.configuration import describe
-from robust_asr.norms import euclidean
+from robust_asr.storage import trust
+from robust_asr.storage.describe import describe
 from robust_asr.threat import L2, SNR, Linf, Unbounded
+from robust_asr.threat.norms import euclidean
 from tests.robust_asr.attacks.oracles import (
     Linear,
     Target,

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.measurement import rows_of_cell
-from lightning_modules.systems import describe_condition, describe_system
-from lightning_modules.worst_audio import WorstAudio
 from robust_asr.attacks.base import Attack
+from robust_asr.measuring.audio import WorstAudio
+from robust_asr.measuring.rows import rows_of_cell
+from robust_asr.measuring.systems import describe_condition, describe_system
 from robust_asr.models.base import Recognizer
 from robust_asr.models.compact import CompactCTC
 from robust_asr.randomness import utterance_seeds

@@ -11,7 +11,7 @@ import pytest
 
 from robust_asr.checks import lines
 from robust_asr.checks.__main__ import main
-from robust_asr.checks.agreement import HEARD_AGAIN, check_agreement
+from robust_asr.checks.rows.agreement import HEARD_AGAIN, check_agreement
 from robust_asr.report.runs import read_runs
 from robust_asr.results import Evaluation, Row, read_evaluation
 

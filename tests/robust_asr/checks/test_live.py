@@ -15,11 +15,11 @@ from robust_asr.attacks.fgsm import FGSM
 from robust_asr.attacks.noise import Clean, Gaussian, MatchedNoise
 from robust_asr.attacks.pgd import PGD
 from robust_asr.checks import Check, check_system, lines
-from robust_asr.checks.draws import AVERAGES, OWN_DRAWS, REPEATS
-from robust_asr.checks.passage import ACTS, KEPT, PADDING
-from robust_asr.checks.probes import REACHES, SLOPE, check_gradient
-from robust_asr.checks.states import EVALUATING, UNCHANGED
-from robust_asr.checks.system import shortened
+from robust_asr.checks.live.draws import AVERAGES, OWN_DRAWS, REPEATS
+from robust_asr.checks.live.passage import ACTS, KEPT, PADDING
+from robust_asr.checks.live.probes import REACHES, SLOPE, check_gradient
+from robust_asr.checks.live.states import EVALUATING, UNCHANGED
+from robust_asr.checks.live.system import shortened
 from robust_asr.checks.verdicts import Question
 from robust_asr.defenses.base import Defended
 from robust_asr.masking import masked

@@ -12,13 +12,13 @@ import soundfile
 from robust_asr.attacks.noise import Clean, MatchedNoise
 from robust_asr.attacks.pgd import PGD
 from robust_asr.checks import check_rows, lines
-from robust_asr.checks.attackers import KNOWLEDGE, UNBOUNDED
-from robust_asr.checks.budgets import CHANGED, USED, WITHIN
-from robust_asr.checks.controls import MOVES, NOISE
-from robust_asr.checks.optimizers import BUDGET, DRAWS, ITERATIONS, SPENT
-from robust_asr.checks.records import EVERY_UTTERANCE, OWN_ROWS, OWN_TEXT, SAME_RECORDING, SAME_TEXT
-from robust_asr.checks.saved_audio import SAVED
-from robust_asr.checks.transcripts import EMPTIER, HEARS
+from robust_asr.checks.rows.attackers import KNOWLEDGE, UNBOUNDED
+from robust_asr.checks.rows.budgets import CHANGED, USED, WITHIN
+from robust_asr.checks.rows.controls import MOVES, NOISE
+from robust_asr.checks.rows.optimizers import BUDGET, DRAWS, ITERATIONS, SPENT
+from robust_asr.checks.rows.records import EVERY_UTTERANCE, OWN_ROWS, OWN_TEXT, SAME_RECORDING, SAME_TEXT
+from robust_asr.checks.rows.saved_audio import SAVED
+from robust_asr.checks.rows.transcripts import EMPTIER, HEARS
 from robust_asr.checks.verdicts import Question
 from robust_asr.metrics import count_errors
 from robust_asr.results import Evaluation, Row, audio_path

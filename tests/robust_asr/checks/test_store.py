@@ -9,9 +9,9 @@ import pytest
 
 from robust_asr.checks import check_rows, lines, read_checks, read_live, write_checks, write_live
 from robust_asr.checks.__main__ import main
-from robust_asr.checks.controls import NOISE
-from robust_asr.checks.probes import SLOPE
-from robust_asr.checks.records import EVERY_UTTERANCE
+from robust_asr.checks.live.probes import SLOPE
+from robust_asr.checks.rows.controls import NOISE
+from robust_asr.checks.rows.records import EVERY_UTTERANCE
 from robust_asr.results import Evaluation
 from tests.robust_asr.checks.table import PLAIN, edited, without_first
 

@@ -10,17 +10,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robust_asr import checkpoint, trust
+from robust_asr import checkpoint
 from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.attacks.goals import Goal, Untargeted
-from robust_asr.configuration import describe
-from robust_asr.decoding import GreedyDecoder
 from robust_asr.defenses.base import Chain, Defended, DefendedFrames, Defense, StraightThrough
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.gradients import frozen_for_attack, input_gradient
 from robust_asr.masking import length_mask
 from robust_asr.models.base import Encoded, FrameSynchronous, Recognizer
 from robust_asr.randomness import derive, keyed_normal, utterance_seeds
+from robust_asr.search.greedy import GreedyDecoder
+from robust_asr.storage import trust
+from robust_asr.storage.describe import describe
 from robust_asr.threat import ThreatModel, Unbounded, inside_box
 from robust_asr.types import AudioBatch, Emissions, Targets
 from tests.robust_asr.defenses.parts import Bend, Ear, Gain, Halved, Steps

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robust_asr.configuration import describe
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.masking import length_mask
 from robust_asr.randomness import utterance_seeds
+from robust_asr.storage.describe import describe
 
 LENGTHS = torch.tensor([50_000, 30_000, 1])
 SEEDS = utterance_seeds(3, ("a", "b", "c"))

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from robust_asr import trust
-from robust_asr.configuration import describe
 from robust_asr.lfmmi import espeak
 from robust_asr.lfmmi.lexicon import Lexicon
+from robust_asr.storage import trust
+from robust_asr.storage.describe import describe
 
 
 def _names(lexicon: Lexicon, word: str) -> list[str]:

@@ -7,14 +7,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchaudio.models import wav2vec2_model
 
-from robust_asr import checkpoint, trust
-from robust_asr.configuration import describe
+from robust_asr import checkpoint
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.gradients import frozen_for_attack, input_gradient
 from robust_asr.masking import length_mask
 from robust_asr.models.adapter import CTCAdapter, LabelTokenizer
 from robust_asr.models.base import Recognizer
+from robust_asr.storage import trust
+from robust_asr.storage.describe import describe
 from robust_asr.text import CharacterTokenizer
 from robust_asr.types import TokenTargets
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robust_asr.models.base import ctc_frames_needed, ctc_loss
+from robust_asr.losses import ctc_frames_needed, ctc_loss
 from robust_asr.types import TokenTargets
 
 VOCABULARY = 3

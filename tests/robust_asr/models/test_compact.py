@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from robust_asr.configuration import describe
 from robust_asr.models.compact import CompactCTC
+from robust_asr.storage.describe import describe
 
 SMALL = {"num_mels": 20, "stem_channels": 4, "width": 12, "num_blocks": 2, "kernel_size": 5, "gru_width": 6}
 LENGTHS = torch.tensor([16_000, 9_000, 321, 12_345])

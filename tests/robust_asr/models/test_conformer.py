@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robust_asr import trust
-from robust_asr.configuration import describe
 from robust_asr.models.conformer import ConformerCTC, ConformerEncoder
 from robust_asr.models.convolution_module import ConvolutionModule
 from robust_asr.models.spec_augment import SpecAugment
 from robust_asr.models.subsampling import StridedSubsampling, VggSubsampling
+from robust_asr.storage import trust
+from robust_asr.storage.describe import describe
 
 SMALL = {"num_mels": 20, "subsampling_channels": 4, "width": 12, "num_layers": 2, "num_heads": 2}
 SMALL |= {"feed_forward_width": 24, "kernel_size": 7}

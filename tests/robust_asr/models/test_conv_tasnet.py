@@ -8,10 +8,10 @@ import yaml
 from torch import Tensor
 
 from benchmarks.denoiser import torchaudios
-from robust_asr import trust
-from robust_asr.configuration import describe
 from robust_asr.gradients import input_gradient
 from robust_asr.models.conv_tasnet import ConvTasNet
+from robust_asr.storage import trust
+from robust_asr.storage.describe import describe
 from tests.command_line import ROOT
 
 TINY = {"num_filters": 12, "num_feats": 6, "num_hidden": 10, "num_layers": 5, "num_stacks": 2}

@@ -8,9 +8,9 @@ import yaml
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robust_asr import trust
 from robust_asr.models.base import Recognizer
 from robust_asr.models.deepspeech2 import DeepSpeech2, LogSpectrogram, SummedBiLSTM
+from robust_asr.storage import trust
 from robust_asr.text import CharacterTokenizer
 from tests.robust_asr.test_contract import LENGTHS, TEXTS, audio
 

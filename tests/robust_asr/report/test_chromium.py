@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from robust_asr.markup import document
 from robust_asr.report import report
+from robust_asr.report.markup import document
 from tests.robust_asr.report.chromium import Chromium, find_chromium
 from tests.robust_asr.report.example import CONDITIONS, SYSTEMS, write_example
 

@@ -12,7 +12,7 @@ import pytest
 
 from robust_asr.report import report
 from robust_asr.report.__main__ import main
-from robust_asr.summary import COLUMNS, DIFFERENCE_COLUMNS
+from robust_asr.results.summary import COLUMNS, DIFFERENCE_COLUMNS
 from tests.command_line import ROOT
 from tests.robust_asr.report.example import CONDITIONS, SYSTEMS, write_example
 

@@ -1,0 +1,80 @@
+"""Environmental sounds: prepared once as 16 kHz FLAC, so that later only WAV and FLAC are ever opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import soundfile
+import torch
+from lhotse import AudioSource, Recording
+from lhotse.cut import MonoCut
+
+from datamodules.audio import MAX_SAMPLES, SAMPLE_RATES
+from datamodules.manifest import SUFFIX, write_corpus_root, write_manifest
+from datamodules.preparing.parallel import mapped
+from datamodules.preparing.verification import Finding
+from datamodules.resampling import resample
+from robust_asr.storage.files import folder_written_whole
+
+SAMPLE_RATE = 16_000
+NAME = "noise"
+AUDIO_FOLDER = "audio"
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".mp3")
+
+
+def prepare_noise(folder: Path, out: Path, *, num_jobs: int = 2) -> list[Finding]:
+    """Converts every sound below ``folder`` and writes ``out`` with ``noise.jsonl.gz``, whole or not at all.
+
+    The id of a sound is its path, which in most collections begins with its class.
+
+    Errors: ValueError if ``folder`` holds no sound or ``out`` exists. What is wrong with a single file is a finding.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not paths:
+        raise ValueError(f"{folder} holds no file that ends in {', '.join(SUFFIXES)}")
+    named: dict[str, Path] = {}
+    findings = []
+    for path in paths:
+        name = "-".join(path.relative_to(folder).with_suffix("").parts)
+        if name in named:
+            findings.append(Finding(str(path.relative_to(folder)), f"the id {name} occurs twice", name))
+        else:
+            named[name] = path
+    with folder_written_whole(out) as temporary:
+        (temporary / AUDIO_FOLDER).mkdir()
+        results = list(
+            mapped(
+                lambda item: _converted(*item, folder, temporary),
+                list(named.items()),
+                num_jobs=num_jobs,
+                description=NAME,
+            )
+        )
+        findings += [result for result in results if isinstance(result, Finding)]
+        cuts = [result for result in results if isinstance(result, MonoCut)]
+        write_corpus_root(temporary, temporary / AUDIO_FOLDER)
+        write_manifest(temporary / f"{NAME}{SUFFIX}", cuts)
+    print(f"{NAME}: {len(cuts)} sounds, {sum(cut.duration for cut in cuts) / 60:.1f} minutes")
+    return findings
+
+
+def _converted(name: str, path: Path, folder: Path, out: Path) -> MonoCut | Finding:
+    shown = str(path.relative_to(folder))
+    try:
+        with soundfile.SoundFile(path) as file:
+            if not 0 < file.frames * file.channels <= MAX_SAMPLES or file.samplerate not in SAMPLE_RATES:
+                return Finding(
+                    shown, f"has {file.frames} samples, {file.channels} channels, rate {file.samplerate}", name
+                )
+            samples, rate = torch.from_numpy(file.read(dtype="float32", always_2d=True)).mean(1), file.samplerate
+    except (soundfile.LibsndfileError, OSError) as error:
+        return Finding(shown, f"cannot be read ({error})", name)
+    if not samples.isfinite().all() or not samples.any():
+        return Finding(shown, "is silent or not finite", name)
+    # Lossy codecs overshoot: scaled down, not clipped.
+    samples = resample(samples / samples.abs().max().clamp(min=1.0), rate, SAMPLE_RATE)
+    target = out / AUDIO_FOLDER / f"{name}.flac"
+    soundfile.write(target, samples.numpy(), SAMPLE_RATE, subtype="PCM_16")
+    seconds = len(samples) / SAMPLE_RATE
+    recording = Recording(name, [AudioSource("file", [0], target.name)], SAMPLE_RATE, len(samples), seconds)
+    return MonoCut(name, 0.0, seconds, 0, [], recording=recording)

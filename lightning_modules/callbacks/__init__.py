@@ -1,0 +1,1 @@
+"""What happens beside training: checkpoints, averages, alarms, samples, preemption."""

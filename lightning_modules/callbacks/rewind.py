@@ -1,0 +1,97 @@
+"""Loggers go back to the step of the checkpoint that a run resumes from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.utilities.apply_func import convert_tensors_to_scalars
+from pytorch_lightning.callbacks import Callback
+
+from lightning_modules.loggers import RunCSVLogger, RunWandbLogger, check_run_id
+
+
+class RewindLoggers(Callback):
+    """After a resume the loggers go back to the step of the checkpoint, so that the curve has no gap and no repeat.
+
+    A checkpoint holds the step that comes next in the log, and the W&B run id as plain text. Whatever was measured
+    before a checkpoint is on disk before the checkpoint is: Lightning would log it after saving, and a kill in between
+    would lose it.
+    """
+
+    def __init__(self) -> None:
+        self._next_step: int | None = None
+        self._unlogged_step: int | None = None
+        self._run_id: str | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        ids = [logger.version for logger in trainer.loggers if isinstance(logger, RunWandbLogger)]
+        self._run_id = ids[0] if ids else self._run_id
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"next_step": self._next_step, "wandb_run_id": self._run_id}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        next_step, run_id = state_dict.get("next_step"), state_dict.get("wandb_run_id")
+        if next_step is not None and (not isinstance(next_step, int) or next_step < 0):
+            raise ValueError(f"the checkpoint's next_step must be a step of the log, found {next_step!r}")
+        self._next_step = next_step
+        # The run folder's id was chosen before any checkpoint was read, and stays.
+        self._run_id = self._run_id or (None if run_id is None else check_run_id(run_id))
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, RunWandbLogger):
+                logger.log_run_config()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        step = trainer.global_step if self._next_step is None else self._next_step
+        for logger in _run_loggers(trainer):
+            logger.rewind(step)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        self._unlogged_step = None
+        # Set before the batch: a callback that runs before this one may save right after it.
+        self._next_step = step if trainer.fit_loop._should_accumulate() else step + 1
+        for logger in trainer.loggers:
+            if isinstance(logger, RunWandbLogger):
+                logger.complete_before(step)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer._logger_connector.should_update_logs and not trainer.fit_loop._should_accumulate():
+            self._unlogged_step = trainer.fit_loop.epoch_loop._batches_that_stepped
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._unlogged_step = None
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._unlogged_step = trainer.fit_loop.epoch_loop._batches_that_stepped - 1
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._unlogged_step = None
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._unlogged_step = None
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        loggers = _run_loggers(trainer)
+        if self._unlogged_step is not None:
+            # On every rank: computing a metric may be a collective.
+            metrics = convert_tensors_to_scalars(trainer._logger_connector.metrics["log"])
+            metrics.setdefault("epoch", trainer.current_epoch)
+            for logger in loggers if len(metrics) > 1 else []:
+                logger.log_metrics(metrics, self._unlogged_step)
+        for logger in loggers:
+            if isinstance(logger, RunCSVLogger):
+                logger.sync()
+
+
+def _run_loggers(trainer: pl.Trainer) -> list[RunCSVLogger | RunWandbLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, RunCSVLogger | RunWandbLogger)]

@@ -1,0 +1,198 @@
+"""Weights & Biases as a view of the run folder: one run, one row a step, whatever was killed and resumed in between."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import string
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pytorch_lightning.loggers.logger import rank_zero_experiment
+from pytorch_lightning.loggers.wandb import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from lightning_modules.loggers.metrics_file import read_metrics
+from lightning_modules.loggers.wandb_pieces import Recorded, offline_pieces, recorded_values
+
+RUN_ID_FILE = "wandb_run_id.txt"
+_RUN_ID = re.compile(r"[a-z0-9]{1,64}")
+_ALPHABET = string.ascii_lowercase + string.digits
+
+
+def check_run_id(run_id: object) -> str:
+    """The id itself. Errors: ValueError where it is not 1 to 64 lower-case letters and digits."""
+    if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
+        raise ValueError(f"a W&B run id has 1 to 64 characters of a-z and 0-9, found {str(run_id)[:80]!r}")
+    return run_id
+
+
+def wandb_run_id(run_dir: str | Path, *, from_checkpoint: str | None = None) -> str:
+    """The id of the run in this folder: the one written there, else the checkpoint's, else a new one, written there.
+
+    Errors: ValueError where a file or a checkpoint holds something else than an id.
+    """
+    path = Path(run_dir) / RUN_ID_FILE
+    if path.exists():
+        return check_run_id(path.read_text(errors="replace").strip())
+    run_id = (
+        "".join(secrets.choice(_ALPHABET) for _ in range(8))
+        if from_checkpoint is None
+        else check_run_id(from_checkpoint)
+    )
+    if rank_zero_only.rank == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.part")
+        partial.write_text(run_id + "\n")
+        partial.replace(path)
+    return run_id
+
+
+class RunWandbLogger(WandbLogger):
+    """Sends each row of the run to Weights & Biases once, under one id, with the global step as W&B's own step.
+
+    A row is sent when it is complete. On a resume, rows that a kill kept from W&B are sent again from ``metrics.csv``
+    and rows that W&B already holds are not repeated. Neither code, console, git state, host name nor paths are
+    collected, and checkpoints are never uploaded.
+
+    Args:
+        mode: ``offline`` needs no account and no network: ``wandb sync <run_dir>/wandb/offline-run-*`` uploads later.
+            ``online`` needs ``wandb login``.
+        project, entity, name, group, tags: as in ``wandb.init``.
+        run_dir, run_id: the run folder and the id from ``wandb_run_id``; the command line gives them by ``attach``.
+    """
+
+    def __init__(
+        self,
+        *,
+        mode: Literal["offline", "online"] = "offline",
+        project: str = "robust-asr",
+        entity: str | None = None,
+        name: str | None = None,
+        group: str | None = None,
+        tags: list[str] | None = None,
+        run_dir: str | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        super().__init__(name=name, project=project, offline=mode == "offline", entity=entity, group=group, tags=tags)
+        self.mode = mode
+        self._row: dict[str, Any] = {}
+        self._row_step = 0
+        self._recorded: Recorded = {}
+        self._first_unsent = 0
+        if run_dir is not None and run_id is not None:
+            self.attach(run_dir, run_id)
+
+    def attach(self, run_dir: str | Path, run_id: str) -> None:
+        """Name the run that this logger shows; before the first use."""
+        self.run_dir = str(run_dir)
+        self._id = check_run_id(run_id)
+        self._save_dir = self.run_dir
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The W&B run, started on first use."""
+        if self._experiment is None:
+            if self._id is None:
+                raise ValueError("RunWandbLogger has no run folder: call attach(run_dir, run_id) before it is used")
+            self._experiment = _start(self.mode, self.run_dir, self._id, self._wandb_init)
+            self._first_unsent = self._experiment.starting_step
+        return self._experiment
+
+    @rank_zero_only
+    def log_run_config(self) -> None:
+        """The resolved configuration, ``config.yaml`` of the run folder where there is one, becomes the W&B config."""
+        path = Path(self.run_dir) / "config.yaml"
+        if path.exists():
+            self.log_hyperparams(yaml.safe_load(path.read_text()))
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Values, and W&B tables or media, of a step. Without a step they join the row at hand."""
+        step = self._row_step if step is None else step
+        if step != self._row_step:
+            self._send_row()
+        self._row_step = step
+        self._row.update(metrics)
+
+    @rank_zero_only
+    def complete_before(self, step: int) -> None:
+        """Nothing more will be measured before ``step``: what waits is sent."""
+        if self._row_step < step:
+            self._send_row()
+
+    @rank_zero_only
+    def rewind(self, step: int) -> None:
+        """The run goes on at ``step``: find out what W&B holds, and send what it lacks from ``metrics.csv``.
+
+        Errors: ValueError where a .wandb file or metrics.csv of the run folder cannot be read.
+        """
+        self._row, self._recorded = {}, self._read_pieces()
+        for row in read_metrics(Path(self.run_dir) / "metrics.csv"):
+            if row["step"] < step:
+                self._send(row.pop("step"), row)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Send the last row and close the run; a row that a failure left incomplete will be sent by the resumed run."""
+        if self._experiment is None:
+            return
+        if status == "success":
+            self._send_row()
+        self._row = {}
+        self._experiment.finish(exit_code=0 if status == "success" else 1)
+        self._experiment = None
+
+    def _read_pieces(self) -> Recorded:
+        recorded: Recorded = {}
+        if self.mode == "online":
+            # The server took every row below the step at which it lets the run go on.
+            return recorded
+        own = Path(self.experiment.settings.sync_file).resolve()
+        for piece in offline_pieces(self.run_dir, self._id):
+            for step, names in recorded_values(piece).items() if piece.resolve() != own else ():
+                recorded.setdefault(step, set()).update(names)
+        return recorded
+
+    def _send_row(self) -> None:
+        if self._row:
+            self._send(self._row_step, self._row)
+            self._row = {}
+
+    def _send(self, step: int, values: Mapping[str, Any]) -> None:
+        run = self.experiment
+        known = self._recorded.get(step, set())
+        values = {name: value for name, value in values.items() if name not in known}
+        if values and step >= self._first_unsent:
+            run.log({**values, "trainer/global_step": step}, step=step, commit=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A spawned process starts its own; Lightning would start one here only to attach to it.
+        return self.__dict__ | {"_experiment": None}
+
+
+def _start(mode: str, run_dir: str, run_id: str, arguments: dict[str, Any]) -> Any:
+    import wandb
+
+    chosen: dict[str, Any] = {
+        "console": "off",
+        "disable_code": True,
+        "disable_git": True,
+        "disable_job_creation": True,
+        "host": "",
+        "save_code": False,
+        "silent": mode == "offline",
+        "x_disable_meta": True,
+        "x_save_requirements": False,
+        # Offline rows reach the file this often, not only in blocks of 32 KiB; older versions lack the setting.
+        "x_transaction_log_flush_interval": 1.0,
+    }
+    settings = wandb.Settings(**{name: value for name, value in chosen.items() if name in wandb.Settings.model_fields})
+    named = {name: arguments.get(name) for name in ("project", "entity", "name", "group", "tags")}
+    Path(run_dir).mkdir(parents=True, exist_ok=True)
+    return wandb.init(
+        mode=mode, dir=run_dir, id=run_id, resume="allow", reinit="create_new", settings=settings, **named
+    )

@@ -1,0 +1,140 @@
+"""Every check that needs the system itself: once, on a few utterances, before its numbers are believed.
+
+Legend: B utterances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+
+import torch
+from torch import Tensor
+
+from robust_asr.attacks.base import Attack
+from robust_asr.checks.live.draws import REPEATS, check_averages, check_own_draws, check_own_noise, check_repeats
+from robust_asr.checks.live.passage import PADDING, check_bits, check_defenses, check_padding
+from robust_asr.checks.live.probes import check_gradient
+from robust_asr.checks.live.states import check_modes, check_state, state_of, watched_modes
+from robust_asr.checks.verdicts import Check
+from robust_asr.gradients import frozen_for_attack
+from robust_asr.models.base import Recognizer
+from robust_asr.types import AudioBatch
+
+# A fault of mode, state or draws shows in the first iterations.
+_ITERATIONS = 3
+_COUNTS = ("num_iterations", "masking_iterations", "iterations")
+_WHITE_BOX = ("exact", "straight_through", "unaware")
+
+
+def check_system(recognizer: Recognizer, attack: Attack, batch: AudioBatch, *, seeds: Tensor) -> list[Check]:
+    """All live checks of a system under one attack.
+
+    The batch should be small: it costs about twenty passes of it, three of them iterations of the attack. Nothing is left
+    behind: the model and the global random generators are as they were.
+
+    Shape: seeds (B,), as the evaluation keys its utterances.
+    """
+    return check_recognizer(recognizer, batch, seeds=seeds) + check_attack(recognizer, attack, batch, seeds=seeds)
+
+
+def check_recognizer(recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor) -> list[Check]:
+    """What does not depend on an attack. Shape: seeds (B,)."""
+    with _apart(batch), frozen_for_attack(recognizer):
+        rows = _possible(recognizer, batch, batch.texts)
+        if not rows:
+            return [question.not_run("no utterance has audio for its text") for question in (REPEATS, PADDING)]
+        # A recogniser that padding changes is asked about one utterance.
+        rows = rows if recognizer.padding_invariant else rows[:1]
+        texts, given = [batch.texts[row] for row in rows], {"seeds": seeds[rows]}
+        chosen = batch.select(rows)
+        checks = [
+            check_repeats(recognizer, chosen, texts, **given),
+            check_own_draws(recognizer, chosen, texts, **given),
+        ]
+        if recognizer.padding_invariant:
+            checks.append(check_padding(recognizer, chosen, texts, **given))
+        checks.append(check_defenses(recognizer, chosen, texts, **given))
+    return [check for check in checks if check is not None]
+
+
+def check_attack(recognizer: Recognizer, attack: Attack, batch: AudioBatch, *, seeds: Tensor) -> list[Check]:
+    """What depends on the attack; of noise and of a set played back, less. Shape: seeds (B,)."""
+    knowledge = attack.columns().get("knowledge")
+    with _apart(batch):
+        checks = []
+        if attack.needs_targets and knowledge in _WHITE_BOX:
+            checks += _gradient(recognizer, attack, batch, seeds)
+        checks += _run(recognizer, attack, batch, seeds)
+        if getattr(attack, "num_draws", 1) > 1 and _known(recognizer, attack).stochastic:
+            checks.append(check_averages(shortened(attack, 1), recognizer, batch, seeds=seeds))
+        if not knowledge:
+            checks.append(check_own_noise(attack, recognizer, batch, seeds=seeds))
+    return [check for check in checks if check is not None]
+
+
+def shortened(attack: Attack, most: int = _ITERATIONS) -> Attack:
+    """The same attack with no more than so many iterations, where it has a number of them, or several to choose from."""
+    found = _iterations(attack)
+    changes = {name: (most,) if isinstance(value, tuple) else min(value, most) for name, value in found.items()}
+    return replace(attack, **changes) if changes else attack
+
+
+def _iterations(attack: Attack) -> dict[str, int | tuple[int, ...]]:
+    """The fields of an attack that say how long it runs."""
+    names = [field.name for field in fields(attack)] if is_dataclass(attack) else []
+    found = {name: getattr(attack, name) for name in names if name in _COUNTS}
+    return {name: value for name, value in found.items() if isinstance(value, int | tuple)}
+
+
+def _gradient(recognizer: Recognizer, attack: Attack, batch: AudioBatch, seeds: Tensor) -> list[Check]:
+    known = _known(recognizer, attack)
+    texts = attack.goal.texts(batch, seeds=seeds)
+    with frozen_for_attack(recognizer):
+        rows = _possible(known, batch, texts)
+        return check_gradient(known, batch.select(rows), [texts[row] for row in rows], seeds=seeds[rows])
+
+
+def _known(recognizer: Recognizer, attack: Attack) -> Recognizer:
+    """What the attacker takes the system to be."""
+    return recognizer.view(attack.knowledge) if hasattr(recognizer, "view") else recognizer
+
+
+def _run(recognizer: Recognizer, attack: Attack, batch: AudioBatch, seeds: Tensor) -> list[Check | None]:
+    """The first iterations of the attack itself, watched."""
+    if attack.needs_targets and not _iterations(attack):
+        # Who knows how long it runs.
+        batch, seeds = batch.select([0]), seeds[:1]
+    before = state_of(recognizer)
+    with watched_modes(recognizer) as modes:
+        result = shortened(attack)(recognizer, batch, seeds=seeds)
+    aimed_at_dropout = is_dataclass(attack) and any("dropout" in field.name for field in fields(attack))
+    return [
+        check_state(before, recognizer),
+        None if aimed_at_dropout else check_modes(modes),
+        check_bits(batch, result.batch.waveforms),
+    ]
+
+
+def _possible(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str]) -> list[int]:
+    """The utterances whose loss is defined."""
+    return [row for row, text in enumerate(texts) if _fits(recognizer, batch.select([row]), text)]
+
+
+def _fits(recognizer: Recognizer, one: AudioBatch, text: str) -> bool:
+    if not bool(one.waveforms.isfinite().all()) or not int(one.lengths):
+        return False
+    try:
+        targets = recognizer.targets([text])
+    except ValueError:
+        return False
+    return bool(recognizer.feasible(one.lengths, targets).all())
+
+
+@contextmanager
+def _apart(batch: AudioBatch) -> Iterator[None]:
+    """What is drawn inside does not move the global generators."""
+    devices = [batch.waveforms.get_device()] if batch.waveforms.is_cuda else []
+    with torch.random.fork_rng(devices=devices):
+        yield

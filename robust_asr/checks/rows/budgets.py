@@ -1,0 +1,130 @@
+"""Is the perturbation as large as it should be: no larger than allowed, no smaller than needed, and there at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from statistics import median
+
+from robust_asr.checks.rows.comparison import was_attacked
+from robust_asr.checks.rows.conditions import Condition, cells, conditions_of, of_part
+from robust_asr.checks.verdicts import Check, Question, some
+from robust_asr.results import Evaluation, Row
+
+WITHIN = Question(
+    "perturbations are as large as the table says",
+    "The number belongs to another strength than the one that it stands under.",
+)
+CHANGED = Question(
+    "the attack changed the audio",
+    "Utterances that were not attacked count as withstood.",
+)
+USED = Question(
+    "the attack uses its budget",
+    "It stayed well inside what it is allowed, so a stronger attack of the same size exists: the number is no bound.",
+)
+# Audio that has no gradient or no room for the text is rare: more than one in twenty moves an error rate by more than its
+# interval.
+_UNCHANGED = 0.05
+# In full scale: float32 stores x + d to 2^-24 a sample, and a row has eight decimals.
+_ROUNDING = {"Linf": 2e-7, "L2": 1e-5}
+_RELATIVE, _DECIBELS = 1e-4, 0.01
+# Noise is scaled to the SNR exactly; only what leaves [-1, 1] is cut off, which above 0 dB is next to nothing.
+_NOISE_DECIBELS = 0.5
+
+
+def check_budgets(evaluation: Evaluation) -> Iterator[Check]:
+    conditions = {condition.name: condition for condition in conditions_of(evaluation)}
+    for part, name, system, rows in cells(evaluation):
+        for check in (_within, _changed, _used):
+            found = check(rows, conditions[name], of_part(evaluation, part))
+            if found is not None:
+                question, holds, text, value = found
+                yield question.verdict(holds, text, system=system, condition=name, value=value)
+
+
+Finding = tuple[Question, bool, str, float]
+
+
+def _within(rows: list[Row], condition: Condition, where: str) -> Finding | None:
+    """The excess over the bound, and for noise at an SNR what is short of it."""
+    excess, rows = _measure(condition), _perturbed(rows)
+    if excess is None or condition.strength is None or not rows:
+        return None
+    above = {row["id"]: excess(row, condition.strength) for row in rows}
+    beyond = [name for name, (value, room) in above.items() if value > room]
+    worst = max(value for value, _ in above.values())
+    bound = f"{condition.strength:g} {'dB' if 'SNR' in condition.norm else 'full scale'}"
+    short = -median(value for value, _ in above.values())
+    if condition.is_noise and condition.norm == "SNR" and condition.strength >= 0 and short > _NOISE_DECIBELS:
+        return WITHIN, False, f"the noise is {short:.3g} dB weaker than the {bound} asked for{where}", worst
+    found = f"{len(beyond)} of {len(rows)} exceed {bound}, the largest by {max(worst, 0):.3g}{where}"
+    found += f": {some(beyond)}" if beyond else ""
+    return WITHIN, not beyond, found, worst
+
+
+def _changed(rows: list[Row], condition: Condition, where: str) -> Finding | None:
+    if not condition.is_aimed:
+        return None
+    # An attack may find the goal reached at the start, and leave the audio alone.
+    same = [row for row in rows if row.get("snr_db") is None and not (row.get("success") and was_attacked(row))]
+    found = f"{len(same)} of {len(rows)} utterances are as they were{where}"
+    notes = sorted({row["note"] for row in same if row.get("note")})
+    found += f": {some([row['id'] for row in same])}" if same else ""
+    found += f" ({some(notes)})" if notes else ""
+    return CHANGED, len(same) <= _UNCHANGED * len(rows), found, len(same)
+
+
+def _used(rows: list[Row], condition: Condition, where: str) -> Finding | None:
+    """Of attacks that want the loss as high as possible and have the steps to reach the surface of the ball."""
+    excess, rows = _measure(condition), _perturbed(rows)
+    if excess is None or condition.strength is None or not rows or not _can_reach(condition):
+        return None
+    if any(row.get("target") is not None for row in rows):
+        return None
+    inside = -median(excess(row, condition.strength)[0] for row in rows)
+    share = 10 ** (-inside / 20) if "SNR" in condition.norm else 1 - inside / condition.strength
+    found = f"the median perturbation is {share:.3g} of the bound{where}"
+    # Half of what steps of random directions add up to.
+    return USED, share > 0.5 * min(_wandered(condition), 1), found, share
+
+
+def _can_reach(condition: Condition) -> bool:
+    """Whether its steps, one after the other, do."""
+    stops = condition.settings.get("stop_on_success", False)
+    steps = condition.number("num_iterations", 0) * _step(condition)
+    return condition.is_white_box and not stops and steps >= 1
+
+
+def _wandered(condition: Condition) -> float:
+    """How far a random walk of the attack's steps leads, in radii."""
+    return condition.number("num_iterations", 0) ** 0.5 * _step(condition)
+
+
+def _step(condition: Condition) -> float:
+    """In radii."""
+    return condition.number("step_factor", 0.2 if condition.norm == "Linf" else 0.1)
+
+
+Measure = Callable[[Row, float], tuple[float, float]]
+
+
+def _perturbed(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row.get("snr_db") is not None and row.get("size") is not None]
+
+
+def _measure(condition: Condition) -> Measure | None:
+    """None where rows do not hold what the bound is on: of a set played back, the size is a Euclidean norm."""
+    if condition.columns.get("knowledge") == "transfer" and condition.norm in ("Linf", "peak SNR (Linf)"):
+        return None
+    return _EXCESS.get(condition.norm)
+
+
+# Norm -> (how far a row lies beyond the bound, how far it may for rounding), in the unit of the bound.
+_EXCESS: dict[str, Measure] = {
+    "Linf": lambda row, eps: (row["size"] - eps, _RELATIVE * eps + _ROUNDING["Linf"]),
+    "L2": lambda row, eps: (row["size"] - eps, _RELATIVE * eps + _ROUNDING["L2"]),
+    "SNR": lambda row, decibels: (decibels - row["snr_db"], _DECIBELS),
+    "SNR (Linf)": lambda row, decibels: (decibels - row["snr_db"], _DECIBELS),
+    # A ratio of peaks is what the row's size is; its power may be anything.
+    "peak SNR (Linf)": lambda row, decibels: (decibels - row["size"], _DECIBELS),
+}

@@ -1,0 +1,256 @@
+"""The record of an evaluation: one JSON line per (system, condition, part, utterance), and what the names in it stand for.
+
+A run folder holds ``evaluation.json`` (systems, conditions and parts with their descriptions and hashes) and ``results.jsonl``
+(the rows). While several ranks work, each appends to ``results.rank-<r>.jsonl``; rank zero merges them. Both files are data that
+anyone may read; nothing in them is executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from robust_asr.results.fields import KEY, wrong_description, wrong_row
+from robust_asr.storage.files import written_whole
+
+ROWS = "results.jsonl"
+DESCRIPTION = "evaluation.json"
+FORMAT = 1
+_RANKS = "results.rank-*.jsonl"
+# What the clock says is the only thing in a row that two runs of one evaluation do not share.
+_CLOCK = frozenset({"seconds"})
+
+Row = dict[str, Any]
+Key = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A run folder's rows, in the order of its systems, conditions and parts, and its description.
+
+    Attributes:
+        systems, conditions: name -> ``hash``, ``columns`` (those of the papers' tables) and ``description``.
+        parts: name -> ``num_utterances``.
+    """
+
+    run_dir: Path
+    systems: dict[str, dict[str, Any]]
+    conditions: dict[str, dict[str, Any]]
+    parts: dict[str, dict[str, Any]]
+    rows: tuple[Row, ...]
+
+    def select(self, system: str, condition: str, part: str) -> list[Row]:
+        """The rows of one cell of the table, sorted by id."""
+        return list(self._cells.get((system, condition, part), ()))
+
+    @property
+    def digest(self) -> str:
+        """Of all rows and of what they were made by; the clock is no part of it."""
+        return digest([self.systems, self.conditions, sorted((_content(row) for row in self.rows), key=key)])
+
+    @cached_property
+    def _cells(self) -> dict[tuple[str, ...], list[Row]]:
+        cells: dict[tuple[str, ...], list[Row]] = {}
+        for row in sorted(self.rows, key=lambda row: row["id"]):
+            cells.setdefault(key(row)[:3], []).append(row)
+        return cells
+
+
+def key(row: Mapping[str, Any]) -> Key:
+    return tuple(row[name] for name in KEY)
+
+
+def digest(content: Any) -> str:
+    """Sixteen hexadecimal digits of plain data."""
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def audio_hash(waveform: Tensor, *texts: str) -> str:
+    """Of the samples of one utterance, and of texts: sixteen hexadecimal digits. Shape: (T,), without padding."""
+    hashed = hashlib.sha256(waveform.detach().float().cpu().contiguous().numpy().tobytes())
+    for text in texts:
+        hashed.update(text.encode(errors="backslashreplace"))
+    return hashed.hexdigest()[:16]
+
+
+def audio_path(run_dir: Path, *cell: str) -> Path:
+    """Where an evaluation keeps the audio of a row; (system, condition, part, id), or (part, id) for the audio as it was.
+
+    Mono FLAC of 24 bits, kept for the worst utterances of each cell only.
+    """
+    return run_dir / "audio" / f"{digest(list(cell))}.flac"
+
+
+def read_evaluation(run_dir: str | Path) -> Evaluation:
+    """What a run folder holds so far, also while it is being written.
+
+    Errors: ValueError names the file, the line and what is wrong with it.
+    """
+    run_dir = Path(run_dir)
+    description = read_description(run_dir)
+    if description is None:
+        raise ValueError(f"{run_dir} holds no {DESCRIPTION}: `python train.py test` writes it and the rows beside it")
+    names = {name: {entry: place for place, entry in enumerate(description[f"{name}s"])} for name in KEY[:3]}
+    rows = [row for row in read_rows(run_dir).values() if all(row[name] in names[name] for name in KEY[:3])]
+    rows.sort(key=lambda row: (*(names[name][row[name]] for name in ("part", "condition", "system")), row["id"]))
+    return Evaluation(run_dir, description["systems"], description["conditions"], description["parts"], tuple(rows))
+
+
+def read_description(run_dir: Path) -> dict[str, Any] | None:
+    """``evaluation.json`` of a run folder, None where there is none. ValueError if it is not what we wrote."""
+    path = run_dir / DESCRIPTION
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: is not JSON ({error})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{path}: is not the description of an evaluation in format {FORMAT}")
+    wrong = wrong_description(content)
+    if wrong:
+        raise ValueError(f"{path}: {wrong}")
+    return content
+
+
+def write_description(run_dir: Path, description: Mapping[str, Any]) -> None:
+    """Write ``evaluation.json``, whole or not at all; what an earlier start of the evaluation named stays in it.
+
+    ``code`` becomes the list of all that this evaluation was run with, the present one last.
+
+    Errors: ValueError where an earlier start described a system or a condition of the same name otherwise.
+    """
+    earlier = read_description(run_dir)
+    merged = {"format": FORMAT, **description, "code": [*_other_code(earlier), source_hash()]}
+    for name in ("systems", "conditions", "parts") if earlier else ():
+        for entry, content in earlier[name].items():
+            present = description[name].get(entry)
+            if present is not None and present.get("hash") != content.get("hash"):
+                hashes = content.get("hash"), present.get("hash")
+                raise ValueError(_refusal(run_dir / DESCRIPTION, name.removesuffix("s"), entry, *hashes))
+        merged[name] = {**description[name], **{k: v for k, v in earlier[name].items() if k not in description[name]}}
+    with written_whole(run_dir / DESCRIPTION) as path:
+        path.write_text(json.dumps(merged, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def other_code(run_dir: Path) -> list[str]:
+    """The versions of this package, by ``source_hash``, that earlier starts of an evaluation ran and this one does not."""
+    return _other_code(read_description(run_dir))
+
+
+def _other_code(description: Mapping[str, Any] | None) -> list[str]:
+    found = (description or {}).get("code", [])
+    return [code for code in found if code != source_hash()] if isinstance(found, list) else []
+
+
+@cache
+def source_hash() -> str:
+    """Sixteen hexadecimal digits of the source of this package: with other source the same settings may do something else."""
+    package = Path(__file__).parents[1]
+    files = sorted(path.relative_to(package) for path in package.rglob("*.py"))
+    return digest([[path.as_posix(), hashlib.sha256((package / path).read_bytes()).hexdigest()] for path in files])
+
+
+def read_rows(run_dir: Path) -> dict[Key, Row]:
+    """All rows of a run folder by key. A last line that a kill cut short is left out.
+
+    Errors: ValueError names the file and line that is no row, or two rows of one key that disagree.
+    """
+    found: dict[Key, Row] = {}
+    # A merge that comes in between moves rows from the ranks' files to the common one, never back.
+    for path in [*sorted(run_dir.glob(_RANKS)), run_dir / ROWS]:
+        for number, row in _rows_of(path):
+            known = found.setdefault(key(row), row)
+            if known is not row and _content(known) != _content(row):
+                raise ValueError(
+                    f"{path}, line {number}: utterance {row['id']} of {row['system']} under {row['condition']} is there twice"
+                )
+    return found
+
+
+class RowWriter:
+    """Appends the rows of one rank; each call is one write, flushed, so that a kill costs at most the rows of that call."""
+
+    def __init__(self, run_dir: Path, *, rank: int = 0, world_size: int = 1) -> None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self.path = run_dir / (ROWS if world_size == 1 else f"results.rank-{rank}.jsonl")
+        _cut_short_line(self.path)
+
+    def append(self, rows: Iterable[Row]) -> None:
+        lines = b"".join(map(_line, rows))
+        with self.path.open("ab", buffering=0) as file:
+            file.write(lines)
+
+
+def merge(run_dir: Path) -> None:
+    """All rows into ``results.jsonl``, in the order of ``read_evaluation``; then the ranks' files go."""
+    rows = read_evaluation(run_dir).rows
+    kept = {key(row) for row in rows}
+    others = [row for place, row in read_rows(run_dir).items() if place not in kept]
+    with written_whole(run_dir / ROWS) as path:
+        path.write_bytes(b"".join(map(_line, [*rows, *others])))
+    for path in run_dir.glob(_RANKS):
+        path.unlink()
+
+
+def check_row(row: Row, hashes: Mapping[str, str], path: Path) -> None:
+    """ValueError unless a row was made by the same system under the same condition from the same data."""
+    for name, present in hashes.items():
+        if row["hashes"].get(name) != present:
+            entry = row["id"] if name == "data" else row[name]
+            raise ValueError(_refusal(path, name, entry, row["hashes"].get(name), present))
+
+
+def _line(row: Row) -> bytes:
+    # Half of a surrogate pair has no UTF-8 form, and its backslash form is what JSON writes for it.
+    return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode(errors="backslashreplace")
+
+
+def _refusal(path: Path, kind: str, name: str, found: Any, present: Any) -> str:
+    return (
+        f"{path}: holds results of another {kind} {name!r} (hash {found}, now {present}); "
+        "name another --run_dir, or delete what is in this one"
+    )
+
+
+def _content(row: Row) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in _CLOCK}
+
+
+def _rows_of(path: Path) -> Iterator[tuple[int, Row]]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return
+    # A text without a line break at its end was cut.
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        try:
+            row = json.loads(line, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}, line {number}: is not JSON ({error})") from error
+        wrong = wrong_row(row)
+        if wrong:
+            raise ValueError(f"{path}, line {number}: is not a row of an evaluation: {wrong}")
+        yield number, row
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"the number {name}")
+
+
+def _cut_short_line(path: Path) -> None:
+    """Drop what a kill left of a last line."""
+    if path.exists():
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(path, whole)

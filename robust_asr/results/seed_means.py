@@ -1,0 +1,109 @@
+"""``python -m robust_asr.results.seed_means RUN...``: the mean over runs that differ in their seed alone, with one interval."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from robust_asr.metrics import bootstrap_interval
+from robust_asr.results import Evaluation, Row, read_evaluation
+from robust_asr.results.summary import counts, word_edits
+from robust_asr.text.alignment import printable
+
+
+class SeedMean(NamedTuple):
+    """WER in per cent of one part under one condition.
+
+    Attributes:
+        rates: one of each run.
+        ci_low, ci_high: of the mean, a 95 % bootstrap over utterances, each with the mean of its errors: that other
+            utterances would have been drawn, not other seeds.
+    """
+
+    part: str
+    condition: str
+    value: float
+    ci_low: float
+    ci_high: float
+    rates: list[float]
+    n: int
+
+
+def seed_means(evaluations: Sequence[Evaluation]) -> list[SeedMean]:
+    """A mean for every part and condition of runs that hold one system each.
+
+    Errors: ValueError names the run that holds several systems, the weights of another run, or other utterances or
+    conditions than the first.
+    """
+    known: dict[str, Evaluation] = {}
+    for evaluation in evaluations:
+        if len(evaluation.systems) != 1:
+            found = ", ".join(evaluation.systems) or "none"
+            raise ValueError(f"{evaluation.run_dir}: a mean over seeds takes runs of one system, found {found}")
+        ((_, about),) = evaluation.systems.items()
+        if about["hash"] in known:
+            raise ValueError(f"{evaluation.run_dir}: is the same system as that of {known[about['hash']].run_dir}")
+        known[about["hash"]] = evaluation
+    first = evaluations[0]
+    means = []
+    for part in first.parts:
+        for condition in first.conditions:
+            if _rows(first, part, condition):
+                means.append(_mean(part, condition, [_alike(first, other, part, condition) for other in evaluations]))
+    return means
+
+
+def _mean(part: str, condition: str, runs: list[list[Row]]) -> SeedMean:
+    words = counts(runs[0], "words")
+    edits = torch.stack([word_edits(rows) for rows in runs])
+    low, high = bootstrap_interval(edits.mean(0), words)
+    rates = (100 * edits.sum(1) / words.sum()).tolist()
+    return SeedMean(part, condition, sum(rates) / len(rates), 100 * low, 100 * high, rates, len(words))
+
+
+def _rows(evaluation: Evaluation, part: str, condition: str) -> list[Row]:
+    (system,) = evaluation.systems
+    return sorted(evaluation.select(system, condition, part), key=lambda row: row["id"])
+
+
+def _alike(first: Evaluation, other: Evaluation, part: str, condition: str) -> list[Row]:
+    """The rows of ``other`` if they answer what those of ``first`` do."""
+    # Not their hashes: those hold the seed.
+    if condition not in other.conditions or _settings(other, condition) != _settings(first, condition):
+        raise ValueError(f"{other.run_dir}: holds no condition {condition} with the settings that {first.run_dir} has")
+    rows, found = _rows(first, part, condition), _rows(other, part, condition)
+    if [(row["id"], row["reference"]) for row in found] != [(row["id"], row["reference"]) for row in rows]:
+        raise ValueError(
+            f"{other.run_dir}: does not hold the {len(rows)} utterances of the first run for {part} under {condition}, but "
+            f"{len(found)}"
+        )
+    return found
+
+
+def _settings(evaluation: Evaluation, condition: str) -> Any:
+    return evaluation.conditions[condition].get("description")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m robust_asr.results.seed_means",
+        description="Mean WER of runs that differ in their seed, its interval over utterances, and each run's.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder of `python train.py test`, of one system")
+    chosen = parser.parse_args(arguments)
+    try:
+        means = seed_means([read_evaluation(run) for run in chosen.runs])
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {printable(str(error))}")
+    for mean in means:
+        each = ", ".join(f"{rate:.2f}" for rate in mean.rates)
+        interval = f"{mean.value:.2f} % [{mean.ci_low:.2f}, {mean.ci_high:.2f}]"
+        print(printable(f"{mean.part}  {mean.condition}  {interval}, n = {mean.n}, each: {each}"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Search: from what a recogniser computes to the text that it hears."""

@@ -1,0 +1,1 @@
+"""Files: written whole, sealed, described as plain data, and built again from what an allowlist covers."""

@@ -1,0 +1,60 @@
+"""Files and folders appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from robust_asr.storage.files import folder_written_whole, written_whole
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from robust_asr.storage.files import folder_written_whole, written_whole
+with {context}(Path(sys.argv[1])) as target:
+    (target / "inside" if target.is_dir() else target).write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_file_is_replaced_only_when_it_was_written(tmp_path: Path):
+    path = tmp_path / "deep" / "file"
+    with written_whole(path) as temporary:
+        temporary.write_text("one")
+    with pytest.raises(RuntimeError, match="halfway"), written_whole(path) as temporary:
+        temporary.write_text("two")
+        raise RuntimeError("halfway")
+    assert path.read_text() == "one"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_has_the_usual_permissions(tmp_path: Path):
+    with written_whole(tmp_path / "whole") as temporary:
+        temporary.write_text("")
+    (tmp_path / "usual").write_text("")
+    assert (tmp_path / "whole").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_folder_appears_complete_and_never_over_another(tmp_path: Path):
+    folder = tmp_path / "folder"
+    with pytest.raises(RuntimeError), folder_written_whole(folder) as temporary:
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    with folder_written_whole(folder) as temporary:
+        (temporary / "file").write_text("content")
+    assert (folder / "file").read_text() == "content"
+    with pytest.raises(ValueError, match="is not empty"), folder_written_whole(folder):
+        pass
+
+
+@pytest.mark.parametrize("context", ["written_whole", "folder_written_whole"])
+def test_a_killed_process_leaves_the_target_as_it_was(context: str, tmp_path: Path):
+    target = tmp_path / "target"
+    killed = subprocess.run([sys.executable, "-c", KILLED.format(context=context), str(target)], env=os.environ)
+    assert killed.returncode == -signal.SIGKILL
+    assert not target.exists()
