@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from enum import StrEnum
 from typing import Any, Protocol, Self
 
 import torch
@@ -152,3 +153,15 @@ class Transcript:
     words: tuple[Word, ...] = ()
     score: float | None = None
     flagged: bool = False
+
+
+class Status(StrEnum):
+    """What became of an utterance in an attack, as a row records it."""
+
+    ATTACKED = "attacked"
+    # Its audio or its text is such that the attack returned it as it came.
+    REFUSED = "refused"
+    # A gradient that was not finite ended the attack early.
+    BROKEN_OFF = "broken off"
+    # Every gradient was zero: the attack ran and never moved, which says nothing about robustness.
+    MASKED_GRADIENT = "masked gradient"
