@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_modules.distributed import wait_for_ranks
-from lightning_modules.held import freeze_batch_norm, modes_are_intended
-from lightning_modules.recognition import Recognition
+from lightning_modules.recognition import Recognition, modes_are_intended
 from robust_asr.attacks.base import Attack
+from robust_asr.gradients import freeze_batch_norm
 from robust_asr.models.base import Recognizer
-from robust_asr.randomness import derive, keyed_uniform, utterance_seeds
-from robust_asr.search.greedy import Decoder
-from robust_asr.threat.ranges import LinfRange
+from robust_asr.randomness import Key, derive, keyed_uniform, utterance_seeds
 from robust_asr.types import AudioBatch
-
-# Keys the choice of who stays clean apart from the draws of the attack.
-_MIXING = 2**44
 
 
 class AdversarialFinetuning(Recognition):
@@ -40,6 +34,7 @@ class AdversarialFinetuning(Recognition):
         recognizer: what is attacked and trained, with the defences in front of it if any.
         attack: a value of ``robust_asr.attacks``; a drawn radius is drawn anew in each epoch.
         clean_share: of the utterances of an epoch, that are trained on as they are.
+        recognition: the other arguments of ``Recognition``.
     """
 
     def __init__(
@@ -48,11 +43,9 @@ class AdversarialFinetuning(Recognition):
         *,
         attack: Attack,
         clean_share: float = 0.0,
-        seed: int = 0,
-        lr_interval: Literal["step", "epoch"] = "epoch",
-        decoder: Decoder | None = None,
+        **recognition: Any,
     ) -> None:
-        super().__init__(recognizer, seed=seed, lr_interval=lr_interval, decoder=decoder)
+        super().__init__(recognizer, **recognition)
         if not 0 <= clean_share < 1:
             raise ValueError(f"clean_share must lie in [0, 1), found {clean_share}: at 1 there is nothing to attack")
         self.attack = attack
@@ -67,10 +60,11 @@ class AdversarialFinetuning(Recognition):
     def perturb(self, batch: AudioBatch) -> AudioBatch:
         start = self._now()
         seeds = utterance_seeds(self.seed, batch.ids, step=self.current_epoch)
-        rows = (keyed_uniform(derive(seeds, draw=_MIXING)) >= self.clean_share).nonzero()[:, 0]
+        rows = (keyed_uniform(derive(seeds, draw=Key.CLEAN_OR_ATTACKED)) >= self.clean_share).nonzero()[:, 0]
         if len(rows):
             part = batch.select(rows)
-            attacked = self._attack_of_epoch().generate(self.recognizer, part, seeds=seeds[rows]).waveforms
+            attack = self.attack.of_epoch(seed=self.seed, epoch=self.current_epoch)
+            attacked = attack.generate(self.recognizer, part, seeds=seeds[rows]).waveforms
             waveforms = batch.waveforms.clone()
             waveforms[rows.to(waveforms.device), : attacked.shape[1]] = attacked
             batch = batch.replace(waveforms)
@@ -96,14 +90,9 @@ class AdversarialFinetuning(Recognition):
         clean = self._seconds["step"] - self._seconds["attack"]
         return self._seconds["step"] / clean if clean > 0 else 1.0
 
-    def _attack_of_epoch(self) -> Attack:
-        threat = self.attack.threat
-        if not isinstance(threat, LinfRange):
-            return self.attack
-        return replace(self.attack, threat=replace(threat, seed=self.seed, step=self.current_epoch))
-
     def _now(self) -> float:
-        # What was launched before belongs to what came before. An attack of several passes does not notice the wait.
+        # A GPU works behind the host: without this wait the time of one phase would count as that of the next. An attack
+        # of several passes does not notice it.
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from datamodules.manifest import SUFFIX, write_corpus_root, write_manifest
 from lightning_modules.evaluation import Evaluation
-from robust_asr.attacks.base import Attack, AttackResult, judge
+from robust_asr.attacks.base import Attack, Generated
+from robust_asr.attacks.verdict import AttackResult
 from robust_asr.masking import masked
 from robust_asr.models.base import Recognizer
-from robust_asr.randomness import derive, utterance_seeds
+from robust_asr.randomness import Key, utterance_seeds
 from robust_asr.results import Evaluation as Record
 from robust_asr.results import Row, audio_hash, audio_path
 from robust_asr.storage.files import written_whole
@@ -53,16 +54,17 @@ class AttackSet(Evaluation):
     def on_predict_epoch_end(self) -> None:
         self._finish()
 
-    def attacked(
-        self, recognizer: Recognizer, attack: Attack, batch: AudioBatch, cell: tuple[str, str, str]
+    def judged(
+        self,
+        recognizer: Recognizer,
+        attack: Attack,
+        batch: AudioBatch,
+        generated: Generated,
+        cell: tuple[str, str, str],
     ) -> AttackResult:
-        result = super().attacked(recognizer, attack, batch, cell)
-        saved = batch.replace(self._save(result, batch, cell))
-        seeds = derive(utterance_seeds(self.seed, batch.ids), step=_SAVED)
-        loss, hypotheses = judge(recognizer, saved, result.texts, seeds=seeds)
-        success = torch.tensor(attack.goal.reached(result.texts, hypotheses), dtype=torch.bool)
-        size = attack.threat.size(saved.waveforms - batch.waveforms, batch).cpu()
-        return replace(result, batch=saved, loss=loss, hypotheses=hypotheses, success=success, size=size)
+        saved = replace(generated, batch=generated.batch.replace(self._save(generated.batch, batch, cell)))
+        seeds = utterance_seeds(self.seed, batch.ids)
+        return attack.verdict(recognizer, batch, saved, seeds=seeds, draws=Key.VERDICT_ON_SAVED_AUDIO)
 
     def keep_audio_of(self, rows: list[Row], indices: list[int], clean: AudioBatch, result: AttackResult) -> None:
         for row, index in zip(rows, indices, strict=True):
@@ -83,9 +85,9 @@ class AttackSet(Evaluation):
         text = SupervisionSegment(row["id"], row["id"], 0, seconds, text=row["reference"])
         return MonoCut(row["id"], 0, seconds, 0, [text], recording=recording)
 
-    def _save(self, result: AttackResult, batch: AudioBatch, cell: tuple[str, str, str]) -> Tensor:
+    def _save(self, attacked: AudioBatch, batch: AudioBatch, cell: tuple[str, str, str]) -> Tensor:
         """Write every utterance and return what the files hold. Shape: (B, T)."""
-        saved = quantized(result.batch.waveforms, batch)
+        saved = quantized(attacked.waveforms, batch)
         for index, (utterance, length) in enumerate(zip(batch.ids, batch.lengths.tolist(), strict=True)):
             if not bool(saved[index].isfinite().all()):
                 raise ValueError(f"utterance {utterance}: its audio is not finite, so it cannot be part of a set")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_modules.held import hold, modes_are_intended
-from lightning_modules.recognition import Recognition
+from lightning_modules.recognition import Recognition, modes_are_intended
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.denoise import Denoise
+from robust_asr.gradients import hold
 from robust_asr.losses import MultiResolutionSTFT
 from robust_asr.models.base import Recognizer
-from robust_asr.search.greedy import Decoder
 from robust_asr.types import PairedBatch
 
 
@@ -21,8 +20,8 @@ class DenoiserTraining(Recognition):
     """Teaches a denoiser to give back the clean audio of attacked audio; the data are ``datamodules.AttackPairs``.
 
     The loss is the multi-resolution STFT distance, the mean over the utterances of the global batch. The recogniser behind the
-    denoiser does not learn: validation says what it hears through the denoiser, and the checkpoint holds both, as one
-    recogniser.
+    denoiser does not learn: validation says what it hears through the denoiser. The checkpoint holds the denoiser
+    (``robust_asr.checkpoint.load_defense``), and both as one recogniser.
 
     Logged: ``train/loss``, and ``val/...`` as ``Recognition`` does.
 
@@ -30,6 +29,7 @@ class DenoiserTraining(Recognition):
         recognizer: what the denoiser shall protect.
         denoiser: what is trained.
         loss: between what the denoiser returns and the clean audio.
+        recognition: the other arguments of ``Recognition``.
     """
 
     def __init__(
@@ -38,13 +38,15 @@ class DenoiserTraining(Recognition):
         *,
         denoiser: Denoise,
         loss: MultiResolutionSTFT | None = None,
-        seed: int = 0,
-        lr_interval: Literal["step", "epoch"] = "epoch",
-        decoder: Decoder | None = None,
+        **recognition: Any,
     ) -> None:
-        super().__init__(Defended(denoiser, recognizer), seed=seed, lr_interval=lr_interval, decoder=decoder)
+        super().__init__(Defended(denoiser, recognizer), **recognition)
         self.loss = loss if loss is not None else MultiResolutionSTFT()
         hold(self.recognizer.recognizer)
+
+    @property
+    def parts(self) -> dict[str, str]:
+        return {**super().parts, "denoiser": "recognizer.defense"}
 
     def on_fit_start(self) -> None:
         super().on_fit_start()

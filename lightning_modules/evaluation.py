@@ -14,12 +14,13 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from lightning_modules.loggers.wandb_logger import RunWandbLogger
 from lightning_modules.loggers.wandb_report import log_report
-from robust_asr.attacks.base import Attack, AttackResult
+from robust_asr.attacks.base import Attack, Generated
 from robust_asr.attacks.noise import Clean
+from robust_asr.attacks.verdict import AttackResult
 from robust_asr.checks.live.evaluation import LiveChecks, conclude
 from robust_asr.measuring.audio import WorstAudio
 from robust_asr.measuring.rows import data_hash, rows_of_cell
-from robust_asr.measuring.systems import describe_condition, describe_system
+from robust_asr.measuring.systems import describe_condition, describe_system, gradient_sources
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import utterance_seeds
 from robust_asr.results import Evaluation as Record
@@ -27,6 +28,7 @@ from robust_asr.results import (
     Row,
     RowWriter,
     check_row,
+    digest,
     merge,
     other_code,
     read_evaluation,
@@ -34,7 +36,22 @@ from robust_asr.results import (
     write_description,
 )
 from robust_asr.results.summary import headline, write_summary
+from robust_asr.storage.partial import PartialState
 from robust_asr.types import AudioBatch
+
+
+class SharedAttacks:
+    """What was generated for one batch under one condition, by gradient source; a source of None is nobody else's."""
+
+    def __init__(self) -> None:
+        self._generated: dict[str, Generated] = {}
+
+    def get(self, source: str | None) -> Generated | None:
+        return None if source is None else self._generated.get(source)
+
+    def keep(self, source: str | None, generated: Generated) -> None:
+        if source is not None:
+            self._generated[source] = generated
 
 
 class Evaluation(pl.LightningModule):
@@ -44,13 +61,21 @@ class Evaluation(pl.LightningModule):
     made by the same weights and settings from the same audio; else it is refused. One and many ranks write the same rows.
     The draws of an utterance are keyed by (seed, id): all systems meet the same noise, so their differences are paired.
 
+    Systems of which an attacker sees the same - several votes over one recogniser, or any defences that an attacker is unaware
+    of - are attacked once and judged each: the rows of the first pay for the attack, those of the others name it in ``paid_by``.
+
+    An attack of minutes keeps its state below ``<run_dir>/partial`` while it runs: a kill costs it ``keep_every_seconds`` and one
+    step at most.
+
     Args:
         systems: what is compared; the first is the baseline of the differences.
         conditions: attacks and noise, ``robust_asr.attacks``; clean audio if none is given.
         seed: keys every random draw; linked to ``seed_everything`` on the command line.
         keep_audio: worst utterances of each cell whose audio is kept for the report.
+        keep_every_seconds: how often an attack that runs long keeps its state.
 
-    Errors: ValueError for systems of different sample rates, and for rows of another system, condition or recording.
+    Errors: ValueError for systems of different sample rates, for a condition that a system cannot meet, and for rows of another
+        system, condition or recording.
     """
 
     def __init__(
@@ -60,6 +85,7 @@ class Evaluation(pl.LightningModule):
         *,
         seed: int = 0,
         keep_audio: int = 3,
+        keep_every_seconds: float = 60.0,
     ) -> None:
         super().__init__()
         if not systems:
@@ -69,12 +95,15 @@ class Evaluation(pl.LightningModule):
             raise ValueError(f"systems must share one sample rate, found {rates}")
         if keep_audio < 0:
             raise ValueError(f"keep_audio must be 0 or more, found {keep_audio}")
+        if not 0 <= keep_every_seconds < float("inf"):
+            raise ValueError(f"keep_every_seconds must be finite and 0 or more, found {keep_every_seconds}")
         # A ModuleDict would refuse names such as "sigma .01".
         self.names = list(systems)
         self.recognizers = torch.nn.ModuleList(systems.values())
         self.conditions = conditions or {"none": Clean()}
         self.seed = seed
         self.keep_audio = keep_audio
+        self.keep_every_seconds = keep_every_seconds
         self.sample_rate = next(iter(rates.values()))
         self.folder: Path | None = None
 
@@ -99,6 +128,8 @@ class Evaluation(pl.LightningModule):
         description = self._description(stage)
         for kind in self._hashes:
             self._hashes[kind] = {name: entry["hash"] for name, entry in description[f"{kind}s"].items()}
+        # Asked of every pair before the first batch: what an attacker cannot be shown is an error of the recipe.
+        self._sources = gradient_sources(self.systems, self.conditions)
         if self.trainer.is_global_zero:
             write_description(self.run_dir, description)
             merge(self.run_dir)
@@ -122,12 +153,14 @@ class Evaluation(pl.LightningModule):
             self._say("checks")
             self._checks.check(self.systems, self.conditions, batch)
         data = [data_hash(batch, row) for row in range(len(batch))]
-        for condition, attack in self.conditions.items() if len(batch) else ():
+        for condition in self.conditions if len(batch) else ():
+            shared = SharedAttacks()
             for system, recognizer in self.systems:
-                missing = self._missing(batch, data, (system, condition, part))
+                cell = (system, condition, part)
+                missing = self._missing(batch, data, cell)
                 if missing:
                     self._say(f"{condition}, {system}")
-                    self._evaluate(recognizer, attack, batch, missing, (system, condition, part))
+                    self._evaluate(recognizer, batch, missing, cell, data, shared)
 
     def on_test_epoch_end(self) -> None:
         self._finish()
@@ -174,32 +207,62 @@ class Evaluation(pl.LightningModule):
     def _evaluate(
         self,
         recognizer: Recognizer,
-        attack: Attack,
         batch: AudioBatch,
         missing: list[int],
         cell: tuple[str, str, str],
+        data: list[str],
+        shared: SharedAttacks,
     ) -> None:
-        # The whole batch, also where a kill left some of its rows: what an utterance gets cannot depend on a kill.
+        # The whole batch is attacked, also where a kill left some of its rows: utterances pass together, and what one of them
+        # gets must not depend on where a kill came.
         start = time.perf_counter()
-        result = self.attacked(recognizer, attack, batch, cell)
+        attack = self.conditions[cell[1]]
+        hashes = {kind: self._hashes[kind][name] for kind, name in zip(("system", "condition"), cell, strict=False)}
+        source = self._sources[cell[:2]]
+        partial = self._partial([source or hashes["system"], hashes["condition"], data])
+        generated = shared.get(source)
+        if generated is None:
+            seeds = utterance_seeds(self.seed, batch.ids)
+            generated = attack.generate(recognizer, batch, seeds=seeds, partial=partial)
+            shared.keep(source, generated)
+        result = self.judged(recognizer, attack, batch, generated, cell)
         rows = rows_of_cell(
             result,
             batch,
             missing,
             cell,
-            {"system": self._hashes["system"][cell[0]], "condition": self._hashes["condition"][cell[1]]},
+            hashes,
+            data=data,
             seconds=time.perf_counter() - start,
             sample_rate=self.sample_rate,
+            paid_by=self._payer(cell),
         )
         self.keep_audio_of(rows, missing, batch, result)
         self._writer.append(rows)
         self._rows.update({(*cell, row["id"]): row for row in rows})
+        partial.forget()
 
-    def attacked(
-        self, recognizer: Recognizer, attack: Attack, batch: AudioBatch, cell: tuple[str, str, str]
+    def _payer(self, cell: tuple[str, str, str]) -> str:
+        """The system whose rows count the cost of a cell's attack: the first of those that share it."""
+        source = self._sources[cell[:2]]
+        if source is None:
+            return cell[0]
+        return next(name for name in self.names if self._sources[name, cell[1]] == source)
+
+    def _partial(self, work: list[Any]) -> PartialState:
+        path = self.run_dir / "partial" / f"{digest([*work, self.seed])}.ckpt"
+        return PartialState(path, every_seconds=self.keep_every_seconds)
+
+    def judged(
+        self,
+        recognizer: Recognizer,
+        attack: Attack,
+        batch: AudioBatch,
+        generated: Generated,
+        cell: tuple[str, str, str],
     ) -> AttackResult:
         """What the rows of a batch are measured on."""
-        return attack(recognizer, batch, seeds=utterance_seeds(self.seed, batch.ids))
+        return attack.verdict(recognizer, batch, generated, seeds=utterance_seeds(self.seed, batch.ids))
 
     def keep_audio_of(self, rows: list[Row], indices: list[int], clean: AudioBatch, result: AttackResult) -> None:
         """Audio is on disk before its row is."""

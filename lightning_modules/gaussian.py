@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
 import torch
 
 from lightning_modules.recognition import Recognition
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import derive, keyed_normal, keyed_uniform, utterance_seeds
-from robust_asr.search.greedy import Decoder
 from robust_asr.types import AudioBatch
 
 
@@ -21,6 +20,9 @@ class GaussianAugmentation(Recognition):
 
     The noise is keyed by (seed, utterance, epoch).
 
+    Args:
+        recognition: the other arguments of ``Recognition``.
+
     Units: sigma in full-scale amplitude.
     """
 
@@ -30,11 +32,9 @@ class GaussianAugmentation(Recognition):
         *,
         sigma_max: float,
         sigma_min: float = 0.0,
-        seed: int = 0,
-        lr_interval: Literal["step", "epoch"] = "epoch",
-        decoder: Decoder | None = None,
+        **recognition: Any,
     ) -> None:
-        super().__init__(recognizer, seed=seed, lr_interval=lr_interval, decoder=decoder)
+        super().__init__(recognizer, **recognition)
         if not 0 <= sigma_min <= sigma_max <= 1:
             raise ValueError(f"sigma_min and sigma_max must obey 0 <= min <= max <= 1, got {sigma_min} and {sigma_max}")
         self.sigma_min = sigma_min

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
 from lightning_modules.adversarial import AdversarialFinetuning
-from lightning_modules.held import hold
 from robust_asr.attacks.base import Attack
 from robust_asr.defenses.base import Defended, Defense
+from robust_asr.gradients import hold, use_checkpointing
 from robust_asr.models.base import Recognizer
-from robust_asr.models.conv_tasnet import ConvTasNet
-from robust_asr.search.greedy import Decoder
 
 
 class JointDenoiserASR(AdversarialFinetuning):
@@ -21,12 +19,11 @@ class JointDenoiserASR(AdversarialFinetuning):
 
     Args:
         recognizer: the tandem, such as the checkpoint of ``DenoiserTraining``; or, with ``denoiser``, what stands behind it.
-        denoiser: a checkpoint of a tandem, whose denoiser is put in front of ``recognizer``.
+        denoiser: a trained defence that is put in front of ``recognizer``: ``robust_asr.checkpoint.load_defense``.
         hold_recognizer: whether only the denoiser learns.
         checkpointing: compute the inside of the denoiser's blocks again for each gradient instead of keeping it: a third more
             time, a fraction of the memory.
-
-    The other arguments are those of ``AdversarialFinetuning``.
+        adversarial: the other arguments of ``AdversarialFinetuning``.
     """
 
     def __init__(
@@ -34,24 +31,21 @@ class JointDenoiserASR(AdversarialFinetuning):
         recognizer: Recognizer,
         *,
         attack: Attack,
-        denoiser: Recognizer | None = None,
+        denoiser: Defense | None = None,
         hold_recognizer: bool = False,
         checkpointing: bool = True,
-        clean_share: float = 0.0,
-        seed: int = 0,
-        lr_interval: Literal["step", "epoch"] = "epoch",
-        decoder: Decoder | None = None,
+        **adversarial: Any,
     ) -> None:
         tandem = joined(denoiser, recognizer)
-        super().__init__(
-            tandem, attack=attack, clean_share=clean_share, seed=seed, lr_interval=lr_interval, decoder=decoder
-        )
+        super().__init__(tandem, attack=attack, **adversarial)
         self.hold_recognizer = hold_recognizer
-        for module in tandem.modules():
-            if isinstance(module, ConvTasNet):
-                module.checkpointing = checkpointing
+        use_checkpointing(tandem, checkpointing=checkpointing)
         if hold_recognizer:
             hold(tandem.recognizer)
+
+    @property
+    def parts(self) -> dict[str, str]:
+        return {**super().parts, "denoiser": "recognizer.defense"}
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -59,20 +53,21 @@ class JointDenoiserASR(AdversarialFinetuning):
             hold(self.recognizer.recognizer)
 
 
-def joined(denoiser: Recognizer | None, recognizer: Recognizer) -> Defended:
-    """The tandem: ``recognizer`` itself, or the trained defence of ``denoiser`` in front of it.
+def joined(denoiser: Defense | None, recognizer: Recognizer) -> Defended:
+    """The tandem: ``recognizer`` itself, or the trained defence in front of it.
 
     Errors: ValueError where there is no defence with parameters in front, or two.
     """
+    has_own = isinstance(recognizer, Defended) and _learns(recognizer.defense)
     if denoiser is None:
-        if not isinstance(recognizer, Defended) or not _learns(recognizer.defense):
+        if not has_own:
             raise ValueError("recognizer: has no denoiser in front; name a checkpoint that holds one under denoiser")
         return recognizer
-    if not isinstance(denoiser, Defended) or not _learns(denoiser.defense):
-        raise ValueError("denoiser: has no denoiser in front; lightning_modules.denoiser.DenoiserTraining trains one")
-    if isinstance(recognizer, Defended) and _learns(recognizer.defense):
+    if not _learns(denoiser):
+        raise ValueError("denoiser: has no weights to learn; lightning_modules.denoiser.DenoiserTraining trains one")
+    if has_own:
         raise ValueError("recognizer: has a denoiser of its own; leave denoiser out, or name the recogniser without it")
-    return Defended(denoiser.defense, recognizer)
+    return Defended(denoiser, recognizer)
 
 
 def _learns(defense: Defense) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -9,12 +11,17 @@ import torch
 from torch import Tensor
 
 from lightning_modules.distributed import gather_text, sum_over_ranks
-from robust_asr.checkpoint import check_matches, metadata
+from robust_asr.checkpoint import RECOGNIZER, check_matches, metadata
 from robust_asr.metrics import ErrorRates
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import reseed_global
-from robust_asr.search.greedy import Decoder, use_decoder
+from robust_asr.search.base import Search
 from robust_asr.types import AudioBatch
+
+
+def modes_are_intended() -> None:
+    """Lightning warns of modules in evaluation mode when training starts; where an objective holds some, they are meant to be."""
+    warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
 
 
 class Recognition(pl.LightningModule):
@@ -31,7 +38,7 @@ class Recognition(pl.LightningModule):
         recognizer: what is trained; ``robust_asr.checkpoint.load`` starts from a checkpoint.
         seed: keys every random draw; linked to ``seed_everything`` on the command line.
         lr_interval: whether the learning-rate schedule counts optimiser steps or epochs.
-        decoder: how evaluation searches, where the recogniser's own greedy search shall not be used.
+        search: how validation searches, where the recogniser's own search shall not be used.
     """
 
     def __init__(
@@ -40,15 +47,20 @@ class Recognition(pl.LightningModule):
         *,
         seed: int = 0,
         lr_interval: Literal["step", "epoch"] = "epoch",
-        decoder: Decoder | None = None,
+        search: Search | None = None,
     ) -> None:
         super().__init__()
         self.recognizer = recognizer
-        if decoder is not None:
-            use_decoder(recognizer, decoder)
+        if search is not None:
+            recognizer.use_search(search)
         self.seed = seed
         self.lr_interval = lr_interval
         self._reported_infeasible: set[str] = set()
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """What ``robust_asr.checkpoint.load_part`` finds in a checkpoint: name -> submodule."""
+        return {RECOGNIZER: "recognizer"}
 
     @property
     def sample_rate(self) -> int:
@@ -61,8 +73,11 @@ class Recognition(pl.LightningModule):
     def on_fit_start(self) -> None:
         # A checkpoint is loaded in evaluation mode, and what is trained must be in training mode whatever it came from.
         self.recognizer.train()
-        if hasattr(self.recognizer, "estimate_language") and not self.recognizer.knows_language:
-            self.recognizer.estimate_language(self.trainer.datamodule.training_texts())
+        self.recognizer.prepare(self._training_texts())
+
+    def _training_texts(self) -> Iterator[str]:
+        # A generator: the data are asked only where a recogniser reads the texts.
+        yield from self.trainer.datamodule.training_texts()
 
     def on_train_batch_start(self, batch: AudioBatch, batch_idx: int) -> None:
         reseed_global(self.seed, self.global_rank, self.current_epoch, batch_idx)
@@ -130,10 +145,10 @@ class Recognition(pl.LightningModule):
         # Where ranks outnumber the last batches the others get an empty one, so that all step equally often.
         if not len(batch):
             return {"batch": batch, "transcripts": []}
-        losses = self.recognizer.loss(batch.waveforms, batch.lengths, self.recognizer.targets(batch.texts))
+        targets = self.recognizer.targets(batch.texts)
+        losses, transcripts = self.recognizer.loss_and_transcripts(batch.waveforms, batch.lengths, targets)
         losses = losses[losses.isfinite()]
         self._loss_sums[dataloader_idx] += torch.tensor([losses.double().sum().item(), len(losses)])
-        transcripts = self.recognizer.transcribe(batch.waveforms, batch.lengths)
         self._error_rates[dataloader_idx].update(list(batch.texts), [transcript.text for transcript in transcripts])
         return {"batch": batch, "transcripts": transcripts}
 
@@ -148,7 +163,7 @@ class Recognition(pl.LightningModule):
         self.log("val/wer", sum(part["wer"] for part in rates) / len(rates), prog_bar=True)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_matches(checkpoint, self.recognizer, "ckpt_path")
+        check_matches(checkpoint, {name: self.get_submodule(path) for name, path in self.parts.items()}, "ckpt_path")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint.update(metadata(self.recognizer))
+        checkpoint.update(metadata({name: (f"{at}.", self.get_submodule(at)) for name, at in self.parts.items()}))

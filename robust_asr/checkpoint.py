@@ -1,4 +1,4 @@
-"""A recogniser on disk: its weights, and the description from which it is built again."""
+"""What was trained, on disk: weights in named parts, and the descriptions from which the parts are built again."""
 
 from __future__ import annotations
 
@@ -8,50 +8,68 @@ import os
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from robust_asr.defenses.base import Defense
 from robust_asr.models.base import Recognizer
-from robust_asr.search.greedy import Decoder, use_decoder
+from robust_asr.search.base import Search
 from robust_asr.storage import sealed, trust
 from robust_asr.storage.describe import describe
 
 KEY = "robust_asr"
-PREFIX = "recognizer."
-FORMAT = 1
+RECOGNIZER = "recognizer"
+FORMAT = 2
+
+T = TypeVar("T", bound=nn.Module)
 
 
-def save(recognizer: Recognizer, path: str | os.PathLike[str]) -> None:
-    """Write a recogniser into one sealed file, whole or not at all."""
-    state = {PREFIX + name: tensor.detach().cpu() for name, tensor in recognizer.state_dict().items()}
-    sealed.write(finish({**metadata(recognizer), "state_dict": state}), path)
+def save(module: nn.Module, path: str | os.PathLike[str], *, name: str = RECOGNIZER) -> None:
+    """Write a recogniser, or another module as a part of this name, into one sealed file, whole or not at all."""
+    state = {f"{name}.{key}": tensor.detach().cpu() for key, tensor in module.state_dict().items()}
+    sealed.write(finish({**metadata({name: (f"{name}.", module)}), "state_dict": state}), path)
 
 
-def load(path: str, *, map_location: str = "cpu", decoder: Decoder | None = None) -> Recognizer:
-    """The recogniser of a file written by ``save`` or by training, in evaluation mode.
+def load(path: str, *, map_location: str = "cpu", search: Search | None = None) -> Recognizer:
+    """The recogniser of a file written by ``save`` or by training, in evaluation mode. In a configuration:
+    ``class_path: robust_asr.checkpoint.load``.
 
-    ``decoder`` is how it searches, where its own greedy search shall not be used; a file holds no decoder.
+    ``search`` is how it searches, where its own greedy search shall not be used; a file holds no search.
+
+    Errors: as ``load_part``; ValueError for a search that the recogniser cannot serve.
+    """
+    recognizer = load_part(path, RECOGNIZER, Recognizer)
+    if search is not None:
+        recognizer.use_search(search)
+    return recognizer.to(map_location)
+
+
+def load_defense(path: str, *, part: str = "denoiser") -> Defense:
+    """The trained defence of a file written by training, in evaluation mode. Errors: as ``load_part``."""
+    return load_part(path, part, Defense)
+
+
+def load_part(path: str | os.PathLike[str], name: str, expected: type[T]) -> T:
+    """One part of a file written by ``save`` or by training - recogniser, denoiser, detector - as what it is.
 
     The file's class names pass the allowlist before anything is imported, and its tensors are compared with the
-    described architecture before anything is allocated. In a configuration: ``class_path: robust_asr.checkpoint.load``.
+    described architecture before anything is allocated. The part is in evaluation mode, on the CPU.
 
-    Errors: FileNotFoundError; ValueError says what is wrong with the file.
+    Errors: FileNotFoundError; ValueError says what is wrong with the file, or that the part is not there or no ``expected``.
     """
     content = sealed.read(path)
-    entry = entry_of(content, path)
-    state = recognizer_state(content, path)
-    description = parse_description(entry["recognizer"], path)
-    check_state(state, _on_meta(description, limit=len(state), path=path), path)
-    recognizer = trust.build(description, expected=Recognizer, field=f"{path}: recognizer")
-    recognizer.load_state_dict(state)
-    if weights_hash(recognizer) != entry["weights_hash"]:
+    entry = part_of(content, name, path)
+    state = part_state(content, name, path)
+    description = parse_description(entry["description"], path)
+    check_state(state, _on_meta(description, expected, limit=len(state), field=f"{path}: {name}"), path)
+    module = trust.build(description, expected=expected, field=f"{path}: {name}")
+    module.load_state_dict(state)
+    if weights_hash(module) != entry["weights_hash"]:
         raise ValueError(f"{path}: its weights do not agree with the hash recorded for them")
-    if decoder is not None:
-        use_decoder(recognizer, decoder)
-    return recognizer.to(map_location).eval()
+    return module.eval()
 
 
 def load_weights(recognizer: Recognizer, path: str) -> None:
@@ -60,8 +78,8 @@ def load_weights(recognizer: Recognizer, path: str) -> None:
     Errors: FileNotFoundError; ValueError says what is wrong with the file, or names the first difference in architecture.
     """
     content = sealed.read(path)
-    check_matches(content, recognizer, path)
-    state = recognizer_state(content, path)
+    check_matches(content, {RECOGNIZER: recognizer}, path)
+    state = part_state(content, RECOGNIZER, path)
     check_state(state, recognizer, path)
     recognizer.load_state_dict(state)
 
@@ -73,18 +91,28 @@ def import_weights(path: str, recognizer: Recognizer) -> None:
     recognizer.load_state_dict(state)
 
 
-def metadata(recognizer: Recognizer) -> dict[str, dict[str, Any]]:
-    """The entry that makes a checkpoint loadable: plain data under the key "robust_asr"."""
-    text = json.dumps(describe(recognizer), allow_nan=False)
-    return {KEY: {"format": FORMAT, "project": version("robust-asr"), "recognizer": text}}
+def metadata(parts: Mapping[str, tuple[str, nn.Module]]) -> dict[str, dict[str, Any]]:
+    """The entry that makes the parts of a checkpoint loadable: plain data under the key "robust_asr".
+
+    Args:
+        parts: name -> what the names of its tensors begin with, and the part.
+    """
+    entries = {
+        name: {"prefix": prefix, "description": json.dumps(describe(module), allow_nan=False)}
+        for name, (prefix, module) in parts.items()
+    }
+    return {KEY: {"format": FORMAT, "project": version("robust-asr"), "parts": entries}}
 
 
 def finish(content: dict[str, Any]) -> dict[str, Any]:
-    """The content with the hash of the recogniser's weights in its entry, taken when the weights are final."""
+    """The content with the hash of each part's weights in its entry, taken when the weights are final."""
     if KEY not in content:
         return content
-    found = weights_hash(recognizer_state(content, "this checkpoint"))
-    return {**content, KEY: {**content[KEY], "weights_hash": found}}
+    parts = {
+        name: {**entry, "weights_hash": weights_hash(_tensors(content, entry["prefix"], "this checkpoint"))}
+        for name, entry in content[KEY]["parts"].items()
+    }
+    return {**content, KEY: {**content[KEY], "parts": parts}}
 
 
 def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:
@@ -97,35 +125,44 @@ def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def entry_of(content: Mapping[str, Any], path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The plain-data entry of a checkpoint, of a format that this version reads."""
+def part_of(content: Mapping[str, Any], name: str, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The plain-data entry of a part of a checkpoint, of a format that this version reads."""
     entry = content.get(KEY)
-    if not isinstance(entry, dict) or not all(
-        isinstance(entry.get(key), str) for key in ("recognizer", "weights_hash")
-    ):
-        raise ValueError(f"{path}: describes no recogniser (entry {KEY!r}); it was not written by this project")
+    if not isinstance(entry, dict):
+        raise ValueError(f"{path}: describes nothing to load (entry {KEY!r}); it was not written by this project")
     if entry.get("format") != FORMAT:
         raise ValueError(f"{path}: is of format {entry.get('format')!r}, this version reads format {FORMAT}")
-    return entry
+    parts = entry.get("parts")
+    if not isinstance(parts, dict) or name not in parts:
+        names = ", ".join(map(str, parts)) if isinstance(parts, dict) else "none"
+        raise ValueError(f"{path}: holds no {name}; its parts are: {names}")
+    fields = ("prefix", "description", "weights_hash")
+    if not isinstance(parts[name], dict) or not all(isinstance(parts[name].get(field), str) for field in fields):
+        raise ValueError(f"{path}: its entry of the part {name} must hold the texts {', '.join(fields)}")
+    return parts[name]
 
 
 def parse_description(text: str, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The description of a recogniser from its JSON text."""
+    """The description of a part from its JSON text."""
     try:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: its description of the recogniser cannot be read ({error})") from error
+        raise ValueError(f"{path}: its description of a part cannot be read ({error})") from error
 
 
-def recognizer_state(content: Mapping[str, Any], path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The recogniser's tensors in a checkpoint; in one of a training run that averages weights, the averaged ones."""
+def part_state(content: Mapping[str, Any], name: str, path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a part of a checkpoint; in one of a training run that averages weights, the averaged ones."""
+    return _tensors(content, part_of(content, name, path)["prefix"], path)
+
+
+def _tensors(content: Mapping[str, Any], prefix: str, path: str | os.PathLike[str]) -> dict[str, Tensor]:
     state = content.get("state_dict")
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise ValueError(f"{path}: holds no state_dict")
-    found = {name[len(PREFIX) :]: tensor for name, tensor in state.items() if name.startswith(PREFIX)}
-    if not found or not all(isinstance(tensor, Tensor) for tensor in found.values()):
-        raise ValueError(f"{path}: its state_dict holds no tensors of a recogniser (names that begin with {PREFIX!r})")
-    return found
+    tensors = {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
+    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise ValueError(f"{path}: its state_dict holds no tensors whose names begin with {prefix!r}")
+    return tensors
 
 
 def check_state(state: Mapping[str, Any], module: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -143,18 +180,19 @@ def check_state(state: Mapping[str, Any], module: nn.Module, path: str | os.Path
         raise ValueError(f"{path}: checkpoint of another architecture: {'; '.join(differences[:3])}{more}")
 
 
-def check_matches(content: Mapping[str, Any], recognizer: Recognizer, path: str | os.PathLike[str]) -> None:
-    """ValueError unless a checkpoint's recogniser is built like this one; another alphabet is named as such."""
-    description = parse_description(entry_of(content, path)["recognizer"], path)
-    present = json.loads(json.dumps(describe(recognizer)))
-    differences = list(islice(_differences(description, present, ""), 4))
-    if differences:
-        what = "alphabet" if any("tokenizer" in difference for difference in differences) else "architecture"
-        differences.sort(key=lambda difference: "tokenizer" not in difference)
-        raise ValueError(f"{path}: checkpoint of another {what}: {'; '.join(differences[:3])}")
+def check_matches(content: Mapping[str, Any], parts: Mapping[str, nn.Module], path: str | os.PathLike[str]) -> None:
+    """ValueError unless a checkpoint's parts are built like these; another alphabet is named as such."""
+    for name, module in parts.items():
+        description = parse_description(part_of(content, name, path)["description"], path)
+        present = json.loads(json.dumps(describe(module)))
+        differences = list(islice(_differences(description, present, ""), 4))
+        if differences:
+            what = "alphabet" if any("tokenizer" in difference for difference in differences) else "architecture"
+            differences.sort(key=lambda difference: "tokenizer" not in difference)
+            raise ValueError(f"{path}: checkpoint of another {what}: {'; '.join(differences[:3])}")
 
 
-def _on_meta(description: dict[str, Any], *, limit: int, path: str | os.PathLike[str]) -> nn.Module:
+def _on_meta(description: dict[str, Any], expected: type[nn.Module], *, limit: int, field: str) -> nn.Module:
     """The described module without memory. Its parameters are counted: a description cannot ask for endless layers."""
     registered = 0
 
@@ -170,10 +208,10 @@ def _on_meta(description: dict[str, Any], *, limit: int, path: str | os.PathLike
     handle = register_module_parameter_registration_hook(count)
     try:
         with torch.device("meta"):
-            return trust.build(description, expected=Recognizer, field=f"{path}: recognizer")
+            return trust.build(description, expected=expected, field=field)
     except (RuntimeError, NotImplementedError) as error:
         raise ValueError(
-            f"{path}: {description['class_path']} cannot be built without memory ({error}); its constructor "
+            f"{field}: {description['class_path']} cannot be built without memory ({error}); its constructor "
             "must compute fixed tensors under torch.device('cpu')"
         ) from error
     finally:

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 
 @contextmanager
 def frozen_for_attack(recognizer: nn.Module) -> Iterator[nn.Module]:
     """The one place for attack mode: inside, the model is a fixed function of the waveform, in float32.
 
-    Evaluation mode for BatchNorm and dropout, no gradient for parameters, autocast off. On exit every module's mode, every
-    parameter's ``requires_grad`` and ``grad`` and every RNN's dropout are what they were, also after an error.
-    cuDNN refuses to differentiate an RNN in evaluation mode, so on a GPU the RNNs stay in training mode with dropout 0,
-    which computes the same function.
+    As ``hold``, and autocast is off. On exit every module's mode, every parameter's ``requires_grad`` and ``grad`` and every
+    RNN's dropout are what they were, also after an error.
     """
     modes = {module: module.training for module in recognizer.modules()}
     wanted = {parameter: parameter.requires_grad for parameter in recognizer.parameters()}
     rnn_dropout = {module: module.dropout for module in modes if isinstance(module, nn.RNNBase)}
-    on_gpu = any(parameter.is_cuda for parameter in wanted)
-    device_type = "cuda" if on_gpu else "cpu"
+    device_type = "cuda" if any(parameter.is_cuda for parameter in wanted) else "cpu"
     try:
-        recognizer.eval()
-        for parameter in wanted:
-            parameter.requires_grad_(False)
-        if on_gpu:
-            for module in rnn_dropout:
-                module.train()
-                module.dropout = 0.0
+        hold(recognizer)
         with torch.autocast(device_type, enabled=False):
             yield recognizer
     finally:
@@ -40,6 +34,50 @@ def frozen_for_attack(recognizer: nn.Module) -> Iterator[nn.Module]:
             module.dropout = dropout
         for parameter, requires_grad in wanted.items():
             parameter.requires_grad_(requires_grad)
+
+
+def hold(module: nn.Module) -> None:
+    """Make a module a fixed function through which gradients still flow: no gradient for parameters, no dropout, no statistics.
+
+    cuDNN refuses to differentiate an RNN in evaluation mode, so on a GPU the RNNs stay in training mode with dropout 0, which
+    computes the same function.
+    """
+    module.eval().requires_grad_(False)
+    for layer in module.modules():
+        if isinstance(layer, nn.RNNBase) and any(parameter.is_cuda for parameter in layer.parameters()):
+            layer.train()
+            layer.dropout = 0.0
+
+
+def freeze_batch_norm(module: nn.Module) -> None:
+    """BatchNorm to evaluation mode: its statistics stay; its scale and shift still learn."""
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.eval()
+
+
+class Checkpointed(nn.Module):
+    """A module that can keep only what enters each of its blocks, and compute their inside again for the gradient.
+
+    Attributes:
+        checkpointing: whether it does: a third more time, the memory of one block instead of all. No part of the architecture.
+    """
+
+    checkpointing: bool = False
+
+    def run_block(self, block: nn.Module, *arguments: Any) -> Any:
+        """What ``block`` makes of its arguments."""
+        if self.checkpointing and torch.is_grad_enabled():
+            # The other kind of checkpointing refuses torch.autograd.grad, which attacks use.
+            return checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
+        return block(*arguments)
+
+
+def use_checkpointing(module: nn.Module, *, checkpointing: bool) -> None:
+    """Switch it on or off in everything inside that knows it."""
+    for layer in module.modules():
+        if isinstance(layer, Checkpointed):
+            layer.checkpointing = checkpointing
 
 
 def input_gradient(loss: Callable[[Tensor], Tensor], waveforms: Tensor) -> tuple[Tensor, Tensor]:

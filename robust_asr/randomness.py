@@ -5,12 +5,36 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
+from enum import IntEnum
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from robust_asr.masking import masked
+
+
+class Key(IntEnum):
+    """Steps and draws of what belongs to no iteration, for ``derive`` and ``utterance_seeds``.
+
+    An attack numbers its iterations and draws from zero, a restart shifts the iterations by ``RESTART``; everything else that is
+    drawn for an utterance has a number of its own beyond, so that no two draws are ever the same.
+    """
+
+    RESTART = 2**20
+    SECOND_STAGE = 2**31
+    VERDICT = 2**40
+    TARGET = 2**41
+    VERDICT_ON_SAVED_AUDIO = 2**42
+    RADIUS = 2**43
+    CLEAN_OR_ATTACKED = 2**44
+    OFFLINE_NORM = 2**45
+    OFFLINE_RADIUS = 2**46
+    OFFLINE_ITERATIONS = 2**47
+    ANOTHER_SEED = 2**48
+    RANDOM_START = 2**50
+    COMPARISON = 2**51
+    LOOK_AT_SUCCESS = 2**52
 
 
 def _hash63(*key: int | str) -> int:

@@ -78,16 +78,11 @@ class _ToyWithTokens(Encoded):
     def encode(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.encoder(waveforms, lengths)
 
-    def loss(self, waveforms: Tensor, lengths: Tensor, targets: TokenTargets, *, seeds: Tensor | None = None) -> Tensor:
-        return self.loss_from_hidden(*self.encode(waveforms, lengths, seeds=seeds), targets)
-
-    @torch.no_grad()
-    def transcribe(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> list[Transcript]:
-        hidden, frame_lengths = self.encode(waveforms, lengths, seeds=seeds)
+    def transcribe_hidden(self, hidden: Tensor, frame_lengths: Tensor) -> list[Transcript]:
         rows = zip(hidden, frame_lengths.tolist(), strict=True)
-        return [Transcript(" ".join(self.tokenizer.decode(self.search(row[:length])).split())) for row, length in rows]
+        return [Transcript(" ".join(self.tokenizer.decode(self.best(row[:length])).split())) for row, length in rows]
 
-    def search(self, hidden: Tensor) -> list[int]:
+    def best(self, hidden: Tensor) -> list[int]:
         """Tokens of one utterance. Shape: hidden (F, D)."""
         raise NotImplementedError
 
@@ -118,7 +113,7 @@ class ToyAttention(_ToyWithTokens):
         losses = -log_probs.gather(-1, wanted[..., None])[..., 0]
         return masked(losses, targets.token_lengths + 1).sum(1)
 
-    def search(self, hidden: Tensor) -> list[int]:
+    def best(self, hidden: Tensor) -> list[int]:
         tokens, token, state = [], 0, None
         for _ in range(len(hidden)):
             query, state = self._step(token, state)
@@ -146,7 +141,7 @@ class ToyTransducer(_ToyWithTokens):
         lengths = (frame_lengths.int(), targets.token_lengths.int())
         return rnnt_loss(joint.float(), targets.tokens.int(), *lengths, blank=0, reduction="none")
 
-    def search(self, hidden: Tensor) -> list[int]:
+    def best(self, hidden: Tensor) -> list[int]:
         tokens: list[int] = []
         query, state = self._step(0, None)
         for frame in hidden:

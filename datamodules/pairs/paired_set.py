@@ -14,7 +14,7 @@ from lhotse.utils import fastcopy
 from datamodules.manifest import Manifest
 from datamodules.sampling import TrainingSampler
 from datamodules.training_set import Selection
-from robust_asr.checkpoint import entry_of
+from robust_asr.checkpoint import RECOGNIZER, part_of
 from robust_asr.results import read_description
 from robust_asr.storage import sealed
 
@@ -128,7 +128,7 @@ def made_against(folder: Path) -> str:
 
 def attacked_weights(path: str) -> str:
     """Hash of the weights of a checkpoint, as an adversarial set records it."""
-    return entry_of(sealed.read(path), path)["weights_hash"]
+    return part_of(sealed.read(path), RECOGNIZER, path)["weights_hash"]
 
 
 def _partner(cut: MonoCut, clean: Mapping[str, MonoCut], source: Path, sample_rate: int) -> MonoCut:

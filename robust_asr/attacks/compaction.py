@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from robust_asr.types import AudioBatch, Targets
+from robust_asr.types import AudioBatch, Status, Targets
 
 State = TypeVar("State")
 
@@ -61,3 +61,15 @@ def select_state(state: State, rows: Tensor, size: int) -> State:
         return kept[:, :size] if kept.dim() > 1 else kept
 
     return replace(state, **{field.name: selected(getattr(state, field.name)) for field in fields(state)})
+
+
+def status_of(intact: Tensor, moved: Tensor) -> tuple[Status, ...]:
+    """What became of utterances whose gradients were all finite (``intact``), some of them not zero (``moved``).
+
+    Shape: (B,) bool each.
+    """
+    flags = zip(intact.tolist(), moved.tolist(), strict=True)
+    return tuple(
+        Status.BROKEN_OFF if not whole else Status.ATTACKED if any_gradient else Status.MASKED_GRADIENT
+        for whole, any_gradient in flags
+    )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,12 +15,12 @@ from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.attacks.compaction import Workload
 from robust_asr.attacks.descent import Descent, State
 from robust_asr.attacks.goals import Goal
-from robust_asr.models.base import Recognizer
+from robust_asr.models.base import Knowledge, Recognizer
+from robust_asr.storage.partial import NOWHERE, Partial
 from robust_asr.threat import ThreatModel, Unbounded
 from robust_asr.threat.norms import euclidean, maximum
 from robust_asr.types import AudioBatch, Targets
 
-Knowledge = Literal["exact", "straight_through", "unaware"]
 # Full scale of the references' 16-bit audio.
 FULL_SCALE = 32768
 _MOST = 2**30
@@ -71,6 +70,7 @@ class CarliniWagner(Attack):
     knowledge: Knowledge = "exact"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, kind in (("goal", Goal), ("threat", ThreatModel)):
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"{name} must be a {kind.__name__}, found {getattr(self, name)!r}")
@@ -81,20 +81,20 @@ class CarliniWagner(Attack):
         require_within(self, "decrease", 0 < self.decrease < 1, "(0, 1)")
         require_within(self, "success_fraction", 0 < self.success_fraction <= 1, "(0, 1]")
         require_within(self, "l2_weight", 0 <= self.l2_weight < float("inf"), "[0, inf)")
-        if self.knowledge not in get_args(Knowledge):
-            raise ValueError(f"knowledge must be one of {', '.join(get_args(Knowledge))}, found {self.knowledge!r}")
 
     @property
     def name(self) -> str:
         return "CW" if self.goal.targeted else "CW untargeted"
 
-    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
+    ) -> Perturbation:
         work = Workload.whole(batch, targets, self.goal.texts(batch, seeds=seeds), seeds=seeds)
-        return as_perturbation(batch, self.shrink(recognizer, work))
+        return as_perturbation(batch, self.shrink(recognizer, work, partial))
 
-    def shrink(self, recognizer: Recognizer, work: Workload) -> State:
+    def shrink(self, recognizer: Recognizer, work: Workload, partial: Partial = NOWHERE) -> State:
         """The search itself, from no perturbation."""
-        return _Shrinking(self, recognizer, work).run()
+        return _Shrinking(self, recognizer, work).run(partial)
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class _Shrinking(Descent):
 
 
 def as_perturbation(batch: AudioBatch, state: State) -> Perturbation:
-    return Perturbation(batch.waveforms + state.best, state.iterations, state.forwards, notes=state.notes())
+    return Perturbation(batch.waveforms + state.best, state.iterations, state.forwards, state.status())
 
 
 def require_counts(attack: Attack, *names: str, optional: bool = False) -> None:

@@ -8,17 +8,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from robust_asr.attacks.compaction import Workload, select_state
+from robust_asr.attacks.compaction import Workload, select_state, status_of
+from robust_asr.attacks.expectation import room_of
 from robust_asr.attacks.goals import Goal
 from robust_asr.attacks.hearing import Hearing
 from robust_asr.models.base import Recognizer
+from robust_asr.storage.partial import NOWHERE, Partial
 from robust_asr.threat import ThreatModel
 from robust_asr.threat.norms import maximum, project_linf
+from robust_asr.types import Status
 
 _MEAN, _SQUARE, _EPSILON = 0.9, 0.999, 1e-8
 _State = TypeVar("_State", bound="State")
@@ -64,12 +67,8 @@ class State:
         intact = delta.new_ones(len(delta), dtype=torch.bool)
         return cls(delta, delta, gradient, mean, square, intact, ~intact, iterations, forwards, **more)
 
-    def notes(self) -> tuple[str, ...]:
-        flags = zip(self.intact.tolist(), self.moved.tolist(), strict=True)
-        return tuple(_NOTES[0] if not intact else "" if moved else _NOTES[1] for intact, moved in flags)
-
-
-_NOTES = ("stopped where its gradient was no longer finite", "its gradient was zero in every iteration")
+    def status(self) -> tuple[Status, ...]:
+        return status_of(self.intact, self.moved)
 
 
 class Descent(ABC):
@@ -90,7 +89,7 @@ class Descent(ABC):
         self._whole = replace(state, **{field.name: getattr(state, field.name).clone() for field in fields(state)})
         self._rows = torch.arange(len(work))
         self._num_updates = 0
-        self._room = settings.max_samples or work.batch.waveforms.numel()
+        self._room = settings.max_samples or room_of(recognizer, work.batch)
         self._attend(work)
 
     @abstractmethod
@@ -119,19 +118,47 @@ class Descent(ABC):
     def select(self, rows: Tensor) -> None:  # noqa: B027 - most hold nothing else
         """Keep what else the subclass holds for these utterances only. Shape: (num,)."""
 
-    def run(self) -> State:
-        """The state of every utterance in the end."""
-        for iteration in range(self.num_iterations + 1):
+    def run(self, partial: Partial = NOWHERE) -> State:
+        """The state of every utterance in the end; begins with what a killed run kept in ``partial``."""
+        kept = partial.load()
+        first = 0 if kept is None else self._take_up(kept)
+        for iteration in range(first, self.num_iterations + 1):
             last = iteration == self.num_iterations
             check = last or iteration % self.settings.check_every == 0
-            self._look(iteration, check=check, last=last)
+            if len(self.work):
+                self._look(iteration, check=check, last=last)
             if check:
                 self._release()
             if last or not len(self.work):
                 break
             self._update(iteration)
+            partial.keep(lambda reached=iteration + 1: self._kept(reached))
         self._store()
         return self._whole
+
+    def _kept(self, iteration: int) -> dict[str, Any]:
+        """All from which ``iteration`` can begin."""
+        self._store()
+        tensors = {field.name: getattr(self._whole, field.name) for field in fields(self._whole)}
+        counts = {"stage": int(self.first_step), "iteration": iteration, "num_updates": self._num_updates}
+        return {**counts, "rows": self._rows, **tensors}
+
+    def _take_up(self, kept: dict[str, Any]) -> int:
+        """Go back to what ``_kept`` said. Returns the iteration to begin with."""
+        device = self.state.delta.device
+        tensors = {field.name: kept[field.name].to(device) for field in fields(self._whole)}
+        self._whole = replace(self._whole, **tensors)
+        self._num_updates = kept["num_updates"]
+        self._keep_only(kept["rows"])
+        return kept["iteration"]
+
+    def _keep_only(self, rows: Tensor) -> None:
+        """Attend to these of the utterances that are attended to now, as the whole knows them. Shape: (num,)."""
+        work = self.work.select(rows)
+        self._rows = self._rows[rows]
+        self.state = select_state(self._whole, self._rows, work.batch.waveforms.shape[1])
+        self.select(rows)
+        self._attend(work)
 
     def _attend(self, work: Workload) -> None:
         self.work = work
@@ -146,23 +173,21 @@ class Descent(ABC):
 
     def _look(self, iteration: int, *, check: bool, last: bool) -> None:
         state, goal, step = self.state, self.settings.goal, self.first_step + iteration
-        waveforms = self.work.batch.waveforms + state.delta
-        if last:
-            losses = self._hearing.losses(waveforms, step=step, check=check)
-        else:
-            losses, gradient = self._hearing.gradient(waveforms, step=step, check=check)
+        look = self._hearing.look(
+            self.work.batch.waveforms + state.delta, goal, step=step, gradient=not last, check=check
+        )
+        if look.gradient is not None:
             # Decided on the device: asking the host in every iteration would let the device wait.
-            peak = maximum(gradient)
+            peak = maximum(look.gradient)
             state.intact &= peak.isfinite()
             state.moved |= state.intact & (peak > 0)
-            state.gradient = -goal.sign * gradient.nan_to_num(0, 0, 0)
+            state.gradient = -goal.sign * look.gradient.nan_to_num(0, 0, 0)
         state.forwards += self._hearing.forwards
         reached = None
-        if check:
-            hits = self._hearing.hits(waveforms, goal, step=step)
-            reached = (hits >= self.settings.success_fraction - 1e-9).to(waveforms.device)
+        if look.hits is not None:
+            reached = (look.hits >= self.settings.success_fraction - 1e-9).to(state.delta.device)
             state.forwards += self._hearing.check_forwards
-        self.observe(-goal.sign * losses, reached, iteration)
+        self.observe(-goal.sign * look.losses, reached, iteration)
 
     def _update(self, iteration: int) -> None:
         state, delta = self.state, self.state.delta
@@ -179,12 +204,7 @@ class Descent(ABC):
         done = (self.done() | ~self.state.intact).cpu()
         if bool(done.any()):
             self._store()
-            rows = (~done).nonzero()[:, 0]
-            work = self.work.select(rows)
-            self.state = select_state(self.state, rows, work.batch.waveforms.shape[1])
-            self.select(rows)
-            self._rows = self._rows[rows]
-            self._attend(work)
+            self._keep_only((~done).nonzero()[:, 0])
 
     def _store(self) -> None:
         rows = self._rows.to(self.state.delta.device)

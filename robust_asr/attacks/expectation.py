@@ -5,6 +5,7 @@ Legend: B utterances, J draws, T samples.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,9 +19,11 @@ from robust_asr.gradients import input_gradient
 from robust_asr.masking import length_mask
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import derive
-from robust_asr.types import Targets
+from robust_asr.types import AudioBatch, Targets, Transcript
 
 Precision = Literal["32-true", "bf16-mixed"]
+# What is heard in each draw: J tuples of B transcripts.
+Draws = list[tuple[Transcript, ...]]
 
 
 class Expectation:
@@ -34,7 +37,7 @@ class Expectation:
 
     With precision "bf16-mixed" the recogniser runs under autocast; losses, gradient and perturbation stay float32.
 
-    Units: max_samples, padding included; a pass has at least one row.
+    Units: max_samples as ``Recognizer.window`` counts them, padding included; a pass has at least one row.
     """
 
     def __init__(
@@ -48,58 +51,100 @@ class Expectation:
     ) -> None:
         self.recognizer = recognizer
         self.work = work
-        self.num_draws = num_draws if getattr(recognizer, "stochastic", True) else 1
+        self.num_draws = num_draws if recognizer.stochastic else 1
         self.precision = precision
         size = work.batch.waveforms.shape[1]
-        max_rows = len(work) if max_samples is None else max(1, max_samples // size)
+        max_rows = len(work) if max_samples is None else max(1, max_samples // _window(recognizer, work.batch))
         self._passes = _passes(work, num_draws=self.num_draws, max_rows=max_rows)
         ragged = int(work.batch.lengths.min()) < size
         self._valid = length_mask(work.batch.lengths, size).to(work.batch.waveforms) if ragged else None
 
     def gradient(self, waveforms: Tensor, *, step: int) -> tuple[Tensor, Tensor]:
         """Mean loss and its gradient, zero in the padding. Shape: (B, T) -> (B,) nats, (B, T)."""
-        losses, gradient = waveforms.new_zeros(len(waveforms)), None
-        for part in self._passes:
-            values = waveforms[part.rows, : part.size]
-            found, slope = input_gradient(lambda values, part=part: self._losses(part, values, step), values)
-            losses[part.rows] += found
-            if len(self._passes) == 1 and slope.shape == waveforms.shape:
-                gradient = slope
-            else:
-                gradient = torch.zeros_like(waveforms) if gradient is None else gradient
-                gradient[part.rows, : part.size] += slope
-        return losses, gradient if self._valid is None else gradient * self._valid
+        losses, gradient, _ = self.look(waveforms, step=step, gradient=True)
+        return losses, gradient
 
     def loss(self, waveforms: Tensor, *, step: int) -> Tensor:
         """Mean loss. Shape: (B, T) -> (B,) nats."""
-        losses = waveforms.new_zeros(len(waveforms))
-        with torch.no_grad():
-            for part in self._passes:
-                losses[part.rows] += self._losses(part, waveforms[part.rows, : part.size], step)
-        return losses
+        return self.look(waveforms, step=step)[0]
 
-    def transcripts(self, waveforms: Tensor, *, step: int) -> list[tuple[str, ...]]:
-        """What is heard in each draw. Shape: (B, T) -> J tuples of B texts."""
-        heard = [[""] * len(self.work) for _ in range(self.num_draws)]
+    def look(
+        self, waveforms: Tensor, *, step: int, gradient: bool = False, listen: bool = False
+    ) -> tuple[Tensor, Tensor | None, Draws | None]:
+        """Mean loss, and where it is asked for its gradient and what is heard in each draw, from the same passes.
+
+        Shape: (B, T) -> (B,) nats, (B, T) zero in the padding, J tuples of B transcripts.
+        """
+        losses, slopes, heard = waveforms.new_zeros(len(waveforms)), None, _Heard(self.num_draws, len(self.work))
+        for part in self._passes:
+            values = waveforms[part.rows, : part.size]
+            if gradient:
+                share, slope = input_gradient(
+                    lambda values, part=part: self._losses(part, values, step, heard if listen else None), values
+                )
+                if len(self._passes) == 1 and slope.shape == waveforms.shape:
+                    slopes = slope
+                else:
+                    slopes = torch.zeros_like(waveforms) if slopes is None else slopes
+                    slopes[part.rows, : part.size] += slope
+            else:
+                with torch.no_grad():
+                    share = self._losses(part, values, step, heard if listen else None)
+            losses[part.rows] += share
+        if slopes is not None and self._valid is not None:
+            slopes = slopes * self._valid
+        return losses, slopes, heard.draws() if listen else None
+
+    def transcripts(self, waveforms: Tensor, *, step: int) -> Draws:
+        """What is heard in each draw. Shape: (B, T) -> J tuples of B transcripts."""
+        heard = _Heard(self.num_draws, len(self.work))
         for part in self._passes:
             values = part.repeated(waveforms[part.rows, : part.size])
             with torch.no_grad(), self._autocast(waveforms):
-                found = self.recognizer.transcribe(values, part.lengths, seeds=part.seeds(self.work.seeds, step))
-            texts = iter(found)
-            for row in range(len(self.work))[part.rows]:
-                for draw in part.draws:
-                    heard[draw][row] = next(texts).text
-        return [tuple(texts) for texts in heard]
+                seeds = part.seeds(self.work.seeds, step)
+                heard.keep(part, self.recognizer.transcribe(values, part.lengths, seeds=seeds))
+        return heard.draws()
 
-    def _losses(self, part: _Pass, values: Tensor, step: int) -> Tensor:
-        """Each utterance's share of its mean loss. Shape: (b, t) -> (b,)."""
+    def _losses(self, part: _Pass, values: Tensor, step: int, heard: _Heard | None) -> Tensor:
+        """Each utterance's share of its mean loss; what is heard on the way is kept. Shape: (b, t) -> (b,)."""
+        given = part.repeated(values), part.lengths, part.targets
         seeds = part.seeds(self.work.seeds, step)
         with self._autocast(values):
-            losses = self.recognizer.loss(part.repeated(values), part.lengths, part.targets, seeds=seeds)
+            if heard is None:
+                losses = self.recognizer.loss(*given, seeds=seeds)
+            else:
+                losses, transcripts = self.recognizer.loss_and_transcripts(*given, seeds=seeds)
+                heard.keep(part, transcripts)
         return losses.to(values.dtype).unflatten(0, (len(values), len(part.draws))).sum(1) / self.num_draws
 
     def _autocast(self, values: Tensor) -> AbstractContextManager[object]:
         return torch.autocast(values.device.type, torch.bfloat16) if self.precision == "bf16-mixed" else nullcontext()
+
+
+def room_of(recognizer: Recognizer, batch: AudioBatch) -> int:
+    """What one draw of a batch has, padding included. Units: samples, as ``Recognizer.window`` counts them."""
+    return len(batch) * _window(recognizer, batch)
+
+
+def _window(recognizer: Recognizer, batch: AudioBatch) -> int:
+    return int(recognizer.window(batch.lengths.new_tensor([batch.waveforms.shape[1]])))
+
+
+class _Heard:
+    """Transcripts of all draws of all utterances, as the passes bring them."""
+
+    def __init__(self, num_draws: int, num_utterances: int) -> None:
+        self._rows = [[Transcript("")] * num_utterances for _ in range(num_draws)]
+
+    def keep(self, part: _Pass, transcripts: Sequence[Transcript]) -> None:
+        """Shape: transcripts of the rows of a pass, the draws of an utterance one after the other."""
+        remaining = iter(transcripts)
+        for row in range(part.rows.start, part.rows.stop):
+            for draw in part.draws:
+                self._rows[draw][row] = next(remaining)
+
+    def draws(self) -> Draws:
+        return [tuple(row) for row in self._rows]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Literal
 
 from torch import Tensor
 
@@ -11,7 +10,8 @@ from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.attacks.expectation import Precision
 from robust_asr.attacks.goals import Goal, Untargeted
 from robust_asr.attacks.pgd import PGD
-from robust_asr.models.base import Recognizer
+from robust_asr.models.base import Knowledge, Recognizer
+from robust_asr.storage.partial import NOWHERE, Partial
 from robust_asr.threat import Linf
 from robust_asr.types import AudioBatch, Targets
 
@@ -29,9 +29,10 @@ class FGSM(Attack):
     num_draws: int = 1
     max_samples: int | None = None
     precision: Precision = "32-true"
-    knowledge: Literal["exact", "straight_through", "unaware"] = "exact"
+    knowledge: Knowledge = "exact"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.threat, Linf):
             raise ValueError(f"threat must be Linf, found {self.threat}")
         self._pgd()
@@ -40,8 +41,10 @@ class FGSM(Attack):
     def name(self) -> str:
         return self._pgd().name.replace("PGD-1", "FGSM", 1)
 
-    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
-        return self._pgd().perturb(recognizer, batch, targets, seeds=seeds)
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
+    ) -> Perturbation:
+        return self._pgd().perturb(recognizer, batch, targets, seeds=seeds, partial=partial)
 
     def _pgd(self) -> PGD:
         return PGD(

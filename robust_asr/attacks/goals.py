@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from robust_asr.attacks.phrases import Phrases
-from robust_asr.randomness import derive
+from robust_asr.randomness import Key, derive
 from robust_asr.text import normalize
-from robust_asr.types import AudioBatch
-
-# Which phrase is wanted: far from the step and draw numbers that attacks use, and from the verdict's.
-_CHOICE = 2**41
+from robust_asr.types import AudioBatch, Transcript
 
 
 class Goal(ABC):
@@ -31,8 +28,13 @@ class Goal(ABC):
         """The text that each utterance is attacked with. Shape: seeds (B,)."""
 
     @abstractmethod
-    def reached(self, texts: Sequence[str], hypotheses: Sequence[str]) -> list[bool]:
-        """Whether each hypothesis is what the attacker wanted; ``texts`` are those of ``texts()``."""
+    def wins(self, text: str, transcript: Transcript) -> bool:
+        """Whether a transcript is what the attacker wanted; ``text`` is that of ``texts()``."""
+
+    def reached(self, texts: Sequence[str], transcripts: Sequence[Transcript]) -> list[bool]:
+        """Whether each transcript is what the attacker wanted. What a detector flags the system does not act on: never."""
+        pairs = zip(texts, transcripts, strict=True)
+        return [not transcript.flagged and self.wins(text, transcript) for text, transcript in pairs]
 
     @property
     def targeted(self) -> bool:
@@ -41,15 +43,15 @@ class Goal(ABC):
 
 @dataclass(frozen=True)
 class Untargeted(Goal):
-    """Away from the reference. Reached where the hypothesis differs from it."""
+    """Away from the reference. Reached where the transcript differs from it."""
 
     sign = 1
 
     def texts(self, batch: AudioBatch, *, seeds: Tensor) -> tuple[str, ...]:
         return batch.texts
 
-    def reached(self, texts: Sequence[str], hypotheses: Sequence[str]) -> list[bool]:
-        return [normalize(text) != normalize(hypothesis) for text, hypothesis in zip(texts, hypotheses, strict=True)]
+    def wins(self, text: str, transcript: Transcript) -> bool:
+        return normalize(text) != normalize(transcript.text)
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,11 @@ class Targeted(Goal):
     sign = -1
 
     def texts(self, batch: AudioBatch, *, seeds: Tensor) -> tuple[str, ...]:
-        rows = zip(batch.ids, batch.texts, derive(seeds, step=_CHOICE).tolist(), strict=True)
+        rows = zip(batch.ids, batch.texts, derive(seeds, step=Key.TARGET).tolist(), strict=True)
         return tuple(self._target(utterance, reference, seed) for utterance, reference, seed in rows)
 
-    def reached(self, texts: Sequence[str], hypotheses: Sequence[str]) -> list[bool]:
-        return [normalize(text) == normalize(hypothesis) for text, hypothesis in zip(texts, hypotheses, strict=True)]
+    def wins(self, text: str, transcript: Transcript) -> bool:
+        return normalize(text) == normalize(transcript.text)
 
     def _target(self, utterance: str, reference: str, seed: int) -> str:
         try:

@@ -20,11 +20,11 @@ from robust_asr.attacks.goals import Goal
 from robust_asr.attacks.psychoacoustics import masking_excess, masking_thresholds
 from robust_asr.gradients import input_gradient
 from robust_asr.models.base import Recognizer
+from robust_asr.randomness import Key
+from robust_asr.storage.partial import NOWHERE, Partial, Restarted
 from robust_asr.threat import Unbounded
 from robust_asr.types import AudioBatch, Targets
 
-# Draws of the second stage: beyond any iteration of the first, far from the verdict's.
-_SECOND_STAGE = 2**31
 _STEEPEST = 1e15
 
 
@@ -86,13 +86,21 @@ class Imperceptible(CarliniWagner):
         """Without a strength, as in ZE21 Table I, where no threat model was asked for."""
         return super().columns() | ({"strength": ""} if self.threat == Unbounded() else {})
 
-    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
+    ) -> Perturbation:
         work = Workload.whole(batch, targets, self.goal.texts(batch, seeds=seeds), seeds=seeds)
-        return as_perturbation(batch, self.hide(recognizer, work, self.shrink(recognizer, work)))
+        kept = partial.load()
+        if kept is not None and kept["stage"] == Key.SECOND_STAGE:
+            # What the first stage found is part of what the second has kept.
+            nothing = State.at(torch.zeros_like(batch.waveforms))
+            return as_perturbation(batch, self.hide(recognizer, work, nothing, partial))
+        first = self.shrink(recognizer, work, partial)
+        return as_perturbation(batch, self.hide(recognizer, work, first, Restarted(partial)))
 
-    def hide(self, recognizer: Recognizer, work: Workload, first: State) -> State:
+    def hide(self, recognizer: Recognizer, work: Workload, first: State, partial: Partial = NOWHERE) -> State:
         """The second stage, from the best of the first."""
-        return _Masking(self, recognizer, work, first).run()
+        return _Masking(self, recognizer, work, first).run(partial)
 
 
 @dataclass
@@ -109,7 +117,7 @@ class _Masking(Descent):
 
     settings: Imperceptible
     state: _MaskingState
-    first_step = _SECOND_STAGE
+    first_step = Key.SECOND_STAGE
 
     def __init__(self, attack: Imperceptible, recognizer: Recognizer, work: Workload, first: State) -> None:
         alpha = first.best.new_full((len(work),), attack.alpha)

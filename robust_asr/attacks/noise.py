@@ -12,6 +12,7 @@ from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.masking import masked
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import keyed_normal, keyed_uniform_noise
+from robust_asr.storage.partial import NOWHERE, Partial
 from robust_asr.threat import Ball, ThreatModel, Unbounded, inside_box
 from robust_asr.threat.norms import scaled_to
 from robust_asr.types import AudioBatch, Targets
@@ -34,7 +35,9 @@ class Clean(Attack):
     def columns(self) -> dict[str, Any]:
         return {"attack": "none", "norm": "", "strength": "", "strength_unit": "", "knowledge": ""}
 
-    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
+    ) -> Perturbation:
         return _without_work(batch.waveforms)
 
 
@@ -52,6 +55,7 @@ class Noise(Attack):
     needs_targets: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.sigma is None) == (self.snr_db is None):
             raise ValueError(f"give either sigma or snr_db, found sigma {self.sigma} and snr_db {self.snr_db}")
         if self.sigma is not None and not 0 <= self.sigma <= 1:
@@ -75,7 +79,9 @@ class Noise(Attack):
             "knowledge": "",
         }
 
-    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
+    ) -> Perturbation:
         noise = self.unit_noise(batch, seeds)
         if self.snr_db is None:
             scale = torch.full_like(noise[:, :1], self.sigma)
@@ -132,6 +138,7 @@ class MatchedNoise(Attack):
     needs_targets: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.threat, Ball):
             raise ValueError(f"threat must be a ball such as Linf, L2 or SNR, found {self.threat}")
         if self.distribution not in _MATCHED_NAMES:
@@ -144,7 +151,9 @@ class MatchedNoise(Attack):
     def columns(self) -> dict[str, Any]:
         return {**super().columns(), "knowledge": ""}
 
-    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
+    ) -> Perturbation:
         draw = keyed_normal if self.distribution == "gaussian" else keyed_uniform_noise
         noise = draw(seeds, batch.lengths, batch.waveforms.shape[1])
         noise = noise.sign() if self.distribution == "signs" else noise

@@ -16,13 +16,12 @@ from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.attacks.goals import Goal, Untargeted
 from robust_asr.attacks.pgd import PGD
 from robust_asr.models.base import Recognizer
-from robust_asr.randomness import derive, keyed_uniform
+from robust_asr.randomness import Key, derive, keyed_uniform
+from robust_asr.storage.partial import NOWHERE, Partial
 from robust_asr.threat import L2, Linf, ThreatModel, Unbounded
-from robust_asr.types import AudioBatch, Targets
+from robust_asr.types import AudioBatch, Status, Targets
 
 _Value = TypeVar("_Value", int, float)
-# Which strength an utterance gets: far from the step and draw numbers that attacks use.
-_NORM, _EPS, _ITERATIONS = 2**45, 2**46, 2**47
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class OfflinePGD(Attack):
     step_factor: float = 0.2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.linf and not self.l2:
             raise ValueError("linf and l2: one of them must hold a budget, found none")
         if not self.iterations:
@@ -73,7 +73,8 @@ class OfflinePGD(Attack):
     def drawn(self, seeds: Tensor) -> list[PGD]:
         """The attack of each utterance. Shape: seeds (B,) -> B attacks."""
         norms, budgets, iterations = (
-            keyed_uniform(derive(seeds, draw=key)).tolist() for key in (_NORM, _EPS, _ITERATIONS)
+            keyed_uniform(derive(seeds, draw=key)).tolist()
+            for key in (Key.OFFLINE_NORM, Key.OFFLINE_RADIUS, Key.OFFLINE_ITERATIONS)
         )
         attacks = []
         for row in range(len(seeds)):
@@ -82,22 +83,24 @@ class OfflinePGD(Attack):
             attacks.append(self._attack(norm, eps, _biased(self.iterations, iterations[row])))
         return attacks
 
-    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
+    ) -> Perturbation:
         waveforms = batch.waveforms.clone()
         iterations, forwards = torch.zeros(2, len(batch), dtype=torch.long)
-        notes = [""] * len(batch)
+        status = [Status.ATTACKED] * len(batch)
         groups: dict[PGD, list[int]] = {}
         for row, attack in enumerate(self.drawn(seeds)):
             groups.setdefault(attack, []).append(row)
         for attack, rows in groups.items():
             part, places = batch.select(rows), torch.tensor(rows)
-            found = attack.perturb(recognizer, part, targets.select(places), seeds=seeds[places])
-            attack._verify(found.waveforms, part)
-            waveforms[rows, : found.waveforms.shape[1]] = found.waveforms
-            iterations[places], forwards[places] = found.iterations.cpu(), found.forwards.cpu()
-            for row, note in zip(rows, found.notes, strict=True):
-                notes[row] = note
-        return Perturbation(waveforms, iterations, forwards, tuple(notes))
+            made = attack.perturb(recognizer, part, targets.select(places), seeds=seeds[places], partial=NOWHERE)
+            attack.verify(made.waveforms, part)
+            waveforms[rows, : made.waveforms.shape[1]] = made.waveforms
+            iterations[places], forwards[places] = made.iterations.cpu(), made.forwards.cpu()
+            for row, what in zip(rows, made.status, strict=True):
+                status[row] = what
+        return Perturbation(waveforms, iterations, forwards, tuple(status))
 
     @property
     def _norms(self) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from functools import partial
+from functools import partial as partial_function
 from typing import Literal, get_args, get_type_hints
 
 import torch
@@ -15,18 +15,15 @@ from torch import Tensor
 
 from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.attacks.compaction import Workload
-from robust_asr.attacks.expectation import Expectation, Precision
+from robust_asr.attacks.expectation import Expectation, Precision, room_of
 from robust_asr.attacks.goals import Goal, Untargeted
-from robust_asr.attacks.progress import Found, Run
-from robust_asr.models.base import Recognizer
-from robust_asr.randomness import derive
+from robust_asr.attacks.progress import Outcome, Run
+from robust_asr.models.base import Knowledge, Recognizer
+from robust_asr.randomness import Key, derive
+from robust_asr.storage.partial import NOWHERE, Partial
 from robust_asr.threat import Ball, Region
 from robust_asr.threat.norms import steepest
 from robust_asr.types import AudioBatch, Targets
-
-# Keys of draws: an iteration has its number, a restart shifts it, and what belongs to no iteration lies beyond.
-_RESTART = 2**20
-_START, _COMPARISON, _CHECK = 2**50, 2**51, 2**52
 
 
 @dataclass(frozen=True)
@@ -65,14 +62,15 @@ class PGD(Attack):
     check_every: int = 10
     max_samples: int | None = None
     precision: Precision = "32-true"
-    knowledge: Literal["exact", "straight_through", "unaware"] = "exact"
+    knowledge: Knowledge = "exact"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.threat, Ball):
             raise ValueError(f"threat must be a ball such as Linf, L2 or SNR, found {self.threat}")
         for name in ("num_iterations", "num_restarts", "num_draws", "check_every"):
-            if not 1 <= getattr(self, name) < _RESTART:
-                raise ValueError(f"{name} must be at least 1 and below {_RESTART}, found {getattr(self, name)}")
+            if not 1 <= getattr(self, name) < Key.RESTART:
+                raise ValueError(f"{name} must be at least 1 and below {int(Key.RESTART)}, found {getattr(self, name)}")
         for name, accepted in _CHOICES.items():
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name} must be one of {', '.join(accepted)}, found {getattr(self, name)!r}")
@@ -88,45 +86,71 @@ class PGD(Attack):
         draws = f" EoT-{self.num_draws}" if self.num_draws > 1 else ""
         return f"PGD-{self.num_iterations}{' targeted' if self.goal.targeted else ''}{draws}"
 
-    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
+    ) -> Perturbation:
         work = Workload.whole(batch, targets, self.goal.texts(batch, seeds=seeds), seeds=seeds)
-        room = self.max_samples or batch.waveforms.numel()
-        expectation = partial(
-            Expectation, recognizer, num_draws=self.num_draws, max_samples=room, precision=self.precision
+        expectation = partial_function(
+            Expectation,
+            recognizer,
+            num_draws=self.num_draws,
+            max_samples=self.max_samples or room_of(recognizer, batch),
+            precision=self.precision,
         )
-        found = Found(batch)
-        for restart in range(self.num_restarts):
+        outcome = Outcome(batch)
+        restart, descent = 0, None
+        if (kept := partial.load()) is not None:
+            outcome.take_up(kept["outcome"])
+            restart, work = kept["restart"], work.select(kept["places"])
+            descent = (
+                kept["iteration"],
+                Run(**{name: value.to(batch.lengths.device) for name, value in kept["run"].items()}),
+            )
+        for number in range(restart, self.num_restarts):
             if len(work):
-                work = self._descend(expectation, work, found, first_key=restart * _RESTART)
-        return found.perturbation()
+                keep = partial_function(self._keep, partial, outcome, number)
+                work = self._descend(expectation, work, outcome, keep, first_key=number * Key.RESTART, begun=descent)
+            descent = None
+        return outcome.perturbation()
 
     def _descend(
-        self, expectation: Callable[[Workload], Expectation], work: Workload, found: Found, *, first_key: int
+        self,
+        expectation: Callable[[Workload], Expectation],
+        work: Workload,
+        outcome: Outcome,
+        keep: Callable[[Workload, Run, int], None],
+        *,
+        first_key: int,
+        begun: tuple[int, Run] | None,
     ) -> Workload:
-        """One run from one start. Returns the utterances that another run may still improve."""
-        run = self._start(work, first_key)
+        """One run from one start, or from where a kill left it. Returns the utterances that another run may still improve."""
+        first, run = begun if begun is not None else (0, self._start(work, first_key))
         loss, region = expectation(work), self.threat.region(work.batch)
-        for iteration in range(self.num_iterations):
+        for iteration in range(first, self.num_iterations):
             losses, gradient = loss.gradient(work.batch.waveforms + run.delta, step=first_key + iteration)
             run.forwards += loss.num_draws
             if self.keep == "best":
                 run.remember(self.goal.sign * losses)
             self._step(run, gradient, region)
-            if not self._looks(iteration):
-                continue
-            done = self._reached(loss, work, run, step=_CHECK + first_key + iteration)
-            if done.any():
-                work, run = found.release(work, run, done)
-                if not len(work):
-                    return work
-                loss, region = expectation(work), self.threat.region(work.batch)
+            if self._looks(iteration):
+                done = self._reached(loss, work, run, step=Key.LOOK_AT_SUCCESS + first_key + iteration)
+                if done.any():
+                    work, run = outcome.release(work, run, done)
+                    if not len(work):
+                        return work
+                    loss, region = expectation(work), self.threat.region(work.batch)
+            keep(work, run, iteration + 1)
         self._conclude(loss, work, run)
-        found.update(work.places, run)
+        outcome.update(work.places, run)
         return work
+
+    def _keep(self, partial: Partial, outcome: Outcome, restart: int, work: Workload, run: Run, iteration: int) -> None:
+        position = {"restart": restart, "iteration": iteration, "places": work.places}
+        partial.keep(lambda: {**position, "run": vars(run), "outcome": vars(outcome.state)})
 
     def _start(self, work: Workload, first_key: int) -> Run:
         if self.random_start:
-            return Run.at(self.threat.random(work.batch, derive(work.seeds, step=_START + first_key)))
+            return Run.at(self.threat.random(work.batch, derive(work.seeds, step=Key.RANDOM_START + first_key)))
         return Run.at(torch.zeros_like(work.batch.waveforms))
 
     def _step(self, run: Run, gradient: Tensor, region: Region) -> None:
@@ -155,7 +179,7 @@ class PGD(Attack):
         scores = torch.zeros_like(run.scores)
         if self.keep == "best" or self.num_restarts > 1:
             # The same draws for every run.
-            scores = self.goal.sign * loss.loss(work.batch.waveforms + run.delta, step=_COMPARISON)
+            scores = self.goal.sign * loss.loss(work.batch.waveforms + run.delta, step=Key.COMPARISON)
             run.forwards += loss.num_draws
         if self.keep == "best":
             run.remember(scores)
@@ -163,4 +187,4 @@ class PGD(Attack):
             run.best, run.scores = run.delta, scores
 
 
-_CHOICES = {name: get_args(get_type_hints(PGD)[name]) for name in ("keep", "precision", "knowledge")}
+_CHOICES = {name: get_args(get_type_hints(PGD)[name]) for name in ("keep", "precision")}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robust_asr.attacks.base import Perturbation
-from robust_asr.attacks.compaction import Workload, select_state
+from robust_asr.attacks.compaction import Workload, select_state, status_of
 from robust_asr.types import AudioBatch
 
 
@@ -50,12 +50,16 @@ class Run:
         self.scores = torch.where(better, scores, self.scores)
 
 
-class Found:
+class Outcome:
     """What became of every utterance that the attack was given, over all runs."""
 
     def __init__(self, batch: AudioBatch) -> None:
         self.batch = batch
         self.state = Run.at(torch.zeros_like(batch.waveforms))
+
+    def take_up(self, state: dict[str, Tensor]) -> None:
+        """Go back to what a killed attack kept of ``state``."""
+        self.state = Run(**{name: value.to(self.batch.waveforms.device) for name, value in state.items()})
 
     def update(self, places: Tensor, run: Run) -> None:
         """Take over the runs that are better than what there was, and count all of them. Shape: places (num,)."""
@@ -79,11 +83,5 @@ class Found:
 
     def perturbation(self) -> Perturbation:
         state = self.state
-        notes = map(_note, state.intact.tolist(), state.moved.tolist())
-        return Perturbation(self.batch.waveforms + state.delta, state.iterations, state.forwards, tuple(notes))
-
-
-def _note(intact: bool, moved: bool) -> str:
-    if not intact:
-        return "stopped where its gradient was no longer finite"
-    return "" if moved else "its gradient was zero in every iteration"
+        status = status_of(state.intact, state.moved)
+        return Perturbation(self.batch.waveforms + state.delta, state.iterations, state.forwards, status)

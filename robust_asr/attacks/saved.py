@@ -15,8 +15,9 @@ from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.attacks.goals import Goal, Untargeted
 from robust_asr.models.base import Recognizer
 from robust_asr.results import Evaluation, Row, audio_hash, audio_path, read_evaluation
+from robust_asr.storage.partial import NOWHERE, Partial
 from robust_asr.threat import ThreatModel, Unbounded
-from robust_asr.types import AudioBatch, Targets
+from robust_asr.types import AudioBatch, Targets, Transcript
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,8 @@ class SavedGoal(Goal):
         rows = (self.saved.row(utterance) for utterance in batch.ids)
         return tuple(row.get("target") or text for row, text in zip(rows, batch.texts, strict=True))
 
-    def reached(self, texts: tuple[str, ...], hypotheses: tuple[str, ...]) -> list[bool]:
-        same = [not differs for differs in Untargeted().reached(texts, hypotheses)]
-        return same if self.saved.targeted else [not equal for equal in same]
+    def wins(self, text: str, transcript: Transcript) -> bool:
+        return self.saved.targeted is not Untargeted().wins(text, transcript)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,9 @@ class Saved(Attack):
             raise ValueError(f"{self.folder}: the adversarial set holds no utterance {utterance}")
         return self._rows[utterance]
 
-    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
+    ) -> Perturbation:
         waveforms = batch.waveforms.clone()
         for index, (utterance, length) in enumerate(zip(batch.ids, batch.lengths.tolist(), strict=True)):
             waveforms[index, :length] = self._waveform(utterance, length).to(waveforms)

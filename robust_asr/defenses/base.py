@@ -6,21 +6,19 @@ Legend: B utterances, T samples.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robust_asr.gradients import straight_through
 from robust_asr.masking import masked
-from robust_asr.models.base import Encoded, FrameSynchronous, Recognizer
+from robust_asr.models.base import Knowledge, Recognizer, check_knowledge
 from robust_asr.randomness import derive
-from robust_asr.search.greedy import Decoder
+from robust_asr.search.base import Search
 from robust_asr.text import Tokenizer
 from robust_asr.types import Emissions, Targets, Transcript
-
-Knowledge = Literal["exact", "straight_through", "unaware"]
 
 
 class Defense(nn.Module, ABC):
@@ -35,12 +33,14 @@ class Defense(nn.Module, ABC):
         sigmas: standard deviations of the Gaussian noise that it adds, for the papers' tables.
         stochastic: whether the result depends on ``seeds``.
         padding_invariant: False where padding changes the result.
+        keeps_length: False where the result may have another number of samples: then it has no straight-through form.
     """
 
     name: str
     sigmas: tuple[float, ...] = ()
     stochastic: bool = False
     padding_invariant: bool = True
+    keeps_length: bool = True
 
     def __init__(self) -> None:
         # The constructor of nn.Module takes anything, which would be the signature of a defence without arguments.
@@ -80,6 +80,7 @@ class Chain(Defense):
         self.sigmas = tuple(sigma for defense in defenses for sigma in defense.sigmas)
         self.stochastic = any(defense.stochastic for defense in defenses)
         self.padding_invariant = all(defense.padding_invariant for defense in defenses)
+        self.keeps_length = all(defense.keeps_length for defense in defenses)
 
     @property
     def defenses(self) -> tuple[Defense, ...]:
@@ -101,11 +102,13 @@ class Chain(Defense):
 class StraightThrough(Defense):
     """Another defence's exact result with the gradient of the identity (BPDA; Athalye, Carlini and Wagner 2018, section 4.1).
 
-    Errors: ValueError where the defence changes the number of samples, for which the identity has no meaning.
+    Errors: ValueError for a defence that may change the number of samples, for which the identity has no meaning.
     """
 
     def __init__(self, defense: Defense) -> None:
         super().__init__()
+        if not defense.keeps_length:
+            raise ValueError(f"{defense.name} changes the number of samples, so it has no straight-through form")
         self.defense = defense
         self.name = defense.name
         self.sigmas = defense.sigmas
@@ -114,33 +117,30 @@ class StraightThrough(Defense):
 
     def forward(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            defended, new_lengths = self.defense(waveforms, lengths, seeds=seeds)
-        # Their values are compared only where they may differ: on a GPU it waits for the queue.
-        if new_lengths is not lengths and not torch.equal(new_lengths, lengths):
-            raise ValueError(f"{self.name} changes the number of samples, so it has no straight-through form")
+            defended, _ = self.defense(waveforms, lengths, seeds=seeds)
         return straight_through(defended, waveforms), lengths
 
 
 class Defended(Recognizer):
     """A recogniser behind a defence, or behind a ``Chain`` of them, the first of which meets the audio first.
 
-    It answers frame by frame (``FrameSynchronous``) and shows its encoder (``Encoded``) where the recogniser inside does:
-    an object of this class is one of the subclasses below, whichever fits.
+    What the recogniser inside can do beside losses and transcripts - emissions, hidden units - it does here too, on the audio
+    that passed the defences; whether it can, ``innermost`` tells.
 
     Draws are keyed: the defence at position p gets ``derive(seeds, draw=p)``, the recogniser inside the position after the last.
     Without seeds every stochastic part draws afresh, and from one call to the next differently.
 
-    Errors: AttributeError for ``tokenizer``, ``decoder`` and ``frame_shift`` where the recogniser inside has none.
+    Errors: AttributeError for what the recogniser inside has not.
     """
 
     def __init__(self, defense: Defense, recognizer: Recognizer) -> None:
         super().__init__()
         self.defense = defense
         self.recognizer = recognizer
-        kinds = (isinstance(recognizer, FrameSynchronous), isinstance(recognizer, Encoded))
-        # What it can answer is known only now. A class that someone derived from these stays what it is.
-        if type(self) in _KINDS.values():
-            self.__class__ = _KINDS[kinds]
+
+    @property
+    def inside(self) -> Recognizer:
+        return self.recognizer
 
     def view(self, knowledge: Knowledge) -> Recognizer:
         """The same modules as an attacker with this knowledge takes them to be.
@@ -148,30 +148,30 @@ class Defended(Recognizer):
         ``exact``: as they are. ``straight_through``: as they are, on the same draws, but with the gradient of the identity for
         every defence. ``unaware``: the recogniser without any defence.
         """
-        if knowledge not in get_args(Knowledge):
-            raise ValueError(f"knowledge must be one of {', '.join(get_args(Knowledge))}, found {knowledge!r}")
+        check_knowledge(knowledge)
+        inside = self.recognizer.view(knowledge)
         if knowledge == "exact":
-            return self
-        inner = self.recognizer.view(knowledge) if hasattr(self.recognizer, "view") else self.recognizer
+            return self if inside is self.recognizer else Defended(self.defense, inside)
         if knowledge == "unaware":
-            return inner
-        return Defended(Chain([StraightThrough(stage) for stage in self.defense.stages]), inner)
+            return inside
+        return Defended(Chain([StraightThrough(stage) for stage in self.defense.stages]), inside)
 
     def columns(self) -> dict[str, Any]:
         """``defense`` and ``sigma`` as in the papers' tables: ``RS+ASNR``, 0.01; "" where no noise is added."""
         sigmas = [sigma for defense in self.defenses for sigma in defense.sigmas]
         sigma = "+".join(map(str, sigmas)) if len(sigmas) > 1 else next(iter(sigmas), "")
-        return {"defense": "+".join(defense.name for defense in self.defenses), "sigma": sigma}
+        names = "+".join(defense.name for defense in self.defenses)
+        return {**self.recognizer.columns(), "defense": names, "sigma": sigma}
 
     @property
     def defenses(self) -> tuple[Defense, ...]:
         """What the audio passes, with the defences of a defended recogniser inside."""
-        return (self.defense, *(self.recognizer.defenses if isinstance(self.recognizer, Defended) else ()))
+        return tuple(layer.defense for layer in self.layers if isinstance(layer, Defended))
 
     @property
     def stochastic(self) -> bool:
         """Whether an answer depends on ``seeds``: if not, one draw is all draws."""
-        return self.defense.stochastic or getattr(self.recognizer, "stochastic", False)
+        return self.defense.stochastic or self.recognizer.stochastic
 
     @property
     def sample_rate(self) -> int:
@@ -182,20 +182,33 @@ class Defended(Recognizer):
         return self.defense.padding_invariant and self.recognizer.padding_invariant
 
     @property
+    def forwards_per_transcript(self) -> int:
+        return self.recognizer.forwards_per_transcript
+
+    @property
+    def forwards_per_look(self) -> int:
+        return self.recognizer.forwards_per_look
+
+    @property
     def tokenizer(self) -> Tokenizer:
         return self.recognizer.tokenizer
 
     @property
-    def decoder(self) -> Decoder:
-        return self.recognizer.decoder
-
-    @decoder.setter
-    def decoder(self, decoder: Decoder) -> None:
-        self.recognizer.decoder = decoder
-
-    @property
     def frame_shift(self) -> float:
         return self.recognizer.frame_shift
+
+    @property
+    def search(self) -> Search | None:
+        return self.recognizer.search
+
+    def use_search(self, search: Search) -> None:
+        self.recognizer.use_search(search)
+
+    def prepare(self, texts: Iterable[str]) -> None:
+        self.recognizer.prepare(texts)
+
+    def window(self, lengths: Tensor) -> Tensor:
+        return torch.maximum(lengths, self.recognizer.window(self.defense.num_samples(lengths)))
 
     def targets(self, texts: Sequence[str]) -> Targets:
         return self.recognizer.targets(texts)
@@ -212,23 +225,15 @@ class Defended(Recognizer):
         waveforms, lengths, seeds = self._defend(waveforms, lengths, seeds)
         return self.recognizer.transcribe(waveforms, lengths, seeds=seeds)
 
-    def _defend(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What the recogniser inside hears, and the seeds of its own draws."""
-        stages = self.defense.stages
-        waveforms, lengths = _through(stages, waveforms, lengths, seeds)
-        return waveforms, lengths, None if seeds is None else derive(seeds, draw=len(stages))
-
-
-class DefendedFrames(Defended, FrameSynchronous):
-    """Behind the defence is a recogniser that answers frame by frame."""
+    def loss_and_transcripts(
+        self, waveforms: Tensor, lengths: Tensor, targets: Targets, *, seeds: Tensor | None = None
+    ) -> tuple[Tensor, list[Transcript]]:
+        waveforms, lengths, seeds = self._defend(waveforms, lengths, seeds)
+        return self.recognizer.loss_and_transcripts(waveforms, lengths, targets, seeds=seeds)
 
     def emissions(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> Emissions:
         waveforms, lengths, seeds = self._defend(waveforms, lengths, seeds)
         return self.recognizer.emissions(waveforms, lengths, seeds=seeds)
-
-
-class DefendedEncoded(Defended, Encoded):
-    """Behind the defence is a recogniser whose encoder can be used apart from its loss."""
 
     def encode(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
         waveforms, lengths, seeds = self._defend(waveforms, lengths, seeds)
@@ -237,18 +242,14 @@ class DefendedEncoded(Defended, Encoded):
     def loss_from_hidden(self, hidden: Tensor, frame_lengths: Tensor, targets: Targets) -> Tensor:
         return self.recognizer.loss_from_hidden(hidden, frame_lengths, targets)
 
+    def transcribe_hidden(self, hidden: Tensor, frame_lengths: Tensor) -> list[Transcript]:
+        return self.recognizer.transcribe_hidden(hidden, frame_lengths)
 
-class DefendedFramesEncoded(DefendedFrames, DefendedEncoded):
-    """Both, as with CTC."""
-
-
-# (frame by frame, with an encoder) -> class
-_KINDS: dict[tuple[bool, bool], type[Defended]] = {
-    (False, False): Defended,
-    (True, False): DefendedFrames,
-    (False, True): DefendedEncoded,
-    (True, True): DefendedFramesEncoded,
-}
+    def _defend(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What the recogniser inside hears, and the seeds of its own draws."""
+        stages = self.defense.stages
+        waveforms, lengths = _through(stages, waveforms, lengths, seeds)
+        return waveforms, lengths, None if seeds is None else derive(seeds, draw=len(stages))
 
 
 def _through(
@@ -258,6 +259,10 @@ def _through(
     waveforms = masked(waveforms, lengths)
     for position, stage in enumerate(stages):
         keyed = None if seeds is None else derive(seeds, draw=position)
-        waveforms, lengths = stage(waveforms, lengths, seeds=keyed)
+        waveforms, new_lengths = stage(waveforms, lengths, seeds=keyed)
+        # Their values are compared only where they may differ: on a GPU it waits for the queue.
+        if stage.keeps_length and new_lengths is not lengths and not torch.equal(new_lengths, lengths):
+            raise ValueError(f"{stage.name} changed the number of samples: it must say keeps_length = False")
+        lengths = new_lengths
         waveforms = masked(waveforms, lengths)
     return waveforms, lengths

@@ -32,6 +32,8 @@ class Lexicon(Tokenizer):
         cannot be read.
     """
 
+    file_arguments = ("path",)
+
     def __init__(self, path: str | None = None, *, stress: bool = True, unknown: Unknown = "espeak") -> None:
         if unknown not in get_args(Unknown):
             raise ValueError(f"unknown must be one of {', '.join(get_args(Unknown))}, found {unknown!r}")

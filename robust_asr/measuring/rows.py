@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from robust_asr.attacks.base import AttackResult
+from robust_asr.attacks.verdict import AttackResult
 from robust_asr.metrics import count_errors, snr_db
 from robust_asr.results import Row, audio_hash
-from robust_asr.types import AudioBatch
+from robust_asr.types import AudioBatch, Transcript
 
 
 def rows_of_cell(
@@ -17,22 +17,27 @@ def rows_of_cell(
     cell: tuple[str, str, str],
     hashes: Mapping[str, str],
     *,
+    data: Sequence[str],
     seconds: float,
     sample_rate: int,
+    paid_by: str,
 ) -> list[Row]:
     """A row for each of the utterances at ``indices``.
 
     Args:
         cell: system, condition and part.
         hashes: of the system and of the condition.
+        data: ``data_hash`` of each utterance of the batch.
         seconds: that the whole batch took; an utterance has the share of its length.
+        paid_by: the system whose rows count the passes of the attack; where that is another one, the row says so.
     """
     per_sample = seconds / max(int(clean.lengths.sum()), 1)
     return [
         {
             **dict(zip(("system", "condition", "part"), cell, strict=True)),
             **measured(result, clean, index, seconds_per_sample=per_sample, sample_rate=sample_rate),
-            "hashes": {**hashes, "data": data_hash(clean, index)},
+            **({} if paid_by == cell[0] else {"forwards": 0, "paid_by": paid_by}),
+            "hashes": {**hashes, "data": data[index]},
         }
         for index in indices
     ]
@@ -58,8 +63,15 @@ def measured(
         "forwards": int(result.forwards[index]),
         "audio_seconds": round(length / sample_rate, 6),
         "seconds": round(seconds_per_sample * length, 6),
+        "status": result.status[index].value,
         "note": result.notes[index],
+        **_detected(result.transcripts[index]),
     }
+
+
+def _detected(transcript: Transcript) -> Row:
+    """What a detector said, of a system that has one."""
+    return {} if transcript.score is None else {"score": transcript.score, "flagged": transcript.flagged}
 
 
 def _texts_and_errors(result: AttackResult, index: int) -> Row:

@@ -1,9 +1,9 @@
-"""What a system is, for the record: its weights, its settings, and the files that it was built from."""
+"""What a system and a condition are, for the record: weights, settings, and the files that they were built from."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,21 @@ from robust_asr.attacks.base import Attack
 from robust_asr.checkpoint import weights_hash
 from robust_asr.models.base import Recognizer
 from robust_asr.results import digest
-from robust_asr.search.greedy import Decoder
-from robust_asr.storage.describe import describe
+from robust_asr.storage.describe import describe, files_of
 
 
 def describe_system(recognizer: Recognizer) -> dict[str, Any]:
-    """``hash``, ``columns`` of the papers' tables, and ``description`` as plain data."""
-    description: dict[str, Any] = {"recognizer": describe(recognizer)}
-    decoders = {name: getattr(module, "decoder", None) for name, module in recognizer.named_modules()}
-    # A search; a layer of a network may be called decoder, too.
-    searches = {name: decoder for name, decoder in decoders.items() if isinstance(decoder, Decoder)}
-    description["decoders"] = {name: describe(search) for name, search in searches.items()}
-    description["weights"] = weights_hash(recognizer)
-    description["files"] = dict(sorted(_files(description)))
-    return {"hash": digest(description), "columns": _columns(recognizer), "description": description}
+    """``hash``, ``columns`` of the papers' tables, and ``description`` as plain data.
+
+    Two systems have one hash only where weights, settings, search and files are the same: no two of them ever share rows.
+    """
+    description = {
+        "recognizer": describe(recognizer),
+        "search": describe(recognizer.search),
+        "weights": weights_hash(recognizer),
+        "files": _hashes({*files_of(recognizer), *files_of(recognizer.search)}),
+    }
+    return {"hash": digest(description), "columns": recognizer.columns(), "description": description}
 
 
 def describe_condition(attack: Attack, *, seed: int) -> dict[str, Any]:
@@ -33,24 +34,35 @@ def describe_condition(attack: Attack, *, seed: int) -> dict[str, Any]:
     return {"hash": digest([description, seed]), "columns": attack.columns(), "description": description}
 
 
-def _columns(recognizer: Recognizer) -> dict[str, Any]:
-    columns = {"model": type(innermost(recognizer)).__name__, "defense": "none", "sigma": ""}
-    return columns | (recognizer.columns() if hasattr(recognizer, "columns") else {})
+def gradient_sources(
+    systems: Iterable[tuple[str, Recognizer]], conditions: Mapping[str, Attack]
+) -> dict[tuple[str, str], str | None]:
+    """(system, condition) -> a hash of all that the attack is given of the system: of one hash, the attacked audio is the same.
+
+    None where what the attack is given cannot be described: then it belongs to this system alone.
+
+    Errors: ValueError where an attack cannot be given what it asks for, such as a straight-through form that does not exist.
+    """
+    sources: dict[tuple[str, str], str | None] = {}
+    for system, recognizer in systems:
+        # Weights are hashed once for each state of knowledge, not for each condition.
+        known: dict[str, str | None] = {}
+        for condition, attack in conditions.items():
+            usual = type(attack).attackers_view is Attack.attackers_view
+            if not usual or attack.knowledge not in known:
+                source = _source(attack.attackers_view(recognizer))
+                known |= {attack.knowledge: source} if usual else {}
+            sources[system, condition] = known[attack.knowledge] if usual else source
+    return sources
 
 
-def innermost(recognizer: Recognizer) -> Recognizer:
-    """The recogniser behind all defences."""
-    while isinstance(getattr(recognizer, "recognizer", None), Recognizer):
-        recognizer = recognizer.recognizer
-    return recognizer
+def _source(view: Recognizer) -> str | None:
+    try:
+        return describe_system(view)["hash"]
+    except (TypeError, AttributeError):
+        return None
 
 
-def _files(value: Any) -> Iterator[tuple[str, str]]:
-    """Every file that a description names, with a hash of its content: a lexicon is part of what a system hears."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from _files(item)
-    elif isinstance(value, str) and 0 < len(value) < 1024 and "\0" not in value and Path(value).is_file():
-        yield value, hashlib.sha256(Path(value).read_bytes()).hexdigest()[:16]
+def _hashes(paths: Iterable[str]) -> dict[str, str]:
+    """A lexicon is part of what a system hears: path -> hash of what is in it."""
+    return {path: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in sorted(paths)}

@@ -6,15 +6,26 @@ Legend: B utterances, T samples, F frames, D hidden units, V vocabulary.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from robust_asr.losses import ctc_frames_needed, ctc_loss
-from robust_asr.search.greedy import Decoder, GreedyDecoder
+from robust_asr.search.base import FrameSearch, Search
+from robust_asr.search.greedy import GreedySearch
 from robust_asr.text import CharacterTokenizer, Tokenizer
 from robust_asr.types import Emissions, Targets, TokenTargets, Transcript
+
+# What an attacker knows of the defences of a recogniser, see ``Recognizer.view``.
+Knowledge = Literal["exact", "straight_through", "unaware"]
+
+
+def check_knowledge(knowledge: str) -> None:
+    """ValueError for a state of knowledge that does not exist."""
+    if knowledge not in get_args(Knowledge):
+        raise ValueError(f"knowledge must be one of {', '.join(get_args(Knowledge))}, found {knowledge!r}")
 
 
 class Recognizer(nn.Module, ABC):
@@ -24,17 +35,23 @@ class Recognizer(nn.Module, ABC):
     arguments are kept as attributes of the same name, so that a checkpoint can describe the architecture
     (``robust_asr.storage.describe.describe``).
 
+    A recogniser may stand around another one: a defence in front of it, a vote over it. Whoever wants to know what stands inside
+    asks ``inside`` or walks ``layers``.
+
     Attributes:
         sample_rate: in hertz, of the waveforms it takes.
         padding_invariant: False where padding changes the result; such a model is attacked and evaluated alone or in equal
             lengths.
         stochastic: whether two calls with other seeds may differ. Where it is False one draw says all, and attacks take no more;
             a model says so of itself, since an attack that takes one draw of a random model is too weak.
+        forwards_per_transcript: passes of one utterance through the network that one transcript costs: the copies of a vote.
+        forwards_per_look: those that ``loss_and_transcripts`` costs.
     """
 
     sample_rate: int = 16_000
     padding_invariant: bool = True
     stochastic: bool = True
+    forwards_per_transcript: int = 1
 
     @abstractmethod
     def targets(self, texts: Sequence[str]) -> Targets:
@@ -58,6 +75,65 @@ class Recognizer(nn.Module, ABC):
     def transcribe(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> list[Transcript]:
         """What is heard. Shape: waveforms (B, T), lengths (B,) -> B transcripts."""
 
+    def loss_and_transcripts(
+        self, waveforms: Tensor, lengths: Tensor, targets: Targets, *, seeds: Tensor | None = None
+    ) -> tuple[Tensor, list[Transcript]]:
+        """``loss`` and ``transcribe`` on the same draws, in one pass where the recogniser can. Shape: -> (B,), B transcripts."""
+        losses = self.loss(waveforms, lengths, targets, seeds=seeds)
+        with torch.no_grad():
+            return losses, self.transcribe(waveforms, lengths, seeds=seeds)
+
+    @property
+    def forwards_per_look(self) -> int:
+        return 1 + self.forwards_per_transcript
+
+    @property
+    def inside(self) -> Recognizer | None:
+        """The recogniser that this one stands around, None where it stands alone."""
+        return None
+
+    @property
+    def layers(self) -> Iterator[Recognizer]:
+        """This recogniser, the one inside it, and so on to the innermost."""
+        layer: Recognizer | None = self
+        while layer is not None:
+            yield layer
+            layer = layer.inside
+
+    @property
+    def innermost(self) -> Recognizer:
+        """The recogniser that hears, behind everything that stands around it."""
+        *_, last = self.layers
+        return last
+
+    def view(self, knowledge: Knowledge) -> Recognizer:
+        """The recogniser that an attacker with this knowledge takes gradients of; itself where there is no defence."""
+        check_knowledge(knowledge)
+        return self
+
+    def columns(self) -> dict[str, Any]:
+        """``model``, ``defense`` and ``sigma`` as in the papers' tables."""
+        return {"model": type(self).__name__, "defense": "none", "sigma": ""}
+
+    @property
+    def search(self) -> Search | None:
+        """How it gets from its network to a text, None where there is no choice."""
+        return None
+
+    def use_search(self, search: Search) -> None:
+        """Let it search otherwise. ValueError for a search that it cannot serve."""
+        raise ValueError(f"search: {type(self).__name__} has a search of its own and takes no {type(search).__name__}")
+
+    def prepare(self, texts: Iterable[str]) -> None:
+        """Learn, once and before the first loss, what it must know of the training texts; they are read only if it must."""
+
+    def window(self, lengths: Tensor) -> Tensor:
+        """How long each utterance is for its memory: a model that fills audio up to a fixed window pays for the window.
+
+        Shape: (B,) -> (B,). Units: samples.
+        """
+        return lengths
+
 
 class FrameSynchronous(Recognizer):
     """A recogniser that answers frame by frame."""
@@ -68,7 +144,20 @@ class FrameSynchronous(Recognizer):
 
 
 class Encoded(Recognizer):
-    """A recogniser whose encoder can be used apart from its loss."""
+    """A recogniser whose encoder can be used apart: loss and transcript follow from its hidden units.
+
+    A subclass writes ``encode``, ``loss_from_hidden`` and ``transcribe_hidden``, and nothing that would go past them: attacks
+    take loss and transcript from one pass.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        past = sorted({"loss", "transcribe", "loss_and_transcripts", "forwards_per_look"} & vars(cls).keys())
+        if past:
+            raise TypeError(
+                f"{cls.__qualname__} defines {', '.join(past)}: an Encoded recogniser writes encode, loss_from_hidden and "
+                "transcribe_hidden, from which these follow"
+            )
 
     @abstractmethod
     def encode(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -78,27 +167,83 @@ class Encoded(Recognizer):
     def loss_from_hidden(self, hidden: Tensor, frame_lengths: Tensor, targets: Targets) -> Tensor:
         """Shape: hidden (B, F, D), frame_lengths (B,) -> (B,) nats."""
 
+    @abstractmethod
+    def transcribe_hidden(self, hidden: Tensor, frame_lengths: Tensor) -> list[Transcript]:
+        """Called without gradients. Shape: hidden (B, F, D), frame_lengths (B,) -> B transcripts."""
 
-class CTCRecognizer(FrameSynchronous, Encoded):
-    """Encoder, linear head, CTC (Graves et al. 2006). A subclass writes ``encode`` and ``num_frames`` and sets ``head``.
+    forwards_per_look = 1
+
+    def loss(self, waveforms: Tensor, lengths: Tensor, targets: Targets, *, seeds: Tensor | None = None) -> Tensor:
+        return self.loss_from_hidden(*self.encode(waveforms, lengths, seeds=seeds), targets)
+
+    @torch.no_grad()
+    def transcribe(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> list[Transcript]:
+        return self.transcribe_hidden(*self.encode(waveforms, lengths, seeds=seeds))
+
+    def loss_and_transcripts(
+        self, waveforms: Tensor, lengths: Tensor, targets: Targets, *, seeds: Tensor | None = None
+    ) -> tuple[Tensor, list[Transcript]]:
+        hidden, frame_lengths = self.encode(waveforms, lengths, seeds=seeds)
+        with torch.no_grad():
+            heard = self.transcribe_hidden(hidden.detach(), frame_lengths)
+        return self.loss_from_hidden(hidden, frame_lengths, targets), heard
+
+
+class LabelRecognizer(FrameSynchronous, Encoded):
+    """Encoder and linear head over labels, frame by frame, searched by a ``FrameSearch``.
+
+    A subclass writes ``encode``, ``num_frames``, ``targets``, ``feasible`` and ``loss_from_hidden``, and sets ``head``.
 
     Attributes:
         frame_shift: seconds between frames, for word times.
         head: module from hidden (B, F, D) to scores (B, F, V).
+        tokenizer: what its labels spell.
     """
 
     frame_shift: float
     head: nn.Module
+    tokenizer: Tokenizer
 
-    def __init__(self, tokenizer: Tokenizer | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.tokenizer = tokenizer if tokenizer is not None else CharacterTokenizer()
-        # Not an argument: how to search is a choice of the evaluation, no part of the architecture that a checkpoint keeps.
-        self.decoder: Decoder = GreedyDecoder()
+        self._search: FrameSearch = GreedySearch()
+
+    @property
+    def search(self) -> FrameSearch:
+        return self._search
+
+    def use_search(self, search: Search) -> None:
+        if not isinstance(search, FrameSearch):
+            raise ValueError(
+                f"search: {type(self).__name__} answers in frames of labels, which {type(search).__name__} cannot search"
+            )
+        self._search = search
 
     @abstractmethod
     def num_frames(self, lengths: Tensor) -> Tensor:
         """Frames that ``encode`` returns for these lengths. Shape: (B,) samples -> (B,) frames."""
+
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        """Shape: hidden (B, F, D) -> (B, F, V)."""
+        scores = self.head(hidden)
+        # float32 at least: the recursions of CTC and LF-MMI lose a long utterance in half precision.
+        return (scores if scores.dtype == torch.float64 else scores.float()).log_softmax(-1)
+
+    def emissions(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> Emissions:
+        hidden, frame_lengths = self.encode(waveforms, lengths, seeds=seeds)
+        return Emissions(self.log_probs(hidden), frame_lengths)
+
+    def transcribe_hidden(self, hidden: Tensor, frame_lengths: Tensor) -> list[Transcript]:
+        emissions = Emissions(self.log_probs(hidden).float(), frame_lengths)
+        return self.search(emissions, self.tokenizer, frame_shift=self.frame_shift)
+
+
+class CTCRecognizer(LabelRecognizer):
+    """Encoder, linear head, CTC (Graves et al. 2006). A subclass writes ``encode`` and ``num_frames`` and sets ``head``."""
+
+    def __init__(self, tokenizer: Tokenizer | None = None) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer if tokenizer is not None else CharacterTokenizer()
 
     def targets(self, texts: Sequence[str]) -> TokenTargets:
         return self.tokenizer.targets(texts)
@@ -106,21 +251,5 @@ class CTCRecognizer(FrameSynchronous, Encoded):
     def feasible(self, lengths: Tensor, targets: TokenTargets) -> Tensor:
         return ctc_frames_needed(targets).to(lengths.device) <= self.num_frames(lengths)
 
-    def emissions(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> Emissions:
-        hidden, frame_lengths = self.encode(waveforms, lengths, seeds=seeds)
-        return Emissions(self.head(hidden).float().log_softmax(-1), frame_lengths)
-
-    def loss(self, waveforms: Tensor, lengths: Tensor, targets: TokenTargets, *, seeds: Tensor | None = None) -> Tensor:
-        hidden, frame_lengths = self.encode(waveforms, lengths, seeds=seeds)
-        return self.loss_from_hidden(hidden, frame_lengths, targets)
-
     def loss_from_hidden(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> Tensor:
-        scores = self.head(hidden)
-        # float32 at least: the recursion of CTC loses a long utterance in half precision.
-        log_probs = (scores if scores.dtype == torch.float64 else scores.float()).log_softmax(-1)
-        return ctc_loss(log_probs, frame_lengths, targets, blank=self.tokenizer.blank)
-
-    def transcribe(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> list[Transcript]:
-        with torch.no_grad():
-            emissions = self.emissions(waveforms, lengths, seeds=seeds)
-        return self.decoder(emissions, self.tokenizer, frame_shift=self.frame_shift)
+        return ctc_loss(self.log_probs(hidden), frame_lengths, targets, blank=self.tokenizer.blank)

@@ -160,6 +160,8 @@ def _feed_forward(width: int, hidden_width: int, dropout: float) -> nn.Sequentia
 class ConformerCTC(CTCRecognizer):
     """Conformer, linear head, CTC over characters or the pieces of ``robust_asr.text.bpe.BpeTokenizer``."""
 
+    stochastic = False
+
     def __init__(self, encoder: ConformerEncoder, *, tokenizer: Tokenizer | None = None) -> None:
         super().__init__(tokenizer)
         self.encoder = encoder

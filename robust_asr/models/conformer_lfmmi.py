@@ -15,24 +15,23 @@ from robust_asr.lfmmi.graphs import PhoneGraphs, batched
 from robust_asr.lfmmi.lexicon import Lexicon
 from robust_asr.lfmmi.loss import lfmmi_loss
 from robust_asr.lfmmi.phone_lm import estimate_bigram
-from robust_asr.models.base import Encoded, FrameSynchronous
+from robust_asr.models.base import LabelRecognizer
 from robust_asr.models.conformer import ConformerEncoder
-from robust_asr.search.greedy import Decoder, GreedyDecoder
 from robust_asr.text import normalize
-from robust_asr.types import Emissions, Transcript
 
 
-class ConformerLFMMI(FrameSynchronous, Encoded):
+class ConformerLFMMI(LabelRecognizer):
     """Conformer, linear head over phones, lattice-free MMI with CTC's topology.
 
-    Before its first loss it must be given the training texts (``estimate_language``); a checkpoint keeps what it learnt of
-    them. It hears phones: for words it needs ``robust_asr.lfmmi.search.PhoneBeamDecoder`` as its decoder. Targets may hold
+    Before its first loss it must be given the training texts (``prepare``); a checkpoint keeps what it learnt of
+    them. It hears phones: for words it needs ``robust_asr.lfmmi.search.PhoneBeamSearch`` as its search. Targets may hold
     words that the lexicon does not have, see ``Lexicon``.
 
     Attributes:
         log_bigram: what ``estimate_bigram`` says, (V, V); all zero before ``estimate_language``.
     """
 
+    stochastic = False
     log_bigram: Tensor
 
     def __init__(self, encoder: ConformerEncoder, *, lexicon: Lexicon | None = None) -> None:
@@ -44,8 +43,15 @@ class ConformerLFMMI(FrameSynchronous, Encoded):
         self.head = nn.Linear(encoder.width, self.lexicon.size)
         self.register_buffer("log_bigram", torch.zeros(self.lexicon.size, self.lexicon.size))
         self._estimated = False
-        # Not an argument: how to search is a choice of the evaluation, no part of the architecture that a checkpoint keeps.
-        self.decoder: Decoder = GreedyDecoder()
+
+    @property
+    def tokenizer(self) -> Lexicon:
+        return self.lexicon
+
+    def prepare(self, texts: Iterable[str]) -> None:
+        """Estimate the language of the denominator from the training texts, unless a checkpoint brought one."""
+        if not self.knows_language:
+            self.estimate_language(texts)
 
     def estimate_language(self, texts: Iterable[str]) -> None:
         """Take the phone bigram of these texts, those of the training set, for the language of the denominator."""
@@ -75,26 +81,7 @@ class ConformerLFMMI(FrameSynchronous, Encoded):
     def encode(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.encoder(waveforms, lengths)
 
-    def emissions(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> Emissions:
-        hidden, frame_lengths = self.encode(waveforms, lengths, seeds=seeds)
-        return Emissions(self._log_probs(hidden), frame_lengths)
-
-    def loss(self, waveforms: Tensor, lengths: Tensor, targets: PhoneGraphs, *, seeds: Tensor | None = None) -> Tensor:
-        hidden, frame_lengths = self.encode(waveforms, lengths, seeds=seeds)
-        return self.loss_from_hidden(hidden, frame_lengths, targets)
-
     def loss_from_hidden(self, hidden: Tensor, frame_lengths: Tensor, targets: PhoneGraphs) -> Tensor:
         if not self.knows_language:
-            raise RuntimeError(
-                "a loss of phones needs their bigram: call estimate_language with the training texts first"
-            )
-        return lfmmi_loss(self._log_probs(hidden), frame_lengths, targets, self.log_bigram)
-
-    def transcribe(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> list[Transcript]:
-        with torch.no_grad():
-            emissions = self.emissions(waveforms, lengths, seeds=seeds)
-        return self.decoder(emissions, self.lexicon, frame_shift=self.frame_shift)
-
-    def _log_probs(self, hidden: Tensor) -> Tensor:
-        scores = self.head(hidden)
-        return (scores if scores.dtype == torch.float64 else scores.float()).log_softmax(-1)
+            raise RuntimeError("a loss of phones needs their bigram: call prepare with the training texts first")
+        return lfmmi_loss(self.log_probs(hidden), frame_lengths, targets, self.log_bigram)

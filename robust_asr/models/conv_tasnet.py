@@ -10,8 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
+from robust_asr.gradients import Checkpointed
 from robust_asr.masking import length_mask, masked
 from robust_asr.models.global_layer_norm import GlobalLayerNorm
 from robust_asr.models.prelu import PReLU
@@ -19,7 +19,7 @@ from robust_asr.models.prelu import PReLU
 Activation = Literal["relu", "sigmoid"]
 
 
-class ConvTasNet(nn.Module):
+class ConvTasNet(Checkpointed):
     """Waveform in, waveform of the same length out; every utterance as if it were alone.
 
     For one utterance it is ``torchaudio.models.ConvTasNet`` with one source, parameter for parameter. In a batch the global
@@ -27,10 +27,6 @@ class ConvTasNet(nn.Module):
 
     The defaults are JO22's separator, one stack of 16 layers, taken literally: their receptive field is 65 s. Two stacks of 8 are
     ``num_layers=8, num_stacks=2`` (configs/denoiser/2x8.yaml).
-
-    Attributes:
-        checkpointing: keep only what enters each block, and compute its inside again for the gradient: a third more time, and the
-            memory of one block instead of all. No part of the architecture.
 
     Args:
         num_filters, filter_size: of the analysis and synthesis, the encoder and decoder of the paper; they overlap by half.
@@ -57,7 +53,6 @@ class ConvTasNet(nn.Module):
         self.num_feats, self.num_hidden, self.kernel_size = num_feats, num_hidden, kernel_size
         self.num_layers, self.num_stacks, self.mask = num_layers, num_stacks, mask
         self._check()
-        self.checkpointing = False
         stride = filter_size // 2
         self.analysis = nn.Conv1d(1, num_filters, filter_size, stride=stride, padding=stride, bias=False)
         self.input_norm = GlobalLayerNorm(num_filters)
@@ -82,7 +77,7 @@ class ConvTasNet(nn.Module):
         features = self.input_conv(self.input_norm(filtered, valid))
         total: Tensor | float = 0.0
         for block in self.blocks:
-            residual, skip = self._run(block, features, valid)
+            residual, skip = self.run_block(block, features, valid)
             features = features if residual is None else features + residual
             total = total + skip
         scores = self.output_conv(self.output_prelu(total))
@@ -105,12 +100,6 @@ class ConvTasNet(nn.Module):
         early, late = (self.synthesis.weight[:, 0].T @ filtered).split(self.filter_size // 2, 1)
         # The first half of a frame and the second one of the frame before it meet.
         return (early[:, :, 1:] + late[:, :, :-1]).transpose(1, 2).flatten(1)
-
-    def _run(self, block: Block, features: Tensor, valid: Tensor) -> tuple[Tensor | None, Tensor]:
-        if self.checkpointing and torch.is_grad_enabled():
-            # The other kind of checkpointing refuses torch.autograd.grad, which attacks use.
-            return checkpoint(block, features, valid, use_reentrant=False, preserve_rng_state=False)
-        return block(features, valid)
 
     def _check(self) -> None:
         for name in ("num_filters", "num_feats", "num_hidden", "num_layers", "num_stacks"):

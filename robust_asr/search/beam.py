@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robust_asr.search.greedy import Decoder, align
+from robust_asr.search.base import FrameSearch
+from robust_asr.search.greedy import align
 from robust_asr.text import Tokenizer, normalize
 from robust_asr.types import Emissions, Transcript
 
 
-class BeamDecoder(Decoder):
+class BeamSearch(FrameSearch):
     """The text of the highest total probability that a beam finds, by torchaudio's decoder (flashlight).
 
     Without a lexicon and an n-gram the total probability of a text is the sum over its alignments, as the CTC loss has
@@ -34,6 +35,8 @@ class BeamDecoder(Decoder):
     Errors: ImportError if the extra is not installed; FileNotFoundError; ValueError names a word that the tokenizer
     cannot write, or an n-gram that cannot be read.
     """
+
+    file_arguments = ("lexicon", "ngram")
 
     def __init__(
         self,
@@ -53,7 +56,7 @@ class BeamDecoder(Decoder):
             )
         for path in (lexicon, ngram):
             if isinstance(path, str) and not Path(path).is_file():
-                raise FileNotFoundError(f"BeamDecoder: there is no file {path}")
+                raise FileNotFoundError(f"BeamSearch: there is no file {path}")
         self.lexicon = lexicon
         self.ngram = ngram
         self.ngram_weight = ngram_weight

@@ -1,34 +1,19 @@
-"""From emissions to words."""
+"""The best label of every frame, and the times of the words that such labels spell."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robust_asr.masking import length_mask
+from robust_asr.search.base import FrameSearch
 from robust_asr.text import Tokenizer
 from robust_asr.types import Emissions, Transcript, Word
 
 
-class Decoder(ABC):
-    """Turns frame-wise log-probabilities into transcripts."""
-
-    @abstractmethod
-    def __call__(self, emissions: Emissions, tokenizer: Tokenizer, *, frame_shift: float) -> list[Transcript]:
-        """Shape: log_probs (B, F, V) -> B transcripts. Units: frame_shift in seconds."""
-
-
-def use_decoder(recognizer: nn.Module, decoder: Decoder) -> None:
-    """Let a recogniser search with this decoder. ValueError for one that has a search of its own."""
-    if not hasattr(recognizer, "decoder"):
-        raise ValueError(f"decoder: {type(recognizer).__name__} has a search of its own and takes no decoder")
-    recognizer.decoder = decoder
-
-
-class GreedyDecoder(Decoder):
+class GreedySearch(FrameSearch):
     """The best label of every frame, repeats merged, blanks dropped (Graves et al. 2006, best path)."""
 
     def __call__(self, emissions: Emissions, tokenizer: Tokenizer, *, frame_shift: float) -> list[Transcript]:

@@ -1,8 +1,9 @@
-"""What was this object built with? A description is plain data from which it can be built again."""
+"""What was this object built with? A description is plain data from which it can be built again (``trust.build``)."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -19,14 +20,37 @@ def describe(value: object) -> Any:
         return [describe(item) for item in value]
     if isinstance(value, dict):
         return {str(key): describe(item) for key, item in value.items()}
+    arguments = {name: describe(argument) for name, argument in _arguments(value)}
+    kind = type(value)
+    return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": arguments}
+
+
+def files_of(value: object) -> Iterator[str]:
+    """The paths of all files that an object was built from, nested.
+
+    A class says which of its arguments are paths in ``file_arguments``: a text that merely looks like one is no file.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return
+    if isinstance(value, list | tuple):
+        arguments = list(value)
+    elif isinstance(value, dict):
+        arguments = list(value.values())
+    else:
+        named = getattr(type(value), "file_arguments", ())
+        yield from (path for name, path in _arguments(value) if name in named and isinstance(path, str))
+        arguments = [argument for _, argument in _arguments(value)]
+    for argument in arguments:
+        yield from files_of(argument)
+
+
+def _arguments(value: object) -> Iterator[tuple[str, Any]]:
     kind = type(value)
     if kind.__module__ == "builtins":
         raise TypeError(f"a {kind.__name__} cannot be described as configuration")
-    arguments = {}
     for name, parameter in inspect.signature(kind).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or not hasattr(value, name):
             raise TypeError(
                 f"{kind.__module__}.{kind.__qualname__} does not keep its argument {name!r} as an attribute"
             )
-        arguments[name] = describe(getattr(value, name))
-    return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": arguments}
+        yield name, getattr(value, name)

@@ -40,7 +40,7 @@ _ALLOWED = frozenset(
         "pytorch_lightning.strategies.single_device",
     }
 )
-_FUNCTIONS = frozenset({"robust_asr.checkpoint.load"})
+_FUNCTIONS = frozenset({"robust_asr.checkpoint.load", "robust_asr.checkpoint.load_defense"})
 _SUMMARY = "robust_asr, lightning_modules, datamodules, torch.optim and Lightning's callbacks, loggers and strategies"
 
 _opened: set[str] = set()

@@ -49,6 +49,10 @@ class ThreatModel(ABC):
     def columns(self) -> dict[str, Any]:
         """``norm``, ``strength`` and ``strength_unit`` as the papers' tables write them."""
 
+    def of_epoch(self, *, seed: int, epoch: int) -> ThreatModel:
+        """The threat model of an epoch of training: itself, unless its bound is drawn anew in each."""
+        return self
+
     def defined(self, batch: AudioBatch) -> Tensor:
         """Whether the bound means something for each utterance: an SNR does not for silence. Shape: -> (B,) bool."""
         return torch.ones_like(batch.lengths, dtype=torch.bool)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from robust_asr.masking import masked
-from robust_asr.randomness import derive, keyed_uniform, utterance_seeds
+from robust_asr.randomness import Key, derive, keyed_uniform, utterance_seeds
 from robust_asr.threat import Ball
 from robust_asr.threat.norms import Norm, maximum
 from robust_asr.types import AudioBatch
-
-# Keys the radius apart from everything else that is drawn for an utterance.
-_RADIUS = 2**43
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,11 @@ class LinfRange(Ball):
             found = f"{self.eps_min} and {self.eps_max}"
             raise ValueError(f"eps_min and eps_max must obey 0 < min <= max <= 1, full-scale amplitude, found {found}")
 
+    def of_epoch(self, *, seed: int, epoch: int) -> LinfRange:
+        return replace(self, seed=seed, step=epoch)
+
     def radius(self, batch: AudioBatch) -> Tensor:
-        seeds = derive(utterance_seeds(self.seed, batch.ids, step=self.step), draw=_RADIUS)
+        seeds = derive(utterance_seeds(self.seed, batch.ids, step=self.step), draw=Key.RADIUS)
         low, high = math.log(self.eps_min), math.log(self.eps_max)
         drawn = (low + (high - low) * keyed_uniform(seeds).double()).exp().clamp(self.eps_min, self.eps_max)
         return drawn.to(batch.waveforms)

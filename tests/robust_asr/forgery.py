@@ -19,7 +19,8 @@ from robust_asr.storage import sealed
 from robust_asr.text import CharacterTokenizer
 
 CANARY = "canary_of_checkpoints"
-HEAD = checkpoint.PREFIX + "head.weight"
+PREFIX = f"{checkpoint.RECOGNIZER}."
+HEAD = PREFIX + "head.weight"
 
 
 def tiny() -> CompactCTC:
@@ -29,16 +30,22 @@ def tiny() -> CompactCTC:
 def content(**entry: Any) -> dict[str, Any]:
     """What ``save`` writes, with changes to its plain-data entry."""
     model = tiny()
-    state = {checkpoint.PREFIX + name: tensor for name, tensor in model.state_dict().items()}
-    honest = checkpoint.finish({**checkpoint.metadata(model), "state_dict": state})
+    state = {PREFIX + name: tensor for name, tensor in model.state_dict().items()}
+    honest = checkpoint.finish({**checkpoint.metadata({checkpoint.RECOGNIZER: (PREFIX, model)}), "state_dict": state})
     return {**honest, checkpoint.KEY: {**honest[checkpoint.KEY], **entry}}
+
+
+def of_part(**entry: Any) -> dict[str, Any]:
+    """The content with changes to the entry of the recogniser."""
+    honest = content()[checkpoint.KEY]["parts"][checkpoint.RECOGNIZER]
+    return content(parts={checkpoint.RECOGNIZER: {**honest, **entry}})
 
 
 def described(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     """The content with a changed description of the recogniser."""
-    description = json.loads(content()[checkpoint.KEY]["recognizer"])
+    description = json.loads(content()[checkpoint.KEY]["parts"][checkpoint.RECOGNIZER]["description"])
     change(description)
-    return content(recognizer=json.dumps(description))
+    return of_part(description=json.dumps(description))
 
 
 def with_tensors(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
@@ -182,11 +189,15 @@ MALICIOUS: dict[str, Callable[[], bytes | dict[str, Any]]] = {
     "describes endless layers": lambda: described(_set("num_blocks", 10**9)),
     "describes nan": lambda: described(_set("dropout", float("nan"))),
     "describes an unknown argument": lambda: described(_set("exec", "1")),
-    "describes a key twice": lambda: content(recognizer='{"class_path": "a.B", "class_path": "c.D", "init_args": {}}'),
-    "describes nothing": lambda: content(recognizer="[" * 100_000),
-    "a description that is no text": lambda: content(recognizer=7),
+    "describes a key twice": lambda: of_part(description='{"class_path": "a.B", "class_path": "c.D", "init_args": {}}'),
+    "describes nothing": lambda: of_part(description="[" * 100_000),
+    "a description that is no text": lambda: of_part(description=7),
+    "no parts": lambda: content(parts=[1]),
+    "parts that are none": lambda: content(parts={checkpoint.RECOGNIZER: 7}),
+    "a prefix that is no text": lambda: of_part(prefix=7),
+    "a prefix of everything": lambda: of_part(prefix=""),
     "another format": lambda: content(format=99),
-    "another hash": lambda: content(weights_hash="0" * 64),
+    "another hash": lambda: of_part(weights_hash="0" * 64),
     "no entry": lambda: {"state_dict": content()["state_dict"]},
     "no state": lambda: {**content(), "state_dict": [1, 2]},
     "a missing tensor": lambda: with_tensors(lambda state: state.pop(HEAD)),

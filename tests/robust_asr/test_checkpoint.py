@@ -11,8 +11,13 @@ import pytest
 import torch
 
 from robust_asr import checkpoint
+from robust_asr.defenses.denoise import Denoise
+from robust_asr.models.base import Recognizer
 from robust_asr.models.compact import CompactCTC
+from robust_asr.models.conv_tasnet import ConvTasNet
+from robust_asr.search.greedy import GreedySearch
 from robust_asr.storage import sealed
+from robust_asr.storage.describe import describe
 from robust_asr.text import CharacterTokenizer
 from tests.robust_asr import forgery
 
@@ -31,6 +36,23 @@ def test_round_trip(tmp_path):
     assert checkpoint.weights_hash(loaded) == checkpoint.weights_hash(model)
     waveforms, lengths = torch.randn(2, 4000), torch.tensor([4000, 3000])
     assert loaded.transcribe(waveforms, lengths) == model.eval().transcribe(waveforms, lengths)
+
+
+def test_a_part_is_loaded_as_what_it_is(tmp_path):
+    denoiser = Denoise(ConvTasNet(num_filters=8, num_feats=8, num_hidden=8, num_layers=1))
+    checkpoint.save(denoiser, tmp_path / "denoiser.ckpt", name="denoiser")
+    loaded = checkpoint.load_defense(str(tmp_path / "denoiser.ckpt"))
+    assert isinstance(loaded, Denoise) and not loaded.training and describe(loaded) == describe(denoiser)
+    assert checkpoint.weights_hash(loaded) == checkpoint.weights_hash(denoiser)
+    with pytest.raises(ValueError, match=r"denoiser\.ckpt: holds no recognizer; its parts are: denoiser"):
+        checkpoint.load(str(tmp_path / "denoiser.ckpt"))
+    with pytest.raises(ValueError, match=r"'robust_asr\.defenses\.denoise\.Denoise' is not a Recognizer"):
+        checkpoint.load_part(tmp_path / "denoiser.ckpt", "denoiser", Recognizer)
+
+
+def test_a_search_is_chosen_when_a_recogniser_is_loaded(saved):
+    search = GreedySearch()
+    assert checkpoint.load(str(saved), search=search).search is search
 
 
 def test_what_was_loaded_does_not_depend_on_the_file(saved):
@@ -61,7 +83,7 @@ def test_averaged_weights_of_a_training_checkpoint_are_loaded(tmp_path):
     training["state_dict"] = {**content["state_dict"], "perturbation": torch.zeros(3)}
     sealed.write(checkpoint.finish(training), tmp_path / "last.ckpt")
     loaded = checkpoint.load(str(tmp_path / "last.ckpt"))
-    assert checkpoint.weights_hash(loaded) == content[checkpoint.KEY]["weights_hash"]
+    assert checkpoint.weights_hash(loaded) == content[checkpoint.KEY]["parts"]["recognizer"]["weights_hash"]
 
 
 @pytest.mark.parametrize("name", forgery.MALICIOUS)
@@ -106,13 +128,13 @@ def test_only_a_regular_file_is_read(tmp_path):
 def test_another_alphabet_is_named(saved):
     content = sealed.read(saved)
     same, other, wider = forgery.tiny(), forgery.tiny(), forgery.tiny()
-    checkpoint.check_matches(content, same, saved)
+    checkpoint.check_matches(content, {"recognizer": same}, saved)
     other.tokenizer = CharacterTokenizer("XY ")
     with pytest.raises(ValueError, match=r"another alphabet: tokenizer\.characters is 'AB ' in the file, 'XY ' here"):
-        checkpoint.check_matches(content, other, saved)
+        checkpoint.check_matches(content, {"recognizer": other}, saved)
     wider.width = 16
     with pytest.raises(ValueError, match="another architecture: width is 8 in the file, 16 here"):
-        checkpoint.check_matches(content, wider, saved)
+        checkpoint.check_matches(content, {"recognizer": wider}, saved)
 
 
 def test_weights_from_elsewhere_are_imported(tmp_path, saved):

@@ -14,12 +14,16 @@ from robust_asr.attacks.base import Attack
 from robust_asr.checks.live.passage import defenses_of
 from robust_asr.checks.verdicts import Check, Question, some
 from robust_asr.models.base import Recognizer
-from robust_asr.randomness import derive
-from robust_asr.types import AudioBatch, Targets, Transcript
+from robust_asr.randomness import Key, derive
+from robust_asr.types import AudioBatch, Status, Targets, Transcript
 
 REPEATS = Question(
     "equal draws give equal losses",
     "Something draws from no seed, such as dropout left on, so the attack aims at another model in every step.",
+)
+ONE_PASS = Question(
+    "loss and transcript of one pass are those of two",
+    "An attack and its verdict take both from one pass: they see another system than the one that transcribes.",
 )
 OWN_DRAWS = Question(
     "every utterance has draws of its own",
@@ -31,7 +35,6 @@ AVERAGES = Question(
 )
 # Of the loss, or nats of a small one. Atomic sums on a GPU are off by 1e-6, dropout by a tenth.
 _ROOM = 1e-4
-_OTHER = 2**43
 
 
 def check_repeats(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], *, seeds: Tensor) -> Check:
@@ -39,6 +42,19 @@ def check_repeats(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str
     first, second = (_losses(recognizer, batch, texts, seeds=seeds) for _ in range(2))
     apart = float(((first - second).abs() / first.abs().clamp(min=1)).max())
     return REPEATS.verdict(apart <= _ROOM, f"the same loss twice differs by {100 * apart:.3g} %", value=100 * apart)
+
+
+def check_one_pass(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], *, seeds: Tensor) -> Check:
+    """``loss_and_transcripts`` against ``loss`` and ``transcribe``. Shape: seeds (B,)."""
+    given = batch.waveforms, batch.lengths
+    with torch.no_grad():
+        losses, heard = recognizer.loss_and_transcripts(*given, recognizer.targets(texts), seeds=seeds)
+        apart = recognizer.transcribe(*given, seeds=seeds)
+    alone = _losses(recognizer, batch, texts, seeds=seeds)
+    moved = float(((losses.double() - alone).abs() / alone.abs().clamp(min=1)).max())
+    others = sum(one.text != other.text for one, other in zip(heard, apart, strict=True))
+    seen = f"the loss differs by {100 * moved:.3g} %, {others} of {len(batch)} transcripts differ"
+    return ONE_PASS.verdict(moved <= _ROOM and not others, seen, value=100 * moved)
 
 
 def check_own_draws(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], *, seeds: Tensor) -> Check | None:
@@ -79,7 +95,7 @@ def check_own_noise(attack: Attack, recognizer: Recognizer, batch: AudioBatch, *
 
 def other_seeds(seeds: Tensor) -> Tensor:
     """Two seeds: of the first utterance, and another. Shape: (B,) -> (2,)."""
-    return torch.cat([seeds[:1], derive(seeds[:1], step=_OTHER)])
+    return torch.cat([seeds[:1], derive(seeds[:1], step=Key.ANOTHER_SEED)])
 
 
 class Witness(Recognizer):
@@ -93,9 +109,13 @@ class Witness(Recognizer):
         self.padding_invariant = recognizer.padding_invariant
         self.stochastic = recognizer.stochastic
 
+    @property
+    def inside(self) -> Recognizer:
+        return self.recognizer
+
     def view(self, knowledge: str) -> Witness:
-        inner = self.recognizer
-        return Witness(inner.view(knowledge) if hasattr(inner, "view") else inner, self.seen)
+        view = self.recognizer.view(knowledge)
+        return self if view is self.recognizer else Witness(view, self.seen)
 
     def targets(self, texts: Sequence[str]) -> Targets:
         return self.recognizer.targets(texts)
@@ -118,8 +138,8 @@ def check_averages(attack: Attack, recognizer: Recognizer, batch: AudioBatch, *,
     None where that is none. Shape: seeds (B,).
     """
     witness = Witness(recognizer)
-    notes = attack.generate(witness, batch, seeds=seeds).notes
-    attacked = len(batch) - sum(note.startswith("not attacked") for note in notes)
+    status = attack.generate(witness, batch, seeds=seeds).status
+    attacked = sum(what is not Status.REFUSED for what in status)
     if not attacked:
         return None
     draws, named = len(set(witness.seen)) / attacked, attack.num_draws

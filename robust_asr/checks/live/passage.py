@@ -54,7 +54,7 @@ def check_defenses(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[st
     with torch.no_grad(), _acting(stages) as attacked:
         for waveforms in both:
             recognizer.loss(waveforms, batch.lengths, targets, seeds=seeds)
-    with _acting(stages) as scored:
+    with torch.no_grad(), _acting(stages) as scored:
         for waveforms in both:
             recognizer.transcribe(waveforms, batch.lengths, seeds=seeds)
     idle = [f"{stage.name} does nothing to the loss" for stage in stages if stage not in attacked]
@@ -89,13 +89,8 @@ def check_bits(clean: AudioBatch, attacked: Tensor) -> Check | None:
 
 
 def defenses_of(recognizer: Recognizer) -> list[Defense]:
-    """Every stage that the audio passes, of defended recognisers within others."""
-    stages = []
-    while isinstance(recognizer, Recognizer):
-        defense = getattr(recognizer, "defense", None)
-        stages += defense.stages if isinstance(defense, Defense) else ()
-        recognizer = getattr(recognizer, "recognizer", None)
-    return stages
+    """Every defence inside, whether or not what stands around it says so: one that is passed by is what is looked for."""
+    return [module for module in recognizer.modules() if isinstance(module, Defense) and module.stages == (module,)]
 
 
 @contextmanager

@@ -8,24 +8,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from robust_asr.attacks.base import Attack
-from robust_asr.checks.live.draws import REPEATS, check_averages, check_own_draws, check_own_noise, check_repeats
+from robust_asr.attacks.verdict import fits
+from robust_asr.checks.live.draws import (
+    REPEATS,
+    check_averages,
+    check_one_pass,
+    check_own_draws,
+    check_own_noise,
+    check_repeats,
+)
 from robust_asr.checks.live.passage import PADDING, check_bits, check_defenses, check_padding
 from robust_asr.checks.live.probes import check_gradient
 from robust_asr.checks.live.states import check_modes, check_state, state_of, watched_modes
 from robust_asr.checks.verdicts import Check
 from robust_asr.gradients import frozen_for_attack
-from robust_asr.models.base import Recognizer
+from robust_asr.models.base import Knowledge, Recognizer
 from robust_asr.types import AudioBatch
 
 # A fault of mode, state or draws shows in the first iterations.
 _ITERATIONS = 3
 _COUNTS = ("num_iterations", "masking_iterations", "iterations")
-_WHITE_BOX = ("exact", "straight_through", "unaware")
 
 
 def check_system(recognizer: Recognizer, attack: Attack, batch: AudioBatch, *, seeds: Tensor) -> list[Check]:
@@ -51,6 +59,7 @@ def check_recognizer(recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor
         chosen = batch.select(rows)
         checks = [
             check_repeats(recognizer, chosen, texts, **given),
+            check_one_pass(recognizer, chosen, texts, **given),
             check_own_draws(recognizer, chosen, texts, **given),
         ]
         if recognizer.padding_invariant:
@@ -64,10 +73,10 @@ def check_attack(recognizer: Recognizer, attack: Attack, batch: AudioBatch, *, s
     knowledge = attack.columns().get("knowledge")
     with _apart(batch):
         checks = []
-        if attack.needs_targets and knowledge in _WHITE_BOX:
+        if attack.needs_targets and knowledge in get_args(Knowledge):
             checks += _gradient(recognizer, attack, batch, seeds)
         checks += _run(recognizer, attack, batch, seeds)
-        if getattr(attack, "num_draws", 1) > 1 and _known(recognizer, attack).stochastic:
+        if getattr(attack, "num_draws", 1) > 1 and attack.attackers_view(recognizer).stochastic:
             checks.append(check_averages(shortened(attack, 1), recognizer, batch, seeds=seeds))
         if not knowledge:
             checks.append(check_own_noise(attack, recognizer, batch, seeds=seeds))
@@ -89,22 +98,17 @@ def _iterations(attack: Attack) -> dict[str, int | tuple[int, ...]]:
 
 
 def _gradient(recognizer: Recognizer, attack: Attack, batch: AudioBatch, seeds: Tensor) -> list[Check]:
-    known = _known(recognizer, attack)
+    known = attack.attackers_view(recognizer)
     texts = attack.goal.texts(batch, seeds=seeds)
     with frozen_for_attack(recognizer):
         rows = _possible(known, batch, texts)
         return check_gradient(known, batch.select(rows), [texts[row] for row in rows], seeds=seeds[rows])
 
 
-def _known(recognizer: Recognizer, attack: Attack) -> Recognizer:
-    """What the attacker takes the system to be."""
-    return recognizer.view(attack.knowledge) if hasattr(recognizer, "view") else recognizer
-
-
 def _run(recognizer: Recognizer, attack: Attack, batch: AudioBatch, seeds: Tensor) -> list[Check | None]:
     """The first iterations of the attack itself, watched."""
     if attack.needs_targets and not _iterations(attack):
-        # Who knows how long it runs.
+        # An attack that names no number of iterations may run long; one utterance shows modes and state as well.
         batch, seeds = batch.select([0]), seeds[:1]
     before = state_of(recognizer)
     with watched_modes(recognizer) as modes:
@@ -119,17 +123,9 @@ def _run(recognizer: Recognizer, attack: Attack, batch: AudioBatch, seeds: Tenso
 
 def _possible(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str]) -> list[int]:
     """The utterances whose loss is defined."""
-    return [row for row, text in enumerate(texts) if _fits(recognizer, batch.select([row]), text)]
-
-
-def _fits(recognizer: Recognizer, one: AudioBatch, text: str) -> bool:
-    if not bool(one.waveforms.isfinite().all()) or not int(one.lengths):
-        return False
-    try:
-        targets = recognizer.targets([text])
-    except ValueError:
-        return False
-    return bool(recognizer.feasible(one.lengths, targets).all())
+    audible = batch.waveforms.isfinite().all(1) & (batch.lengths > 0)
+    rows = [row for row, flag in enumerate(audible.tolist()) if flag]
+    return [row for row in rows if fits(recognizer, batch.lengths[row : row + 1], texts[row])]
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class Toy(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint_: dict) -> None:
-        checkpoint_.update(checkpoint.metadata(self.recognizer))
+        checkpoint_.update(checkpoint.metadata({"recognizer": ("recognizer.", self.recognizer)}))
         checkpoint_["config"] = "trainer:\n  max_epochs: 2\n"
 
 
@@ -92,7 +92,7 @@ def test_a_training_checkpoint_loads_as_its_recogniser_with_averaged_weights(run
     assert not torch.equal(averaged[forgery.HEAD], current[forgery.HEAD])
     loaded = checkpoint.load(str(path))
     assert torch.equal(loaded.head.weight, averaged[forgery.HEAD])
-    assert content[checkpoint.KEY]["weights_hash"] == checkpoint.weights_hash(loaded)
+    assert content[checkpoint.KEY]["parts"]["recognizer"]["weights_hash"] == checkpoint.weights_hash(loaded)
 
 
 def test_training_goes_on_from_it(run_dir):
@@ -182,5 +182,5 @@ def test_metadata_is_text_and_numbers(run_dir):
     found = read_metadata(run_dir / "checkpoints" / "last.ckpt")
     assert found["config"].startswith("trainer:")
     assert found["global_step"] == 8
-    assert found[checkpoint.KEY]["format"] == 1
+    assert found[checkpoint.KEY]["format"] == checkpoint.FORMAT
     assert not {"state_dict", "callbacks", "optimizer_states"} & found.keys()

@@ -33,8 +33,8 @@ class Target(Goal):
     def texts(self, batch: AudioBatch, *, seeds: Tensor) -> tuple[str, ...]:
         return (self.text,) * len(batch)
 
-    def reached(self, texts: Sequence[str], hypotheses: Sequence[str]) -> list[bool]:
-        return [text == hypothesis for text, hypothesis in zip(texts, hypotheses, strict=True)]
+    def wins(self, text: str, transcript: Transcript) -> bool:
+        return text == transcript.text
 
 
 GOALS = [Untargeted(), Target()]

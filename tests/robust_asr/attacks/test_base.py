@@ -13,12 +13,14 @@ from robust_asr.attacks.goals import Goal, Untargeted
 from robust_asr.attacks.noise import MatchedNoise
 from robust_asr.attacks.pgd import PGD
 from robust_asr.models.base import Recognizer
+from robust_asr.storage.partial import Partial
 from robust_asr.threat import SNR, Linf, ThreatModel, Unbounded
-from robust_asr.types import AudioBatch, Targets
+from robust_asr.types import AudioBatch, Status, Targets
 from tests.robust_asr.attacks.oracles import Linear, Oracle, Target, audio_batch, seeds_of
 from tests.robust_asr.test_contract import LENGTHS, TEXTS, assert_unchanged, audio, snapshot, trained
 
 SIZES = (500, 300, 1)
+STOPPED = "stopped where its gradient was no longer finite"
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,18 @@ class Shift(Attack):
     def name(self) -> str:
         return "shift"
 
-    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial
+    ) -> Perturbation:
         if self.fails:
             raise RuntimeError("no luck")
         recognizer.loss(batch.waveforms, batch.lengths, targets, seeds=seeds)
         mask = torch.arange(batch.waveforms.shape[1]) < batch.lengths[:, None]
         waveforms = (batch.waveforms + self.amount * (mask | self.padding)).clamp(-1, 1)
         count = torch.arange(len(batch)) + 1
-        return Perturbation(waveforms, count, 2 * count, tuple("stopped" if n == 2 else "" for n in count.tolist()))
+        return Perturbation(
+            waveforms, count, 2 * count, tuple(Status.BROKEN_OFF if n == 2 else Status.ATTACKED for n in count.tolist())
+        )
 
 
 def run(attack: Attack, recognizer: Recognizer, batch: AudioBatch) -> AttackResult:
@@ -82,7 +88,8 @@ def test_result_is_measured_on_what_is_returned() -> None:
     assert result.texts == batch.texts and result.batch.texts == batch.texts and result.batch.ids == batch.ids
     assert not result.targeted and run(Shift(Linf(0.02), goal=Target()), recognizer, batch).texts == ("NO",) * 3
     assert result.iterations.tolist() == [1, 2, 3] and result.forwards.tolist() == [2, 4, 6]
-    assert result.notes == ("", "stopped", "")
+    assert result.notes == ("", STOPPED, "")
+    assert result.status == (Status.ATTACKED, Status.BROKEN_OFF, Status.ATTACKED)
 
 
 def test_verdict_is_on_draws_that_the_attack_never_saw() -> None:
@@ -94,7 +101,7 @@ def test_verdict_is_on_draws_that_the_attack_never_saw() -> None:
             return super().value(waveforms, lengths, seeds)
 
     run(PGD(Linf(0.01), num_draws=3, random_start=True, num_restarts=2), Listening(torch.ones(500)), audio_batch(SIZES))
-    *attack, heard, judged = seen
+    *attack, judged, heard = seen
     assert heard == judged and not {seed for seeds in attack for seed in seeds} & set(judged)
 
 
@@ -115,6 +122,7 @@ def test_what_cannot_be_attacked_is_returned_with_a_note() -> None:
         untouched = torch.equal(result.batch.waveforms[row].nan_to_num(9), batch.waveforms[row].nan_to_num(9))
         assert untouched == bool(word)
     assert result.iterations.tolist() == [7, 0, 0, 0, 0, 7]
+    assert [what is Status.REFUSED for what in result.status] == [False, True, True, True, True, False]
     assert result.loss.isnan().tolist() == [False, True, False, False, True, False]
     alone = run(PGD(SNR(20.0)), recognizer, audio_batch((500, 400, 300, 200, 100, 50)).select([5]))
     torch.testing.assert_close(result.batch.waveforms[5, :50], alone.batch.waveforms[0], rtol=0, atol=1e-6)
@@ -136,7 +144,7 @@ def test_texts_that_do_not_fit_are_named() -> None:
     assert not torch.equal(result.batch.waveforms[0], batch.waveforms[0])
     assert result.loss.isfinite().tolist() == [True, False, False] and result.loss[1].isnan()
     # A target that fits everywhere, whatever the references are; and noise, which asks for no text.
-    assert run(Shift(Linf(0.1), goal=Target("A")), recognizer, batch).notes == ("", "stopped", "")
+    assert run(Shift(Linf(0.1), goal=Target("A")), recognizer, batch).notes == ("", STOPPED, "")
     assert run(MatchedNoise(Linf(0.1)), recognizer, batch).notes == ("", "", "")
 
 

@@ -19,12 +19,16 @@ from robust_asr.randomness import utterance_seeds
 from robust_asr.storage import trust
 from robust_asr.storage.describe import describe
 from robust_asr.text import normalize
-from robust_asr.types import AudioBatch
+from robust_asr.types import AudioBatch, Transcript
 
 
 def batch(*texts: str) -> AudioBatch:
     ids = tuple(f"utterance-{number}" for number in range(len(texts)))
     return AudioBatch(torch.zeros(len(texts), 8), torch.full((len(texts),), 8), texts, ids)
+
+
+def transcripts(*texts: str) -> list[Transcript]:
+    return [Transcript(text) for text in texts]
 
 
 def chosen(goal: Goal, spoken: AudioBatch, seed: int = 0) -> tuple[str, ...]:
@@ -34,15 +38,22 @@ def chosen(goal: Goal, spoken: AudioBatch, seed: int = 0) -> tuple[str, ...]:
 def test_untargeted_is_away_from_the_reference() -> None:
     goal, spoken = Untargeted(), batch("Open the door", "close it")
     assert (goal.sign, goal.targeted) == (1, False) and chosen(goal, spoken) == spoken.texts
-    assert goal.reached(spoken.texts, ("OPEN  THE DOOR", "close")) == [False, True]
+    assert goal.reached(spoken.texts, transcripts("OPEN  THE DOOR", "close")) == [False, True]
 
 
 def test_targeted_is_reached_word_for_word_after_normalisation() -> None:
     goal = Targeted(Yang2022())
     assert (goal.sign, goal.targeted) == (-1, True) and chosen(goal, batch("HI")) == ("OPEN THE DOOR",)
     heard = ("open  the door ", "OPEN THE", "", "OPEN THE DOOR NOW")
-    assert goal.reached(("OPEN THE DOOR",) * 4, heard) == [True, False, False, False]
-    assert goal.reached(("DON’T",), ("don't",)) == [True]
+    assert goal.reached(("OPEN THE DOOR",) * 4, transcripts(*heard)) == [True, False, False, False]
+    assert goal.reached(("DON’T",), transcripts("don't")) == [True]
+
+
+@pytest.mark.parametrize("goal", [Untargeted(), Targeted(Yang2022())])
+def test_what_a_detector_flags_is_no_success(goal: Goal) -> None:
+    wanted = "OPEN THE DOOR" if goal.targeted else "SOMETHING ELSE"
+    heard = [Transcript(wanted, score=0.9, flagged=flagged) for flagged in (False, True)]
+    assert goal.reached(("OPEN THE DOOR",) * 2, heard) == [True, False]
 
 
 TEXTS = st.lists(st.text("AB c", max_size=12), min_size=1, max_size=12)

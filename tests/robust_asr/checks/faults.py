@@ -11,16 +11,20 @@ from torch.nn import functional
 from robust_asr.attacks.base import Perturbation
 from robust_asr.attacks.noise import MatchedNoise
 from robust_asr.attacks.pgd import PGD
+from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.gradients import straight_through
 from robust_asr.models.base import Recognizer
+from robust_asr.storage.partial import Partial
 from robust_asr.types import AudioBatch, Targets, Transcript
 
 
 class Drifting(PGD):
     """Puts the model into training mode, as attack libraries do: BatchNorm drifts, dropout is on."""
 
-    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial
+    ) -> Perturbation:
         recognizer.train()
         return super().perturb(recognizer, batch, targets, seeds=seeds)
 
@@ -28,7 +32,9 @@ class Drifting(PGD):
 class Training(PGD):
     """Moves a weight."""
 
-    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial
+    ) -> Perturbation:
         with torch.no_grad():
             next(recognizer.parameters()).mul_(1 + 1e-6)
         return super().perturb(recognizer, batch, targets, seeds=seeds)
@@ -37,7 +43,9 @@ class Training(PGD):
 class Accumulating(PGD):
     """Leaves gradients in the model."""
 
-    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial
+    ) -> Perturbation:
         parameter = next(recognizer.parameters())
         parameter.grad = torch.ones_like(parameter)
         return super().perturb(recognizer, batch, targets, seeds=seeds)
@@ -46,14 +54,18 @@ class Accumulating(PGD):
 class OneDraw(PGD):
     """Is called EoT-16 and averages one gradient."""
 
-    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial
+    ) -> Perturbation:
         return PGD.perturb(replace(self, num_draws=1), recognizer, batch, targets, seeds=seeds)
 
 
 class SameDraw(PGD):
     """Averages sixteen gradients of one draw."""
 
-    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial
+    ) -> Perturbation:
         return super().perturb(_Fixed(recognizer, seeds[0]), batch, targets, seeds=seeds)
 
 
@@ -67,7 +79,9 @@ class Backwards(PGD):
 class SharedNoise(MatchedNoise):
     """Draws one noise for all utterances, as one generator a rank would."""
 
-    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial
+    ) -> Perturbation:
         return super().perturb(recognizer, batch, targets, seeds=torch.zeros_like(seeds))
 
 
@@ -96,6 +110,15 @@ class Bypassed(Recognizer):
 
     def transcribe(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> list[Transcript]:
         return self.recognizer.recognizer.transcribe(waveforms, lengths, seeds=seeds)
+
+
+class TwoFaced(Defended):
+    """Scored without its defence where loss and transcript are asked for together."""
+
+    def loss_and_transcripts(
+        self, waveforms: Tensor, lengths: Tensor, targets: Targets, *, seeds: Tensor | None = None
+    ) -> tuple[Tensor, list[Transcript]]:
+        return self.recognizer.loss_and_transcripts(waveforms, lengths, targets, seeds=seeds)
 
 
 class Fronted(Bypassed):

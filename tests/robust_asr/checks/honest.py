@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robust_asr.attacks.base import Attack
 from robust_asr.measuring.audio import WorstAudio
-from robust_asr.measuring.rows import rows_of_cell
+from robust_asr.measuring.rows import data_hash, rows_of_cell
 from robust_asr.measuring.systems import describe_condition, describe_system
 from robust_asr.models.base import Recognizer
 from robust_asr.models.compact import CompactCTC
@@ -92,8 +92,10 @@ def evaluated(
                 range(len(batch)),
                 (system, condition, PART),
                 hashes,
+                data=[data_hash(batch, row) for row in range(len(batch))],
                 seconds=0.0,
                 sample_rate=16_000,
+                paid_by=system,
             )
             audio.keep_worst(rows, range(len(batch)), batch, result.batch)
             writer.append(rows)

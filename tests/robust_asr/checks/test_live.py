@@ -15,13 +15,14 @@ from robust_asr.attacks.fgsm import FGSM
 from robust_asr.attacks.noise import Clean, Gaussian, MatchedNoise
 from robust_asr.attacks.pgd import PGD
 from robust_asr.checks import Check, check_system, lines
-from robust_asr.checks.live.draws import AVERAGES, OWN_DRAWS, REPEATS
+from robust_asr.checks.live.draws import AVERAGES, ONE_PASS, OWN_DRAWS, REPEATS
 from robust_asr.checks.live.passage import ACTS, KEPT, PADDING
 from robust_asr.checks.live.probes import REACHES, SLOPE, check_gradient
 from robust_asr.checks.live.states import EVALUATING, UNCHANGED
 from robust_asr.checks.live.system import shortened
 from robust_asr.checks.verdicts import Question
 from robust_asr.defenses.base import Defended
+from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.masking import masked
 from robust_asr.models.base import Recognizer
 from robust_asr.threat import L2, SNR, Linf
@@ -77,6 +78,7 @@ LIVE_FAULTS: dict[str, tuple[Question, Callable[[], Recognizer], Attack]] = {
     "padding heard": (PADDING, lambda: faults.Circular(listener()), Clean()),
     "defence off": (ACTS, lambda: smoothed(0.0), Clean()),
     "defence off where scored": (ACTS, lambda: faults.Bypassed(smoothed()), Clean()),
+    "another system in one pass": (ONE_PASS, lambda: faults.TwoFaced(GaussianNoise(0.05), listener()), Clean()),
     "same noise in the defence": (OWN_DRAWS, lambda: Defended(faults.SharedDefense(0.01), listener()), Clean()),
     "same noise in the control": (OWN_DRAWS, listener, faults.SharedNoise(Linf(0.01))),
     "draws not declared": (OWN_DRAWS, lambda: faults.Secretive(listener()), Clean()),

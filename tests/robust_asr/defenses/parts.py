@@ -56,6 +56,7 @@ class Halved(Defense):
 
     name = "HALVED"
     padding_invariant = False
+    keeps_length = False
 
     def num_samples(self, lengths: Tensor) -> Tensor:
         return (lengths + 1) // 2

@@ -13,15 +13,17 @@ from torch import Tensor, nn
 from robust_asr import checkpoint
 from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.attacks.goals import Goal, Untargeted
-from robust_asr.defenses.base import Chain, Defended, DefendedFrames, Defense, StraightThrough
+from robust_asr.defenses.base import Chain, Defended, Defense, StraightThrough
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.gradients import frozen_for_attack, input_gradient
 from robust_asr.masking import length_mask
 from robust_asr.models.base import Encoded, FrameSynchronous, Recognizer
 from robust_asr.randomness import derive, keyed_normal, utterance_seeds
-from robust_asr.search.greedy import GreedyDecoder
+from robust_asr.search.base import Search
+from robust_asr.search.greedy import GreedySearch
 from robust_asr.storage import trust
 from robust_asr.storage.describe import describe
+from robust_asr.storage.partial import Partial
 from robust_asr.threat import ThreatModel, Unbounded, inside_box
 from robust_asr.types import AudioBatch, Emissions, Targets
 from tests.robust_asr.defenses.parts import Bend, Ear, Gain, Halved, Steps
@@ -92,29 +94,86 @@ class FramesOnly(FrameSynchronous, Ear):
 
 
 @pytest.mark.parametrize("inner", [ToyCTC, ToyAttention, FramesOnly, Ear])
-def test_it_is_what_the_recogniser_inside_is(inner: type[Recognizer]) -> None:
+def test_it_offers_what_the_recogniser_inside_offers(inner: type[Recognizer]) -> None:
     defended = Defended(Bend(), inner())
-    for kind in (FrameSynchronous, Encoded, Recognizer, Defended):
-        assert isinstance(defended, kind) == (kind is Defended or issubclass(inner, kind))
-    for name in ("emissions", "encode", "loss_from_hidden", "decoder", "frame_shift"):
-        assert hasattr(defended, name) == hasattr(inner(), name), name
+    assert type(defended) is Defended and type(defended.innermost) is inner
+    for name, offered in (("emissions", FrameSynchronous), ("encode", Encoded)):
+        if issubclass(inner, offered):
+            getattr(defended, name)(audio(), LENGTHS)
+        else:
+            with pytest.raises(AttributeError, match=f"'{inner.__name__}' object has no attribute '{name}'"):
+                getattr(defended, name)(audio(), LENGTHS)
     nested = Defended(Steps(), defended)
-    assert type(nested) is type(defended) is type(defended.view("straight_through"))
+    assert [type(layer) for layer in nested.layers] == [Defended, Defended, inner]
+    assert nested.inside is defended and defended.innermost is nested.innermost and nested.innermost.inside is None
 
 
 def test_a_subclass_stays_what_it_is() -> None:
-    class Named(DefendedFrames):
+    class Named(Defended):
         pass
 
     assert type(Named(Bend(), ToyCTC())) is Named
 
 
-def test_decoder_tokenizer_and_audio_format_are_those_inside() -> None:
+def test_loss_and_transcripts_come_from_one_passage(toy: Recognizer) -> None:
+    class Counted(Bend):
+        passages = 0
+
+        def forward(self, *given: Tensor, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            self.passages += 1
+            return super().forward(*given, seeds=seeds)
+
+    defended = Defended(Counted(), toy)
+    losses, heard = defended.loss_and_transcripts(audio(), LENGTHS, toy.targets(TEXTS))
+    assert defended.defense.passages == 1 and defended.forwards_per_look == 1
+    assert torch.equal(losses, defended.loss(audio(), LENGTHS, toy.targets(TEXTS)))
+    assert heard == defended.transcribe(audio(), LENGTHS)
+
+
+def test_a_window_is_that_of_what_the_recogniser_is_given() -> None:
+    class Windowed(Ear):
+        def window(self, lengths: Tensor) -> Tensor:
+            return lengths.clamp(min=9000)
+
+    assert Defended(Halved(), Windowed()).window(torch.tensor([4000, 40_000])).tolist() == [9000, 40_000]
+
+
+def test_what_changes_the_length_says_so_when_it_is_built() -> None:
+    with pytest.raises(ValueError, match="HALVED changes the number of samples, so it has no straight-through form"):
+        StraightThrough(Chain([Bend(), Halved()]).stages[1])
+    with pytest.raises(ValueError, match="HALVED changes the number of samples"):
+        Defended(Chain([Bend(), Halved()]), ToyCTC()).view("straight_through")
+
+    class Liar(Halved):
+        keeps_length = True
+
+    with pytest.raises(ValueError, match="must say keeps_length = False"):
+        Defended(Liar(), Ear()).loss(audio(), LENGTHS, ToyCTC().targets(TEXTS))
+
+
+def test_texts_to_prepare_with_reach_the_recogniser_inside() -> None:
+    class Learning(Ear):
+        def prepare(self, texts: list[str]) -> None:
+            self.learnt = list(texts)
+
+    defended = Defended(Bend(), Defended(Gain(), Learning()))
+    defended.prepare(iter(TEXTS))
+    assert defended.innermost.learnt == list(TEXTS)
+
+
+def test_a_search_that_it_cannot_serve_is_refused() -> None:
+    with pytest.raises(ValueError, match="search: Ear has a search of its own and takes no GreedySearch"):
+        Defended(Bend(), Ear()).use_search(GreedySearch())
+    with pytest.raises(ValueError, match="answers in frames of labels, which Own cannot search"):
+        ToyCTC().use_search(type("Own", (Search,), {})())
+
+
+def test_search_tokenizer_and_audio_format_are_those_inside() -> None:
     toy = ToyCTC()
     toy.sample_rate = 8000
     defended = Defended(Bend(), toy)
-    defended.decoder = decoder = GreedyDecoder()
-    assert toy.decoder is decoder is defended.decoder and defended.tokenizer is toy.tokenizer
+    defended.use_search(search := GreedySearch())
+    assert toy.search is search is defended.search and defended.tokenizer is toy.tokenizer
     assert defended.sample_rate == 8000 and defended.frame_shift == toy.frame_shift
     assert defended.padding_invariant and not Defended(Chain([Bend(), Halved()]), toy).padding_invariant
     toy.padding_invariant = False
@@ -270,12 +329,12 @@ def test_length_changes_reach_the_recogniser() -> None:
 
 def test_columns_are_those_of_the_tables() -> None:
     ear = Ear()
-    assert Defended(Bend(), ear).columns() == {"defense": "BEND", "sigma": ""}
-    assert Defended(GaussianNoise(0.01), ear).columns() == {"defense": "RS", "sigma": 0.01}
+    assert Defended(Bend(), ear).columns() == {"model": "Ear", "defense": "BEND", "sigma": ""}
+    assert Defended(GaussianNoise(0.01), ear).columns() == {"model": "Ear", "defense": "RS", "sigma": 0.01}
     chain = Chain([GaussianNoise(0.01), StraightThrough(Bend())])
-    assert Defended(chain, ear).columns() == {"defense": "RS+BEND", "sigma": 0.01}
+    assert Defended(chain, ear).columns() == {"model": "Ear", "defense": "RS+BEND", "sigma": 0.01}
     nested = Defended(chain, Defended(Chain([Steps(), StraightThrough(GaussianNoise(0.02))]), ear))
-    assert nested.columns() == {"defense": "RS+BEND+STEPS+RS", "sigma": "0.01+0.02"}
+    assert nested.columns() == {"model": "Ear", "defense": "RS+BEND+STEPS+RS", "sigma": "0.01+0.02"}
     assert nested.view("straight_through").columns() == nested.columns()
 
 
@@ -342,7 +401,9 @@ class OneStep(Attack):
     def threat(self) -> ThreatModel:
         return Unbounded()
 
-    def perturb(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Perturbation:
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial
+    ) -> Perturbation:
         def loss(values: Tensor) -> Tensor:
             return recognizer.loss(values, batch.lengths, targets, seeds=seeds)
 

@@ -38,7 +38,7 @@ def _waveforms(lengths: Tensor) -> Tensor:
 def test_a_loss_without_a_language_is_refused(lexicon: Lexicon):
     recognizer = _recognizer(lexicon)
     assert not recognizer.knows_language
-    with pytest.raises(RuntimeError, match="estimate_language"):
+    with pytest.raises(RuntimeError, match="call prepare"):
         recognizer.loss(_waveforms(LENGTHS), LENGTHS, recognizer.targets(TEXTS))
     recognizer.estimate_language(TEXTS)
     assert recognizer.knows_language
@@ -114,7 +114,7 @@ def test_a_few_steps_learn_two_words(lexicon: Lexicon):
     assert heard[0] in ("AH", "EY") and heard[1] == "B IY"
     search = pytest.importorskip("robust_asr.lfmmi.search")
     pytest.importorskip("flashlight.lib.text.decoder")
-    recognizer.decoder = search.PhoneBeamDecoder(lexicon=["A B THE"])
+    recognizer.use_search(search.PhoneBeamSearch(lexicon=["A B THE"]))
     assert [transcript.text for transcript in recognizer.transcribe(waveforms, lengths)] == ["A", "B"]
 
 

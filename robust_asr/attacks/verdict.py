@@ -1,0 +1,102 @@
+"""What a recogniser makes of attacked audio, and how utterances pass it together.
+
+Legend: B utterances, T samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robust_asr.models.base import Recognizer
+from robust_asr.types import AudioBatch, Status, Transcript
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What an attack made of a batch, measured on the waveforms that it returns.
+
+    Shape: every tensor (B,), on the CPU; ``batch`` holds the attacked waveforms with the true texts and ids.
+
+    Attributes:
+        texts: what each utterance was attacked with: its target, or its reference.
+        targeted: whether ``texts`` are targets.
+        success: whether the goal was reached, on draws that the attack never saw.
+        loss: of ``texts``, in nats, on the same draws; nan where it is not defined.
+        size: of the perturbation, in the unit of the threat model.
+        iterations, forwards: spent on each utterance by the attack itself; a forward is one pass of one utterance through the
+            recogniser, whether or not a gradient follows.
+        transcripts: what was heard for the verdict, and what a detector said of it.
+        status, notes: what became of each utterance, and one sentence where that is not "attacked", else "".
+    """
+
+    batch: AudioBatch
+    texts: tuple[str, ...]
+    targeted: bool
+    success: Tensor
+    loss: Tensor
+    size: Tensor
+    iterations: Tensor
+    forwards: Tensor
+    transcripts: tuple[Transcript, ...]
+    status: tuple[Status, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def hypotheses(self) -> tuple[str, ...]:
+        return tuple(transcript.text for transcript in self.transcripts)
+
+
+def judge(
+    recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], *, seeds: Tensor
+) -> tuple[Tensor, tuple[Transcript, ...]]:
+    """The loss of each text, nan where it is not defined, and what is heard: one pass gives both.
+
+    Shape: seeds (B,) -> (B,) on the CPU, B transcripts.
+    """
+    losses = torch.full((len(batch),), torch.nan)
+    transcripts = [Transcript("")] * len(batch)
+    audible = (batch.waveforms.isfinite().all(1) & (batch.lengths > 0)).tolist()
+    writable = [can_write(recognizer, text) for text in texts]
+    for flag in (True, False):
+        rows = [row for row in range(len(batch)) if audible[row] and writable[row] is flag]
+        for together in rows_that_pass_together(recognizer, batch, rows):
+            part, keyed = batch.select(together), seeds[together]
+            if flag:
+                targets = recognizer.targets([texts[row] for row in together])
+                with torch.no_grad():
+                    values, heard = recognizer.loss_and_transcripts(part.waveforms, part.lengths, targets, seeds=keyed)
+                losses[together] = values.cpu().float()
+            else:
+                heard = recognizer.transcribe(part.waveforms, part.lengths, seeds=keyed)
+            for row, transcript in zip(together, heard, strict=True):
+                transcripts[row] = transcript
+    return losses, tuple(transcripts)
+
+
+def can_write(recognizer: Recognizer, text: str) -> bool:
+    """Whether a recogniser has labels for a text."""
+    try:
+        recognizer.targets([text])
+    except ValueError:
+        return False
+    return True
+
+
+def fits(recognizer: Recognizer, length: Tensor, text: str) -> bool:
+    """Whether a recogniser can write a text and the audio is long enough for it. Shape: length (1,)."""
+    return can_write(recognizer, text) and bool(recognizer.feasible(length, recognizer.targets([text])).all())
+
+
+def rows_that_pass_together(recognizer: Recognizer, batch: AudioBatch, rows: list[int]) -> list[list[int]]:
+    """All rows at once; for a recogniser whose result depends on padding, rows of equal length."""
+    if recognizer.padding_invariant:
+        return [rows] if rows else []
+    groups: dict[int, list[int]] = {}
+    lengths = batch.lengths.tolist()
+    for row in rows:
+        groups.setdefault(lengths[row], []).append(row)
+    return list(groups.values())
