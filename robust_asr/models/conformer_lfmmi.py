@@ -26,7 +26,7 @@ class ConformerLFMMI(FrameSynchronous, Encoded):
     """Conformer, linear head over phones, lattice-free MMI with CTC's topology.
 
     Before its first loss it must be given the training texts (``estimate_language``); a checkpoint keeps what it learnt of
-    them. It hears phones: for words it needs ``robust_asr.lfmmi.search.PhoneBeamDecoder`` as its decoder. Targets may hold
+    them. It hears phones: for words it needs ``robust_asr.search.phones.PhoneBeamSearch`` as its decoder. Targets may hold
     words that the lexicon does not have, see ``Lexicon``.
 
     Attributes:
