@@ -5,7 +5,7 @@ Legend: B utterances, F frames, V labels, K hypotheses, C edges a hypothesis.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -76,7 +76,7 @@ class BeamSearch(Decoder):
 
     def __call__(self, emissions: Emissions, tokenizer: Tokenizer, *, frame_shift: float) -> list[Transcript]:
         log_probs, frame_lengths = prepared(emissions, blank=tokenizer.blank)
-        spelled = self._search(tokenizer, log_probs.device)(log_probs)
+        spelled, _ = self._search(tokenizer, log_probs.device)(log_probs)
         silence = None if self.lexicon is None else _separator(tokenizer)
         labels = best_labels(log_probs, frame_lengths, spelled, blank=tokenizer.blank, silence=silence)
         return align(labels, Emissions(log_probs, frame_lengths), tokenizer, frame_shift=frame_shift)
@@ -141,7 +141,7 @@ class Beam:
 
 
 class PrefixSearch:
-    """Prefix beam search among the words of a trie. Called, it gives the tokens of the best text of each utterance.
+    """Prefix beam search among the words of a trie: the tokens of the best text of each utterance, and its score.
 
     ``silence`` ends the words and may be repeated between them.
     """
@@ -162,20 +162,24 @@ class PrefixSearch:
         self._blank, self._silence = blank, silence
         self._size, self._size_token, self._threshold = size, size_token, threshold
 
-    def __call__(self, log_probs: Tensor) -> list[list[int]]:
-        """Shape: (B, F, V) -> B lists of tokens."""
-        offers = offered(log_probs, blank=self._blank, best=self._size_token)
+    def __call__(self, log_probs: Tensor) -> tuple[list[list[int]], Tensor]:
+        """Shape: (B, F, V) -> B lists of tokens, (B,). Units: nats, with what the words are worth."""
+        offers, best = offered(log_probs, blank=self._blank, num=self._size_token)
+        # A text goes on with as many labels as the beam has places, and perhaps with its last again: others come too late.
+        best = best if self._writing.has_ngram else best[..., : self._size + 1]
+        any_label = torch.searchsorted(self._trie.labels[:-1], best.contiguous())
         beam = self._start(log_probs)
         parents, words = [], []
         for frame in range(log_probs.shape[1]):
-            beam, places, written = self._step(beam, log_probs[:, frame], offers[:, frame])
+            edges = self._edges(beam, any_label[:, frame])
+            beam, places, written = self._step(beam, log_probs[:, frame], offers[:, frame], edges)
             parents.append(places)
             words.append(written)
-        best, last_words = self._finish(beam)
+        best, last_words, scores = self._finish(beam)
         rows = torch.cat([along(traced(parents, best), words), last_words[:, None]], 1).tolist()
         texts = [[token for word in row if word >= 0 for token in self._spellings[word]] for row in rows]
         # The last word needs no space after it.
-        return [text[:-1] if self._silence is not None else text for text in texts]
+        return [text[:-1] if self._silence is not None else text for text in texts], scores
 
     def _start(self, log_probs: Tensor) -> Beam:
         shape = (log_probs.shape[0], self._size)
@@ -186,7 +190,7 @@ class PrefixSearch:
         return Beam(
             silent=silent,
             heard=never,
-            gain=torch.zeros_like(never),
+            gain=never,
             nodes=nothing + ROOT,
             labels=nothing + (self._blank if self._silence is None else self._silence),
             edges=nothing,
@@ -195,64 +199,56 @@ class PrefixSearch:
             parent_keys=nothing + _NO_PARENT,
         )
 
-    def _step(self, beam: Beam, log_probs: Tensor, offers: Tensor) -> tuple[Beam, Tensor, Tensor]:
+    def _edges(self, beam: Beam, any_label: Tensor) -> Tensor:
+        """How each hypothesis may go on. Shape: edges without a lexicon, (B, C) -> (B, K, C)."""
+        if self._trie.flat:
+            return any_label[:, None].expand(-1, self._size, -1)
+        return self._trie.edges(beam.nodes)
+
+    def _step(self, beam: Beam, log_probs: Tensor, offers: Tensor, edges: Tensor) -> tuple[Beam, Tensor, Tensor]:
         """A frame later: the beam, the place of each hypothesis in the beam before, and the word it wrote (-1: none)."""
         total = torch.logaddexp(beam.silent, beam.heard)
         silent = total + log_probs[:, self._blank, None]
         again = beam.heard if self._silence is None else total.where(beam.labels == self._silence, beam.heard)
         heard = again + log_probs.gather(1, beam.labels)
-        edges = self._trie.edges(beam.nodes)
         labels = self._trie.labels[edges]
         worth, states = self._writing.worth(edges, beam.states[..., None].expand_as(edges))
         # After the same label only what ended in a blank goes on.
         sources = torch.where(labels == beam.labels[..., None], beam.silent[..., None], total[..., None])
         longer = sources + offers.gather(1, labels.flatten(1)).view_as(worth) + worth
-        # A text whose parent is in the beam is reached from there too, and then no new one.
+        # A text whose parent is in the beam is reached from there too, and then is no new one.
         known, parents = (beam.parent_keys[:, :, None] == beam.keys[:, None, :]).max(2)
         doubled = beam.labels == beam.labels.gather(1, parents)
         source = torch.where(doubled, beam.silent.gather(1, parents), total.gather(1, parents))
         reached = source + offers.gather(1, beam.labels) + beam.gain
         heard = torch.where(known, torch.logaddexp(heard, reached), heard)
-        slots = parents * edges.shape[2] + self._trie.slots(beam.edges, beam.nodes.gather(1, parents))
-        longer = torch.nn.functional.pad(longer.flatten(1), (0, 1), value=-torch.inf)
-        longer.scatter_(1, slots.where(known, longer.shape[1] - 1), -torch.inf)
-        return self._best(beam, silent, heard, longer, edges, worth, states)
-
-    def _best(
-        self, beam: Beam, silent: Tensor, heard: Tensor, longer: Tensor, edges: Tensor, worth: Tensor, states: Tensor
-    ) -> tuple[Beam, Tensor, Tensor]:
+        same = edges.gather(1, parents[..., None].expand_as(edges)) == beam.edges[..., None]
+        found, slots = (same & known[..., None]).max(2)
+        longer = _without(longer.flatten(1), parents * edges.shape[2] + slots, found)
         ahead = self._writing.ahead
-        edges = torch.nn.functional.pad(edges.flatten(1), (0, 1), value=len(self._trie.labels) - 1)
-        staying = torch.logaddexp(silent, heard) + ahead[beam.nodes]
-        places, alive = selected(
-            torch.cat([staying, longer + ahead[self._trie.targets[edges]]], 1), self._size, threshold=self._threshold
-        )
+        ranks = [torch.logaddexp(silent, heard) + ahead[beam.nodes]]
+        ranks.append(longer + ahead[self._trie.targets[edges]].flatten(1))
+        places, alive = selected(torch.cat(ranks, 1), self._size, threshold=self._threshold)
         grown, slots = places >= self._size, (places - self._size).clamp(min=0)
-        parents = torch.where(grown, (slots // (longer.shape[1] // self._size)).clamp(max=self._size - 1), places)
-        chosen = edges.gather(1, slots)
-        labels = self._trie.labels[chosen]
-        never = torch.full_like(silent, -torch.inf)
-        old_keys = beam.keys.gather(1, parents)
-        keys = torch.where(grown, mixed(old_keys, labels), old_keys)
-        inner = slots.clamp(max=longer.shape[1] - 2)
-        return (
-            Beam(
-                silent=torch.where(alive & ~grown, silent.gather(1, parents), never),
-                heard=torch.where(alive, torch.where(grown, longer.gather(1, slots), heard.gather(1, parents)), never),
-                gain=torch.where(grown, worth.flatten(1).gather(1, inner), beam.gain.gather(1, parents)),
-                nodes=torch.where(grown, self._trie.targets[chosen], beam.nodes.gather(1, parents)),
-                labels=torch.where(grown, labels, beam.labels.gather(1, parents)),
-                edges=torch.where(grown, chosen, beam.edges.gather(1, parents)),
-                states=torch.where(grown, states.flatten(1).gather(1, inner), beam.states.gather(1, parents)),
-                keys=keys.where(alive, _NO_KEY),
-                parent_keys=torch.where(grown, old_keys, beam.parent_keys.gather(1, parents)).where(alive, _NO_PARENT),
-            ),
-            parents,
-            self._trie.words[chosen].where(grown & alive, -1),
+        parents = torch.where(grown, slots // edges.shape[2], places)
+        staying = _of(replace(beam, silent=silent, heard=heard), parents)
+        edges = edges.flatten(1).gather(1, slots)
+        growing = Beam(
+            silent=torch.full_like(silent, -torch.inf),
+            heard=longer.gather(1, slots),
+            gain=worth.flatten(1).gather(1, slots),
+            nodes=self._trie.targets[edges],
+            labels=self._trie.labels[edges],
+            edges=edges,
+            states=states.flatten(1).gather(1, slots),
+            keys=mixed(staying.keys, self._trie.labels[edges]),
+            parent_keys=staying.keys,
         )
+        words = self._trie.words[edges].where(grown & alive, -1)
+        return _alive(_chosen(grown, growing, staying), alive), parents, words
 
-    def _finish(self, beam: Beam) -> tuple[Tensor, Tensor]:
-        """The best text's place in the beam, and the word that ends with the audio (-1: none). Shape: (B,), (B,)."""
+    def _finish(self, beam: Beam) -> tuple[Tensor, Tensor, Tensor]:
+        """The best text's place in the beam, the word that ends with the audio (-1: none), and the score. Shape: all (B,)."""
         total = torch.logaddexp(beam.silent, beam.heard)
         edges = self._trie.edges(beam.nodes)
         ended, slots = (self._trie.words[edges] >= 0).max(2)
@@ -269,8 +265,35 @@ class PrefixSearch:
         scores = scores[:, None, :].where(keys[:, :, None] == keys[:, None, :], -torch.inf).logsumexp(2)
         # A beam without a complete word at the end writes those before.
         incomplete = scores.isinf().all(1, keepdim=True)
-        best = selected(total.where(incomplete, scores), 1, threshold=self._threshold)[0]
-        return best[:, 0], words.gather(1, best)[:, 0].where(~incomplete[:, 0], -1)
+        scores = total.where(incomplete, scores)
+        best = selected(scores, 1, threshold=self._threshold)[0]
+        words = words.where(~incomplete, -1)
+        return best[:, 0], words.gather(1, best)[:, 0], scores.gather(1, best)[:, 0]
+
+
+def _without(scores: Tensor, places: Tensor, taken: Tensor) -> Tensor:
+    """Scores with minus infinity at the places that are taken. Shape: (B, N), (B, K), (B, K) -> (B, N)."""
+    # What is not taken writes one past the end.
+    one_more = torch.nn.functional.pad(scores, (0, 1))
+    return one_more.scatter_(1, places.where(taken, scores.shape[1]), -torch.inf)[:, :-1]
+
+
+def _of(beam: Beam, places: Tensor) -> Beam:
+    return Beam(**{name: value.gather(1, places) for name, value in vars(beam).items()})
+
+
+def _chosen(mask: Tensor, first: Beam, second: Beam) -> Beam:
+    return Beam(**{name: value.where(mask, getattr(second, name)) for name, value in vars(first).items()})
+
+
+def _alive(beam: Beam, alive: Tensor) -> Beam:
+    return replace(
+        beam,
+        silent=beam.silent.where(alive, -torch.inf),
+        heard=beam.heard.where(alive, -torch.inf),
+        keys=beam.keys.where(alive, _NO_KEY),
+        parent_keys=beam.parent_keys.where(alive, _NO_PARENT),
+    )
 
 
 # Of places in the beam that hold no hypothesis: what has no key is nobody's parent.

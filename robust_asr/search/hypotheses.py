@@ -31,14 +31,19 @@ def prepared(emissions: Emissions, *, blank: int) -> tuple[Tensor, Tensor]:
     return log_probs.where(length_mask(frame_lengths, longest)[..., None], nothing), frame_lengths
 
 
-def offered(log_probs: Tensor, *, blank: int, best: int | None) -> Tensor:
-    """What may follow in a frame: its best labels, all for None, and never the blank. Shape: (B, F, V) -> (B, F, V)."""
+def offered(log_probs: Tensor, *, blank: int, num: int | None) -> tuple[Tensor, Tensor]:
+    """What may follow in each frame: the ``num`` best labels, all for None, and never the blank.
+
+    Shape: (B, F, V) -> log-probabilities (B, F, V), minus infinity for what may not follow; labels (B, F, C), the best first.
+    """
+    size = log_probs.shape[-1]
     offers = log_probs.clone()
     offers[..., blank] = -torch.inf
-    if best is not None and best < offers.shape[-1]:
-        places = offers.sort(dim=-1, descending=True, stable=True).indices[..., best:]
-        offers.scatter_(-1, places, -torch.inf)
-    return offers
+    num = size - 1 if num is None else min(num, size - 1)
+    best = selected(offers.flatten(0, 1), num, threshold=torch.inf)[0].view(*offers.shape[:2], num)
+    if num == size - 1:
+        return offers, best
+    return torch.full_like(offers, -torch.inf).scatter_(-1, best, offers.gather(-1, best)), best
 
 
 def selected(scores: Tensor, num: int, *, threshold: float) -> tuple[Tensor, Tensor]:

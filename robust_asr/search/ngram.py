@@ -197,7 +197,8 @@ class _Sections:
         if len(words) == self.order + 1 and self.order < len(self.counts):
             back_off = _decades(words.pop())
         if len(words) != self.order:
-            raise ValueError(f"{line!r} is not a log10 probability, {self.order} words and perhaps a back-off weight")
+            form = "a log10 probability, the words and, below the highest order, perhaps a back-off weight"
+            raise ValueError(f"{line!r} is no {self.order}-gram: {form}")
         if not self.left:
             raise ValueError(f"more {self.order}-grams than the {self.counts[self.order - 1]} that were announced")
         self.left -= 1

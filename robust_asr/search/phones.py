@@ -129,7 +129,7 @@ class AlignmentSearch:
 
     def __call__(self, log_probs: Tensor, frame_lengths: list[int], *, frame_shift: float) -> list[Transcript]:
         """Shape: (B, F, V) -> B transcripts."""
-        offers = offered(log_probs, blank=self._blank, best=self._size_token)
+        offers, _ = offered(log_probs, blank=self._blank, num=self._size_token)
         beam, steps = self._start(log_probs), []
         for frame in range(log_probs.shape[1]):
             beam, step = self._step(beam, log_probs[:, frame], offers[:, frame])

@@ -44,9 +44,10 @@ class Trie:
         edges = self.first[nodes][..., None] + self._steps
         return edges.where(self._steps < self.degrees[nodes][..., None], len(self.labels) - 1)
 
-    def slots(self, edges: Tensor, nodes: Tensor) -> Tensor:
-        """Where ``edges`` of these nodes gives each of these edges."""
-        return edges - self.first[nodes]
+    @property
+    def flat(self) -> bool:
+        """Whether there is nothing but the root."""
+        return len(self.first) == 1
 
     def ahead(self, values: Tensor) -> Tensor:
         """The best value among the words below each node. Shape: one value a word -> (N,); the root's is 0."""

@@ -45,6 +45,10 @@ class Writing:
             self._scores = WordScores(ngram.to(device), words)
             self.begin = self._scores.begin
 
+    @property
+    def has_ngram(self) -> bool:
+        return self._scores is not None
+
     def worth(self, edges: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
         """What each edge adds to a score (nats), and the n-gram's state after it. Shape: both and the results (B, K, C)."""
         worth = self._worth[edges]
