@@ -161,13 +161,14 @@ class PrefixSearch:
         self._spellings = spellings
         self._blank, self._silence = blank, silence
         self._size, self._size_token, self._threshold = size, size_token, threshold
+        # A text goes on with as many labels as the beam has places, and perhaps with its last again: others come too late,
+        # unless an n-gram prefers them.
+        self._labels_enough = None if writing.has_ngram else size + 1
 
     def __call__(self, log_probs: Tensor) -> tuple[list[list[int]], Tensor]:
         """Shape: (B, F, V) -> B lists of tokens, (B,). Units: nats, with what the words are worth."""
         offers, best = offered(log_probs, blank=self._blank, num=self._size_token)
-        # A text goes on with as many labels as the beam has places, and perhaps with its last again: others come too late.
-        best = best if self._writing.has_ngram else best[..., : self._size + 1]
-        any_label = torch.searchsorted(self._trie.labels[:-1], best.contiguous())
+        any_label = torch.searchsorted(self._trie.labels[:-1], best[..., : self._labels_enough].contiguous())
         beam = self._start(log_probs)
         parents, words = [], []
         for frame in range(log_probs.shape[1]):
@@ -225,14 +226,14 @@ class PrefixSearch:
         same = edges.gather(1, parents[..., None].expand_as(edges)) == beam.edges[..., None]
         found, slots = (same & known[..., None]).max(2)
         longer = _without(longer.flatten(1), parents * edges.shape[2] + slots, found)
-        ahead = self._writing.ahead
-        ranks = [torch.logaddexp(silent, heard) + ahead[beam.nodes]]
-        ranks.append(longer + ahead[self._trie.targets[edges]].flatten(1))
+        edges = edges.flatten(1)
+        ranks = [torch.logaddexp(silent, heard) + self._writing.ahead(beam.nodes)]
+        ranks.append(longer + self._writing.ahead_after(edges))
         places, alive = selected(torch.cat(ranks, 1), self._size, threshold=self._threshold)
         grown, slots = places >= self._size, (places - self._size).clamp(min=0)
-        parents = torch.where(grown, slots // edges.shape[2], places)
+        parents = torch.where(grown, slots // labels.shape[2], places)
         staying = _of(replace(beam, silent=silent, heard=heard), parents)
-        edges = edges.flatten(1).gather(1, slots)
+        edges = edges.gather(1, slots)
         growing = Beam(
             silent=torch.full_like(silent, -torch.inf),
             heard=longer.gather(1, slots),

@@ -157,7 +157,7 @@ class AlignmentSearch:
         )
 
     def _step(self, beam: Beam, log_probs: Tensor, offers: Tensor) -> tuple[Beam, Steps]:
-        ahead, size = self._writing.ahead, self._size
+        size = self._size
         resting = beam.scores + log_probs[:, self._blank, None]
         lasting = beam.scores.masked_fill(beam.silent, -torch.inf) + log_probs.gather(1, beam.labels)
         edges = self._trie.edges(beam.nodes)
@@ -168,9 +168,9 @@ class AlignmentSearch:
         longer = beam.scores[..., None].where(allowed, -torch.inf) + worth
         longer = longer.flatten(1) + offers.gather(1, labels.flatten(1))
         edges, states = edges.flatten(1), states.flatten(1)
-        here = ahead[beam.nodes]
+        here = self._writing.ahead(beam.nodes)
         scores = torch.cat([resting, lasting, longer], 1)
-        ranks = torch.cat([resting + here, lasting + here, longer + ahead[self._trie.targets[edges]]], 1)
+        ranks = torch.cat([resting + here, lasting + here, longer + self._writing.ahead_after(edges)], 1)
         # More than the beam holds, since alignments that only differ in the past are the same hypothesis.
         places, alive = selected(ranks, min(2 * size, ranks.shape[1]), threshold=self._threshold)
         grown, slots = places >= 2 * size, (places - 2 * size).clamp(min=0)

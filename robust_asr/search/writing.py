@@ -19,8 +19,6 @@ class Writing:
 
     Attributes:
         begin: the n-gram's state before the first word.
-        ahead: the best that an n-gram may still give the words below each node, (N,): without it a long word would look
-            cheap until it is complete.
     """
 
     def __init__(
@@ -34,14 +32,15 @@ class Writing:
         device: torch.device,
     ) -> None:
         self.trie = trie.to(device)
-        self._worth = torch.where(self.trie.words >= 0, word_score, 0.0).double()
+        self._worth = torch.where(self.trie.words >= 0, word_score, 0.0).double() if word_score else None
         self._ngram_weight = ngram_weight
         self._scores: WordScores | None = None
         self.begin = 0
-        self.ahead = torch.zeros(len(trie.first), dtype=torch.double, device=device)
+        self._ahead = self._ahead_after = self._nothing = torch.zeros((), dtype=torch.double, device=device)
         if ngram is not None:
             numbers = ngram.numbers(words)
-            self.ahead = trie.ahead(ngram_weight * ngram(torch.zeros_like(numbers), numbers)[0]).to(device)
+            self._ahead = trie.ahead(ngram_weight * ngram(torch.zeros_like(numbers), numbers)[0]).to(device)
+            self._ahead_after = self._ahead[self.trie.targets]
             self._scores = WordScores(ngram.to(device), words)
             self.begin = self._scores.begin
 
@@ -49,15 +48,22 @@ class Writing:
     def has_ngram(self) -> bool:
         return self._scores is not None
 
+    def ahead(self, nodes: Tensor) -> Tensor:
+        """The best that the n-gram may still give a word below these nodes: else a long one looks cheap until it is complete."""
+        return self._ahead[nodes] if self.has_ngram else self._nothing
+
+    def ahead_after(self, edges: Tensor) -> Tensor:
+        return self._ahead_after[edges] if self.has_ngram else self._nothing
+
     def worth(self, edges: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
         """What each edge adds to a score (nats), and the n-gram's state after it. Shape: both and the results (B, K, C)."""
-        worth = self._worth[edges]
+        worth = self._nothing.expand_as(edges) if self._worth is None else self._worth[edges]
         if self._scores is None:
             return worth, states
         words = self.trie.words[edges]
         places = (words >= 0).nonzero(as_tuple=True)
         scores, following = self._scores(states[places], words[places])
-        worth[places] += self._ngram_weight * scores
+        worth = worth.index_put(places, worth[places] + self._ngram_weight * scores)
         return worth, states.index_put(places, following)
 
     def end_worth(self, states: Tensor) -> Tensor:

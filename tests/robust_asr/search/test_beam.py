@@ -19,7 +19,7 @@ from robust_asr.search.alignment import best_labels
 from robust_asr.search.beam import BeamSearch
 from robust_asr.search.hypotheses import mixed, prepared, selected
 from robust_asr.search.ngram import WordScores
-from robust_asr.search.writing import Writing, words_of
+from robust_asr.search.writing import words_of
 from robust_asr.text import CharacterTokenizer
 from robust_asr.types import Emissions
 from tests.robust_asr.test_decoding import Pieces, emissions_of
@@ -266,8 +266,8 @@ def test_a_narrow_beam_need_not_look_at_every_label(seed: int, monkeypatch: pyte
     emissions = Emissions(log_probs, torch.tensor([30, 20, 10]))
     decoder = BeamSearch(beam_size=4)
     found = decoder(emissions, tokenizer, frame_shift=1.0)
-    # With an n-gram all labels are looked at.
-    monkeypatch.setattr(Writing, "has_ngram", True)
+    search = decoder._search(tokenizer, log_probs.device)
+    monkeypatch.setattr(search, "_labels_enough", None)
     assert decoder(emissions, tokenizer, frame_shift=1.0) == found
 
 
