@@ -93,7 +93,7 @@ test-python:
 	$$python -m venv "$$folder" && \
 	"$$folder/bin/python" -m pip install $(INSTALL) && \
 	"$$folder/bin/python" -m pytest -x tests/test_recipes.py -k quickstart && \
-	"$$folder/bin/python" -m pytest -x $(SHORT)
+	"$$folder/bin/python" -m pytest -x --numprocesses=2 --dist=loadfile $(SHORT)
 
 lint: .venv/.ready
 	$(BIN)/ruff check .
@@ -108,13 +108,14 @@ bench: .venv/.ready
 	$(BIN)/python -m benchmarks.adversarial_step
 	$(BIN)/python -m benchmarks.ranks
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.search
 
 # torch and torchaudio are pinned as a pair: any other build of either breaks `import torchaudio`.
 INSTALL := --quiet --constraint constraints.txt --editable '.[test,phones]'
 
 # Sets $python and $version. A PYTHON that is given is taken or refused; else the newest that is accepted stands in for python3.
 define FIND_PYTHON
-first=; for python in $(PYTHON) $(if $(filter file,$(origin PYTHON)),$(PYTHONS:%=python%)); do \
+first=; first=; for python in $(PYTHON) $(if $(filter file,$(origin PYTHON)),$(PYTHONS:%=python%)); do \
 	version=$$($$python -c 'import platform; print(platform.python_version())' 2> /dev/null || echo missing); \
 	first=$${first:-$$version}; \
 	case "$$version" in $(subst $(SPACE),|,$(PYTHONS:%=%.*))) break;; esac; \

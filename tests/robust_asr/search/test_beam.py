@@ -236,6 +236,10 @@ def test_each_utterance_alone(search: BeamSearch) -> None:
     assert together[3].text == "" and all(math.isfinite(word.confidence) for text in together for word in text.words)
 
 
+def test_no_utterances(search: BeamSearch) -> None:
+    assert search(Emissions(torch.zeros(0, 3, 4), torch.zeros(0, dtype=torch.long)), TOKENIZER, frame_shift=1.0) == []
+
+
 def test_equals_are_decided_alike(search: BeamSearch) -> None:
     # Every text is as likely as many others.
     one = search(Emissions(torch.full((1, 7, 4), 0.25).log(), torch.tensor([7])), TOKENIZER, frame_shift=1.0)
