@@ -161,6 +161,7 @@ def test_a_missing_history_is_named(tmp_path: Path) -> None:
         (b"\x1f\x8bno gzip", "cannot be read"),
         (b"", "line 0: no line"),
     ],
+    ids=["kenlm", "latin", "cut", "corrupt", "empty"],
 )
 def test_what_is_no_arpa_file_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "model"
