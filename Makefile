@@ -1,8 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# What the pins of constraints.txt were tested with, the newest first; setup.cfg says the same.
+PYTHONS := 3.13 3.12 3.11
 DEMO := runs/quickstart
 
-.PHONY: demo joshi2022-an4 joshi2022-an4-conformer test test-long lint bench clean
+.PHONY: demo joshi2022-an4 joshi2022-an4-conformer test test-long test-python lint bench clean
 # One thread a process: with two, recurrent layers slow down tenfold as soon as anything else runs on the machine.
 demo: export OMP_NUM_THREADS = 1
 demo: $(DEMO)/report/index.html
@@ -82,6 +84,17 @@ test: .venv/.ready
 test-long: .venv/.ready
 	$(BIN)/python -m pytest -m "long or not long" --timeout=7200
 
+# make test-python PYTHON=python3.12: the install, the demo's recipes for a step and a short suite, in a virtual environment that is
+# thrown away.
+SHORT := tests/robust_asr/test_contract.py tests/robust_asr/search tests/robust_asr/test_checkpoint.py tests/lightning_modules/test_evaluation.py
+test-python:
+	@$(FIND_PYTHON); folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	echo "== $$python, $$version: install, demo, short suite" && \
+	$$python -m venv "$$folder" && \
+	"$$folder/bin/python" -m pip install $(INSTALL) && \
+	"$$folder/bin/python" -m pytest -x tests/test_recipes.py -k quickstart && \
+	"$$folder/bin/python" -m pytest -x --numprocesses=2 --dist=loadfile $(SHORT)
+
 lint: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -95,12 +108,32 @@ bench: .venv/.ready
 	$(BIN)/python -m benchmarks.adversarial_step
 	$(BIN)/python -m benchmarks.ranks
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.search
 
 # torch and torchaudio are pinned as a pair: any other build of either breaks `import torchaudio`.
+INSTALL := --quiet --constraint constraints.txt --editable '.[test,phones]'
+
+# Sets $python and $version. A PYTHON that is given is taken or refused; else the newest that is accepted stands in for python3.
+define FIND_PYTHON
+first=; first=; for python in $(PYTHON) $(if $(filter file,$(origin PYTHON)),$(PYTHONS:%=python%)); do \
+	version=$$($$python -c 'import platform; print(platform.python_version())' 2> /dev/null || echo missing); \
+	first=$${first:-$$version}; \
+	case "$$version" in $(subst $(SPACE),|,$(PYTHONS:%=%.*))) break;; esac; \
+	python=; \
+done; \
+if [ -z "$$python" ]; then \
+	echo "$(PYTHON) is $$first, accepted is Python $(subst $(SPACE),$(COMMA) ,$(PYTHONS)): install one or name it, make PYTHON=PATH"; \
+	exit 1; \
+fi; \
+if [ "$$python" != "$(PYTHON)" ]; then echo "$(PYTHON) is $$first, using $$python, which is $$version"; fi
+endef
+COMMA := ,
+EMPTY :=
+SPACE := $(EMPTY) $(EMPTY)
+
 .venv/.ready: constraints.txt setup.cfg
-	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, found " + sys.version)'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,beam,phones]'
+	@$(FIND_PYTHON); $$python -m venv .venv
+	$(BIN)/python -m pip install $(INSTALL)
 	touch $@
 
 clean:

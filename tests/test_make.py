@@ -119,3 +119,66 @@ def test_a_missing_corpus_is_named(checkout: Path) -> None:
     (checkout / "data/an4/train.jsonl.gz").unlink()
     found = subprocess.run(["make", "joshi2022-an4"], cwd=checkout, capture_output=True, text=True)
     assert found.returncode != 0 and "datamodules.prepare librispeech AN4_FOLDER data/an4" in found.stdout
+
+
+def interpreters(checkout: Path, versions: dict[str, str]) -> dict[str, str]:
+    """An environment in which these commands say that they are these versions, and the others nothing."""
+    folder = checkout / "interpreters"
+    folder.mkdir()
+    (checkout / ".venv" / ".ready").unlink()
+    for name in ("python3", "python3.11", "python3.12", "python3.13"):
+        answer = f"echo {versions[name]}" if name in versions else "exit 127"
+        (folder / name).write_text(f'#!/bin/sh\ncase "$1" in -c) {answer};; *) echo "{name} $@" >> calls.txt;; esac\n')
+        (folder / name).chmod(0o755)
+    return {"PATH": f"{folder}:/usr/local/bin:/usr/bin:/bin"}
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "test-python"])
+@pytest.mark.parametrize("version", ["3.10.13", "3.14.0", "2.7.18"])
+def test_another_python_is_refused_before_anything_is_installed(checkout: Path, target: str, version: str) -> None:
+    environment = interpreters(checkout, {"python3": version})
+    found = subprocess.run(["make", target], cwd=checkout, capture_output=True, text=True, env=environment)
+    assert found.returncode != 0
+    assert found.stdout.splitlines()[-1] == (
+        f"python3 is {version}, accepted is Python 3.13, 3.12, 3.11: install one or name it, make PYTHON=PATH"
+    )
+    assert not (checkout / "calls.txt").exists() and not (checkout / ".venv" / ".ready").exists()
+
+
+@pytest.mark.parametrize(
+    ("versions", "used"),
+    [
+        ({"python3": "3.11.2", "python3.13": "3.13.0"}, "python3"),
+        ({"python3": "3.10.13", "python3.11": "3.11.7", "python3.12": "3.12.1"}, "python3.12"),
+        ({"python3": "3.14.0", "python3.13": "3.13.0", "python3.11": "3.11.7"}, "python3.13"),
+        ({"python3.11": "3.11.7"}, "python3.11"),
+    ],
+)
+def test_the_newest_accepted_python_stands_in(checkout: Path, versions: dict[str, str], used: str) -> None:
+    environment = interpreters(checkout, versions)
+    found = subprocess.run(["make", ".venv/.ready"], cwd=checkout, capture_output=True, text=True, env=environment)
+    first = versions.get("python3", "missing")
+    said = f"python3 is {first}, using {used}, which is {versions[used]}" in found.stdout.splitlines()
+    assert found.returncode == 0 and said == (used != "python3")
+    calls = (checkout / "calls.txt").read_text().splitlines()
+    assert calls[0] == f"{used} -m venv .venv" and calls[1].startswith(
+        "-m pip install --quiet --constraint constraints.txt"
+    )
+    assert (checkout / ".venv" / ".ready").exists()
+
+
+def test_a_python_that_is_named_is_not_replaced(checkout: Path) -> None:
+    environment = interpreters(checkout, {"python3": "3.10.13", "python3.13": "3.13.0"})
+    found = subprocess.run(
+        ["make", "test", "PYTHON=python3"], cwd=checkout, capture_output=True, text=True, env=environment
+    )
+    assert found.returncode != 0 and "python3 is 3.10.13, accepted is" in found.stdout
+    assert not (checkout / "calls.txt").exists()
+
+
+def test_the_makefile_accepts_what_the_package_does() -> None:
+    makefile, package = (ROOT / "Makefile").read_text(), (ROOT / "setup.cfg").read_text()
+    accepted = re.search(r"^PYTHONS := (.*)$", makefile, re.MULTILINE)[1].split()
+    minors = sorted(int(version.removeprefix("3.")) for version in accepted)
+    assert f"python_requires = >=3.{minors[0]},<3.{minors[-1] + 1}" in package
+    assert minors == list(range(minors[0], minors[-1] + 1))
