@@ -59,6 +59,7 @@ def measured(
         "audio_seconds": round(length / sample_rate, 6),
         "seconds": round(seconds_per_sample * length, 6),
         "note": result.notes[index],
+        "status": {"": "attacked", "n": "refused", "i": "masked gradient"}.get(result.notes[index][:1], "broken off"),
     }
 
 
