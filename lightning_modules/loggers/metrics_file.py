@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from robust_asr.results.csv_cells import Value, decode, encode
+from robust_asr.storage.files import written_whole
 
 _INDEX = ("step", "epoch")
 
@@ -35,7 +36,6 @@ class MetricsFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         columns, rows = _read(self.path)
         self._columns = columns or list(_INDEX)
         self._write_whole(rows)
@@ -86,12 +86,8 @@ class MetricsFile:
     def _write_whole(self, rows: list[dict[str, str]]) -> None:
         lines = [_line(self._columns, {column: column for column in self._columns})]
         lines += [_line(self._columns, row) for row in rows]
-        partial = self.path.with_name(f".{self.path.name}.part")
-        with partial.open("wb") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.path)
+        with written_whole(self.path) as partial:
+            partial.write_bytes(b"".join(lines))
         self._row = rows[-1] if rows else {}
         self._end = sum(map(len, lines))
         self._start = self._end - len(lines[-1])

@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_modules.loggers.metrics_file import read_metrics
 from lightning_modules.loggers.wandb_pieces import Recorded, offline_pieces, recorded_values
+from robust_asr.storage.files import written_whole
 
 RUN_ID_FILE = "wandb_run_id.txt"
 _RUN_ID = re.compile(r"[a-z0-9]{1,64}")
@@ -43,10 +44,8 @@ def wandb_run_id(run_dir: str | Path, *, from_checkpoint: str | None = None) -> 
         else check_run_id(from_checkpoint)
     )
     if rank_zero_only.rank == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.part")
-        partial.write_text(run_id + "\n")
-        partial.replace(path)
+        with written_whole(path) as partial:
+            partial.write_text(run_id + "\n")
     return run_id
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from robust_asr.metrics import word_edits
 from robust_asr.report.clips import read_clip
-from robust_asr.report.utterances import worst_rows
 from robust_asr.results import Evaluation, Row, audio_path, key
 from robust_asr.results.summary import COLUMNS, DIFFERENCE_COLUMNS, differences, summarize
+from robust_asr.results.worst import worst_rows
 from robust_asr.text.alignment import align_text, printable
 
 _WORST_COLUMNS = [
@@ -59,8 +60,7 @@ def _worst(evaluation: Evaluation, num_worst: int) -> list[Row]:
 
 
 def _cells(number: int, row: Row) -> list[Any]:
-    edits = row["insertions"] + row["deletions"] + row["substitutions"]
-    rate = 100 * edits / row["words"] if row["words"] else None
+    rate = 100 * word_edits(row) / row["words"] if row["words"] else None
     texts = [row["reference"], row["hypothesis"], align_text(row["reference"], row["hypothesis"])]
     return [number, *key(row), rate, row.get("snr_db"), *texts]
 
@@ -94,5 +94,5 @@ def _one_type(column: Sequence[Any]) -> list[Any]:
 
 
 def _text(value: Any) -> str:
-    """Line by line without what would turn or hide the text."""
+    """The lines of a text, without characters that would turn its direction or hide it."""
     return "\n".join(map(printable, str(value).split("\n")))

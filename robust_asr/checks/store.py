@@ -10,6 +10,7 @@ from typing import Any
 
 from robust_asr.checks.verdicts import VERDICTS, Check, condensed
 from robust_asr.results import Evaluation
+from robust_asr.storage import strict_json
 from robust_asr.storage.files import written_whole
 
 CHECKS = "checks.json"
@@ -57,8 +58,8 @@ def read_checks(run_dir: Path) -> tuple[Check, ...]:
     if not path.exists():
         return ()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = strict_json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path}: is not JSON ({error})") from error
     if not isinstance(content, list):
         raise ValueError(f"{path}: must hold a list of checks, found a {type(content).__name__}")
@@ -69,12 +70,12 @@ def _read(path: Path) -> dict[Pair, list[Check]]:
     if not path.exists():
         return {}
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = strict_json.loads(path.read_text(encoding="utf-8"))
         return {
             (str(entry["system"]), str(entry["condition"])): [_check(content, "a check") for content in entry["checks"]]
             for entry in entries
         }
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"{path}: is not a list of live checks ({error}); delete it to have them made again"
         ) from error

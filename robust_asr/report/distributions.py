@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from robust_asr.metrics import word_edits
 from robust_asr.report.axes import Axis
 from robust_asr.report.grid import Cell, Grid
 from robust_asr.report.markup import escaped
@@ -41,7 +42,7 @@ class Spread:
 
 
 def spreads(grid: Grid, part: str, condition: str) -> list[Spread]:
-    cells = [(index, grid.cell(part, condition, system)) for index, system in enumerate(grid.systems)]
+    cells = [(index, grid.cell(system, condition, part)) for index, system in enumerate(grid.systems)]
     return [spread for index, cell in cells if (spread := _spread(index, cell)).rates]
 
 
@@ -61,7 +62,7 @@ def distribution_plot(condition: str, found: Sequence[Spread]) -> str:
 
 def _spread(index: int, cell: Cell) -> Spread:
     worded = [row for row in cell.rows if row["words"]]
-    rates = sorted(100 * (row["insertions"] + row["deletions"] + row["substitutions"]) / row["words"] for row in worded)
+    rates = sorted(100 * word_edits(row) / row["words"] for row in worded)
     return Spread(cell.system, index, tuple(rates), len(cell.rows) - len(worded))
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from robust_asr.report.blocks import figure, plain_table, section
 from robust_asr.report.distributions import QUANTILES, Spread, distribution_plot, spreads
-from robust_asr.report.families import Family
 from robust_asr.report.grid import Grid
+from robust_asr.report.labels import scale, title
 from robust_asr.report.lines import Line, line_plot, lines_of
 from robust_asr.report.numbers import interval, rate, strength
 from robust_asr.report.series import legend
+from robust_asr.results.families import Family
 
 
 def strengths(grid: Grid) -> str:
@@ -30,8 +31,8 @@ def strengths(grid: Grid) -> str:
 
 def _strength_figure(grid: Grid, family: Family, part: str, found: list[Line], metric: str) -> str:
     against = "what was said" if metric == "WER" else "the attacker's target"
-    caption = f"{family.title}: WER against {against}" + (f", {part}" if len(grid.parts) > 1 else "")
-    head = ["system", family.scale or "strength", "WER, %", "95 % interval", "n"]
+    caption = f"{title(family)}: WER against {against}" + (f", {part}" if len(grid.parts) > 1 else "")
+    head = ["system", scale(family) or "strength", "WER, %", "95 % interval", "n"]
     rows = [
         [
             line.system,

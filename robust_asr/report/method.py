@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from robust_asr.report.blocks import details, plain_table, scroll
-from robust_asr.report.emptier import LEAST_RISE
 from robust_asr.report.grid import Grid
 from robust_asr.report.markup import escaped
+from robust_asr.results.emptier import LEAST_RISE
 
 _DEFINITIONS = (
     (

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from robust_asr.report.blocks import chip, part_head, section
 from robust_asr.report.check_list import check_section
-from robust_asr.report.emptier import LEAST_RISE
 from robust_asr.report.figures import distributions, strengths
 from robust_asr.report.grid import Grid
 from robust_asr.report.headline import headline_table
@@ -18,6 +17,7 @@ from robust_asr.report.style import REPORT_CSS
 from robust_asr.report.tables import cost_table, difference_table, edits_table, full_tables
 from robust_asr.report.utterances import worst_utterances
 from robust_asr.report.verdict import failures, progress, verdict
+from robust_asr.results.emptier import LEAST_RISE
 
 _LINKS = {
     "checks": "Checks",

@@ -12,7 +12,7 @@ from typing import Any
 from robust_asr.checks.rows.agreement import check_agreement
 from robust_asr.checks.store import read_checks
 from robust_asr.checks.verdicts import Check
-from robust_asr.results import DESCRIPTION, Evaluation, Key, Row, key, read_description, read_evaluation
+from robust_asr.results import DESCRIPTION, Cell, Evaluation, Key, Row, key, read_description, read_evaluation
 
 _KINDS = ("system", "condition", "part")
 
@@ -36,14 +36,14 @@ class Run:
 class Runs:
     """Several runs as one evaluation.
 
-    ``asked``: the (part, condition, system) that some run asks for. ``origins``: key of a row -> the folder and the key under
+    ``asked``: the (system, condition, part) that some run asks for. ``origins``: key of a row -> the folder and the key under
     which its run has it.
     """
 
     runs: tuple[Run, ...]
     evaluation: Evaluation
     checks: tuple[Check, ...]
-    asked: frozenset[tuple[str, str, str]] = field(repr=False)
+    asked: frozenset[Cell] = field(repr=False)
     origins: dict[Key, tuple[Path, Key]] = field(repr=False)
 
 
@@ -108,7 +108,7 @@ def join(runs: Sequence[Run]) -> Runs:
     checks = [check.renamed(joined[run]) for run, check in found]
     asked = frozenset(
         place
-        for run, *renamed in zip(runs, *(names[kind] for kind in ("part", "condition", "system")), strict=True)
+        for run, *renamed in zip(runs, *(names[kind] for kind in _KINDS), strict=True)
         for place in product(*(each.values() for each in renamed))
     )
     return Runs(tuple(runs), evaluation, tuple(checks), asked, origins)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from robust_asr.metrics import word_edits
 from robust_asr.report.blocks import details
 from robust_asr.report.clips import Clip, player, read_clip, spectrograms
 from robust_asr.report.grid import Cell, Grid
@@ -12,6 +13,7 @@ from robust_asr.report.markup import escaped
 from robust_asr.report.numbers import count, duration, rate
 from robust_asr.report.series import swatch
 from robust_asr.results import Row, audio_path, key
+from robust_asr.results.worst import worst_rows
 from robust_asr.text.alignment import align_html
 
 # Of each cell.
@@ -28,12 +30,6 @@ class Card:
     row: Row
     rank: int
     markup: str
-
-
-def worst_rows(rows: Iterable[Row], *, keep: int = NUM_WORST) -> list[Row]:
-    """The rows with most errors to a word, those whose audio an evaluation keeps; none without errors."""
-    ranked = sorted(rows, key=lambda row: (-_edits(row) / max(row["words"], 1), -_edits(row), row["id"]))
-    return [row for row in ranked[:keep] if _edits(row)]
 
 
 def worst_utterances(grid: Grid, part: str, *, max_bytes: int) -> tuple[str, str]:
@@ -66,8 +62,8 @@ def worst_utterances(grid: Grid, part: str, *, max_bytes: int) -> tuple[str, str
 
 def _cards(grid: Grid, part: str) -> Iterator[Card]:
     """Built one at a time, the worst of all cells first: no more audio is in memory than goes into the page."""
-    cells = [grid.cell(part, condition, system) for condition in grid.conditions for system in grid.systems]
-    ranked = [(cell, worst_rows(cell.rows)) for cell in cells]
+    cells = [grid.cell(system, condition, part) for condition in grid.conditions for system in grid.systems]
+    ranked = [(cell, worst_rows(cell.rows, keep=NUM_WORST)) for cell in cells]
     for rank in range(NUM_WORST):
         for cell, rows in ranked:
             if rank < len(rows):
@@ -122,14 +118,10 @@ def _clips(grid: Grid, cell: Cell, row: Row) -> dict[str, Clip]:
     return {name: clip for name, clip in found.items() if clip is not None and len(clip.waveform)}
 
 
-def _edits(row: Row) -> int:
-    return row["insertions"] + row["deletions"] + row["substitutions"]
-
-
 def _errors(row: Row) -> str:
-    errors = count(_edits(row), "error")
+    errors = count(word_edits(row), "error")
     return (
-        f"{errors}, WER {rate(100 * _edits(row) / row['words'], digits=0)} %"
+        f"{errors}, WER {rate(100 * word_edits(row) / row['words'], digits=0)} %"
         if row["words"]
         else f"{errors}, no words to be heard"
     )

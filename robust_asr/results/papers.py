@@ -13,8 +13,9 @@ from decimal import Decimal, InvalidOperation
 from importlib import resources
 from typing import Any, NamedTuple
 
+from robust_asr.results.families import is_clean
+
 NOT_REPORTED = "-"
-_CLEAN = ("", "none")
 
 
 class Column(NamedTuple):
@@ -78,8 +79,7 @@ def column(line: Mapping[str, Any]) -> Column:
     """The column of a line, a paper's or ours."""
     attack, norm, strength, unit = (_text(line.get(name)) for name in ("attack", "norm", "strength", "strength_unit"))
     metric = _text(line.get("metric"))
-    # An SNR of 0 dB is as much noise as speech.
-    if attack in _CLEAN or (norm != "SNR" and strength == "0"):
+    if is_clean({"attack": attack, "norm": norm, "strength": strength}):
         return Column("none", "", "", "", "WER" if metric == "GT_WER" else metric)
     return Column(attack, norm, strength, unit, metric)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from robust_asr.checks.rows.attackers import check_attackers
 from robust_asr.checks.rows.budgets import check_budgets
 from robust_asr.checks.rows.controls import check_controls
+from robust_asr.checks.rows.gradients import check_gradients
 from robust_asr.checks.rows.optimizers import check_optimizers
 from robust_asr.checks.rows.records import check_records
 from robust_asr.checks.rows.saved_audio import check_saved_audio
@@ -18,6 +19,7 @@ _CHECKS = (
     check_transcripts,
     check_budgets,
     check_saved_audio,
+    check_gradients,
     check_optimizers,
     check_controls,
     check_attackers,

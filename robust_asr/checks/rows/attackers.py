@@ -9,6 +9,7 @@ from robust_asr.checks.rows.conditions import Condition, conditions_of, of_part
 from robust_asr.checks.rows.controls import gain_of
 from robust_asr.checks.verdicts import Check, Question, some
 from robust_asr.results import Evaluation
+from robust_asr.results.families import budget
 
 KNOWLEDGE = Question(
     "an attacker who knows the system is no weaker than one who does not",
@@ -81,4 +82,4 @@ def _is_loud(attack: Condition) -> bool:
         # One that draws its budgets is bounded by each of them.
         return attack.norm == "" and (not attack.settings or "num_iterations" in attack.settings)
     bound = _LOUDEST.get(attack.norm)
-    return bound is not None and (attack.strength <= bound if "SNR" in attack.norm else attack.strength >= bound)
+    return bound is not None and budget(attack.norm, attack.strength) >= budget(attack.norm, bound)

@@ -9,6 +9,7 @@ from robust_asr.checks.rows.comparison import was_attacked
 from robust_asr.checks.rows.conditions import Condition, cells, conditions_of, of_part
 from robust_asr.checks.verdicts import Check, Question, some
 from robust_asr.results import Evaluation, Row
+from robust_asr.results.families import is_ratio
 
 WITHIN = Question(
     "perturbations are as large as the table says",
@@ -34,7 +35,7 @@ _NOISE_DECIBELS = 0.5
 
 def check_budgets(evaluation: Evaluation) -> Iterator[Check]:
     conditions = {condition.name: condition for condition in conditions_of(evaluation)}
-    for part, name, system, rows in cells(evaluation):
+    for system, name, part, rows in cells(evaluation):
         for check in (_within, _changed, _used):
             found = check(rows, conditions[name], of_part(evaluation, part))
             if found is not None:
@@ -53,7 +54,7 @@ def _within(rows: list[Row], condition: Condition, where: str) -> Finding | None
     above = {row["id"]: excess(row, condition.strength) for row in rows}
     beyond = [name for name, (value, room) in above.items() if value > room]
     worst = max(value for value, _ in above.values())
-    bound = f"{condition.strength:g} {'dB' if 'SNR' in condition.norm else 'full scale'}"
+    bound = f"{condition.strength:g} {'dB' if is_ratio(condition.norm) else 'full scale'}"
     short = -median(value for value, _ in above.values())
     if condition.is_noise and condition.norm == "SNR" and condition.strength >= 0 and short > _NOISE_DECIBELS:
         return WITHIN, False, f"the noise is {short:.3g} dB weaker than the {bound} asked for{where}", worst
@@ -82,7 +83,7 @@ def _used(rows: list[Row], condition: Condition, where: str) -> Finding | None:
     if any(row.get("target") is not None for row in rows):
         return None
     inside = -median(excess(row, condition.strength)[0] for row in rows)
-    share = 10 ** (-inside / 20) if "SNR" in condition.norm else 1 - inside / condition.strength
+    share = 10 ** (-inside / 20) if is_ratio(condition.norm) else 1 - inside / condition.strength
     found = f"the median perturbation is {share:.3g} of the bound{where}"
     # Half of what steps of random directions add up to.
     return USED, share > 0.5 * min(_wandered(condition), 1), found, share

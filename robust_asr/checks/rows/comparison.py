@@ -9,6 +9,7 @@ import torch
 
 from robust_asr.metrics import bootstrap_interval
 from robust_asr.results import Row
+from robust_asr.types import Status
 
 # A drop smaller than this share of the loss, or than this many nats, is none. Where an attack has converged its last
 # iterate keeps swinging around the best one, by some hundredths of the loss; the faults that these comparisons are for
@@ -62,8 +63,8 @@ def gain(rows: Sequence[Row], others: Sequence[Row], *, confidence: float = _CON
 
 
 def was_attacked(row: Row) -> bool:
-    """Whether the attack took it on; what it cannot attack it returns as it came, with a note."""
-    return not (row.get("note") or "").startswith("not attacked")
+    """Whether the attack ran on it: an utterance that it refuses comes back as it was."""
+    return row["status"] != Status.REFUSED
 
 
 def _counts(row: Row) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from robust_asr.attacks.pgd import PGD
 from robust_asr.results import Evaluation, Row
+from robust_asr.results.families import is_clean, number
 from robust_asr.results.summary import is_attack
 from robust_asr.storage.describe import describe
 from robust_asr.threat import Linf
@@ -36,9 +36,7 @@ class Condition:
     @property
     def strength(self) -> float | None:
         """None where it is no number."""
-        value = self.columns.get("strength")
-        usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        return float(value) if usable else None
+        return number(self.columns.get("strength"))
 
     @property
     def size(self) -> tuple[str, Any, str]:
@@ -47,8 +45,7 @@ class Condition:
 
     @property
     def is_clean(self) -> bool:
-        none = self.columns.get("attack") in (None, "", "none")
-        return none or (not self.norm.startswith("SNR") and self.strength == 0)
+        return is_clean(self.columns)
 
     @property
     def is_aimed(self) -> bool:
@@ -106,13 +103,13 @@ def conditions_of(evaluation: Evaluation) -> list[Condition]:
 
 
 def cells(evaluation: Evaluation) -> Iterator[tuple[str, str, str, list[Row]]]:
-    """(part, condition, system, rows) of every cell that has rows."""
+    """(system, condition, part, rows) of every cell that has rows."""
     for part in evaluation.parts:
         for condition in evaluation.conditions:
             for system in evaluation.systems:
                 rows = evaluation.select(system, condition, part)
                 if rows:
-                    yield part, condition, system, rows
+                    yield system, condition, part, rows
 
 
 def of_part(evaluation: Evaluation, part: str) -> str:

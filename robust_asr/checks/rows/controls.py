@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from robust_asr.checks.rows.comparison import Gain, gain
 from robust_asr.checks.rows.conditions import Condition, conditions_of, of_part
-from robust_asr.checks.rows.families import Pair, own_noise, strengths
+from robust_asr.checks.rows.pairs import Pair, own_noise, strengths
 from robust_asr.checks.verdicts import Check, Question
 from robust_asr.results import Evaluation
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from robust_asr.checks.rows.comparison import gain
 from robust_asr.checks.rows.conditions import Condition, cells, conditions_of, of_part
-from robust_asr.checks.rows.families import Pair, larger_budgets, more_draws, more_iterations, own_noise
+from robust_asr.checks.rows.pairs import Pair, larger_budgets, more_draws, more_iterations, own_noise
 from robust_asr.checks.verdicts import Check, Question, some
 from robust_asr.results import Evaluation, Row
 
@@ -66,7 +66,7 @@ def _compare(
 
 def _spent(evaluation: Evaluation, attacks: dict[str, Condition]) -> Iterator[Check]:
     """From the passes that rows count; an attack may ask a system without draws only once, so only others are asked."""
-    for part, name, system, rows in cells(evaluation):
+    for system, name, part, rows in cells(evaluation):
         draws = attacks[name].number("num_draws") if name in attacks else 1
         if draws > 1 and own_noise(evaluation.systems[system]):
             short = [row["id"] for row in rows if row["forwards"] < draws * row["iterations"]]

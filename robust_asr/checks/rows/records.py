@@ -8,6 +8,7 @@ from typing import Any
 
 from robust_asr.checks.rows.conditions import cells, conditions_of, of_part
 from robust_asr.checks.verdicts import Check, Question, some
+from robust_asr.metrics import word_edits
 from robust_asr.results import Evaluation, Row
 from robust_asr.text import normalize
 
@@ -45,9 +46,9 @@ def check_records(evaluation: Evaluation) -> Iterator[Check]:
 
 def _every_utterance(evaluation: Evaluation) -> Iterator[Check]:
     known: dict[str, set[str]] = {}
-    for part, _, _, rows in cells(evaluation):
+    for _, _, part, rows in cells(evaluation):
         known.setdefault(part, set()).update(row["id"] for row in rows)
-    for part, condition, system, rows in cells(evaluation):
+    for system, condition, part, rows in cells(evaluation):
         counts, expected = Counter(row["id"] for row in rows), evaluation.parts[part]["num_utterances"]
         missing = sorted(known[part] - counts.keys())
         twice = sorted(name for name, count in counts.items() if count > 1)
@@ -64,7 +65,7 @@ def _agree(evaluation: Evaluation, question: Question, value_of: Callable[[Row],
     for row in evaluation.rows:
         said.setdefault((row["part"], row["id"]), Counter())[value_of(row)] += 1
     usual = {utterance: counts.most_common(1)[0][0] for utterance, counts in said.items()}
-    for part, condition, system, rows in cells(evaluation):
+    for system, condition, part, rows in cells(evaluation):
         other = [row["id"] for row in rows if value_of(row) != usual[part, row["id"]]]
         found = f"{len(other)} of {len(rows)} utterances differ from other cells{of_part(evaluation, part)}"
         found += f": {some(other)}" if other else ""
@@ -72,7 +73,7 @@ def _agree(evaluation: Evaluation, question: Question, value_of: Callable[[Row],
 
 
 def _own_rows(evaluation: Evaluation) -> Iterator[Check]:
-    for part, condition, system, rows in cells(evaluation):
+    for system, condition, part, rows in cells(evaluation):
         hashes = {"system": evaluation.systems[system]["hash"], "condition": evaluation.conditions[condition]["hash"]}
         stale = [row["id"] for row in rows if any(row["hashes"].get(kind) != found for kind, found in hashes.items())]
         found = f"{len(stale)} of {len(rows)} rows are of another hash{of_part(evaluation, part)}"
@@ -84,7 +85,7 @@ def _own_text(evaluation: Evaluation) -> Iterator[Check]:
     clean = {condition.name for condition in conditions_of(evaluation) if condition.is_clean}
     if not clean:
         yield OWN_TEXT.not_run("nothing was heard without a disturbance: add robust_asr.attacks.noise.Clean")
-    for part, condition, system, rows in cells(evaluation):
+    for system, condition, part, rows in cells(evaluation):
         if condition in clean:
             swapped = _swapped(rows)
             found = (
@@ -98,7 +99,7 @@ def _own_text(evaluation: Evaluation) -> Iterator[Check]:
 
 def _swapped(rows: list[Row]) -> list[str]:
     """Utterances heard exactly as the text of others, all of which are far from their own text too."""
-    far = {row["id"] for row in rows if row["insertions"] + row["deletions"] + row["substitutions"] >= _FAR}
+    far = {row["id"] for row in rows if word_edits(row) >= _FAR}
     owners: dict[str, set[str]] = {}
     for row in rows:
         owners.setdefault(normalize(row["reference"]), set()).add(row["id"])

@@ -31,7 +31,7 @@ def check_saved_audio(evaluation: Evaluation) -> Iterator[Check]:
     if not (evaluation.run_dir / "audio").is_dir():
         return
     conditions = {condition.name: condition for condition in conditions_of(evaluation)}
-    for part, name, system, rows in cells(evaluation):
+    for system, name, part, rows in cells(evaluation):
         found = ((row, _path(evaluation.run_dir, row)) for row in rows)
         files = list(islice(((row, path) for row, path in found if path.is_file()), _FILES))
         if files:

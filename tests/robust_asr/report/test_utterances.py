@@ -17,8 +17,9 @@ import torch
 from robust_asr.report.clips import MAX_SECONDS, Clip, player, read_clip, spectrograms
 from robust_asr.report.grid import Grid, tabulate
 from robust_asr.report.runs import read_runs
-from robust_asr.report.utterances import worst_rows, worst_utterances
+from robust_asr.report.utterances import NUM_WORST, worst_utterances
 from robust_asr.results import audio_path
+from robust_asr.results.worst import worst_rows
 from tests.robust_asr.report.example import RATE, row
 
 
@@ -42,14 +43,14 @@ def test_most_errors_to_a_word_come_first_and_none_is_none():
     }
     rows = [row("s", "c", "p", name, *texts) for name, texts in made.items()]
     assert [each["id"] for each in worst_rows(rows, keep=9)] == ["e", "b", "d", "a"]
-    assert [each["id"] for each in worst_rows(rows)] == ["e", "b", "d"]
+    assert [each["id"] for each in worst_rows(rows, keep=3)] == ["e", "b", "d"]
 
 
 def test_a_card_holds_what_was_kept(example: Grid, run_dir: Path):
     markup, note = worst_utterances(example, "test-clean", max_bytes=10**9)
     assert note == "" and markup.count("<article>") <= 7 * 3 * 3
-    cell = example.cell("test-clean", "pgd7-0.01", "baseline")
-    (worst, *_) = worst_rows(cell.rows)
+    cell = example.cell("baseline", "pgd7-0.01", "test-clean")
+    (worst, *_) = worst_rows(cell.rows, keep=NUM_WORST)
     group = markup.split("L∞ 0.01: ")[1].split("</details>")[0]
     card = next(card for card in group.split("<article>") if f">{worst['id']}<" in card and "<b>baseline</b>" in card)
     (clean, rate), (attacked, _) = played(card)
@@ -77,7 +78,10 @@ def test_the_worst_of_every_cell_comes_before_the_second_of_any(example: Grid):
     longest = max(map(len, cards.split("<article>")))
     markup, _ = worst_utterances(example, "test-clean", max_bytes=21 * longest)
     cells = {
-        (c, s) for c in example.conditions for s in example.systems if worst_rows(example.cell("test-clean", c, s).rows)
+        (c, s)
+        for c in example.conditions
+        for s in example.systems
+        if worst_rows(example.cell(s, c, "test-clean").rows, keep=1)
     }
     groups = re.findall(r"<summary>(.*?): \d+ utterance", markup)
     assert len(groups) == len({condition for condition, _ in cells})

@@ -1,4 +1,7 @@
-"""Attacks that belong together: one attack at several strengths, or with more and more work."""
+"""Attacks that are compared with each other: one attack at several strengths, or with more and more work.
+
+Stricter than the families of ``robust_asr.results.families``: the settings must agree too, not the columns alone.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from robust_asr.checks.rows.conditions import TUNED, Condition
+from robust_asr.results.families import budget
 
 Pair = tuple[Condition, Condition]
 Same = Callable[[Condition, Condition], bool]
@@ -15,8 +19,8 @@ Same = Callable[[Condition, Condition], bool]
 
 def strengths(conditions: Sequence[Condition]) -> list[list[Condition]]:
     """The same attack at all its strengths, from the weakest to the strongest."""
-    found = _families(conditions, lambda first, second: first.is_other_strength_of(second))
-    return [sorted(family, key=_budget) for family in found]
+    same_attack = _grouped(conditions, lambda first, second: first.is_other_strength_of(second))
+    return [sorted(group, key=_budget) for group in same_attack]
 
 
 def larger_budgets(conditions: Sequence[Condition]) -> list[Pair]:
@@ -26,15 +30,15 @@ def larger_budgets(conditions: Sequence[Condition]) -> list[Pair]:
 
 def more_iterations(conditions: Sequence[Condition]) -> list[Pair]:
     """Neighbours in the number of iterations, whatever the step."""
-    found = _families(conditions, lambda first, second: first.differs_only_in(second, TUNED))
-    return _neighbours(found, lambda condition: condition.number("num_iterations"))
+    groups = _grouped(conditions, lambda first, second: first.differs_only_in(second, TUNED))
+    return _neighbours(groups, lambda condition: condition.number("num_iterations"))
 
 
 def more_draws(conditions: Sequence[Condition]) -> list[Pair]:
     """Neighbours in the number of draws over which a gradient is averaged."""
     allowed = frozenset({"num_draws", "max_samples"})
-    found = _families(conditions, lambda first, second: first.differs_only_in(second, allowed))
-    return _neighbours(found, lambda condition: condition.number("num_draws"))
+    groups = _grouped(conditions, lambda first, second: first.differs_only_in(second, allowed))
+    return _neighbours(groups, lambda condition: condition.number("num_draws"))
 
 
 def own_noise(system: dict[str, Any]) -> float:
@@ -49,20 +53,20 @@ def own_noise(system: dict[str, Any]) -> float:
 
 
 def _budget(condition: Condition) -> float:
-    return -condition.strength if "SNR" in condition.norm else condition.strength
+    return budget(condition.norm, condition.strength)
 
 
-def _families(conditions: Sequence[Condition], same: Same) -> list[list[Condition]]:
-    families: list[list[Condition]] = []
+def _grouped(conditions: Sequence[Condition], same: Same) -> list[list[Condition]]:
+    groups: list[list[Condition]] = []
     for condition in conditions:
-        family = next((family for family in families if same(family[0], condition)), None)
-        if family is None:
-            families.append([condition])
+        group = next((group for group in groups if same(group[0], condition)), None)
+        if group is None:
+            groups.append([condition])
         else:
-            family.append(condition)
-    return families
+            group.append(condition)
+    return groups
 
 
-def _neighbours(families: Sequence[list[Condition]], amount: Callable[[Condition], float]) -> list[Pair]:
-    ordered = (sorted(family, key=amount) for family in families)
-    return [(low, high) for family in ordered for low, high in pairwise(family) if amount(low) < amount(high)]
+def _neighbours(groups: Sequence[list[Condition]], amount: Callable[[Condition], float]) -> list[Pair]:
+    ordered = (sorted(group, key=amount) for group in groups)
+    return [(low, high) for group in ordered for low, high in pairwise(group) if amount(low) < amount(high)]
