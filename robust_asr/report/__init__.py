@@ -13,7 +13,7 @@ from robust_asr.results.summary import COLUMNS, DIFFERENCE_COLUMNS, write_table
 from robust_asr.storage.files import written_whole
 
 PAGE = "index.html"
-MAX_BYTES = 20_000_000
+MAX_BYTES = 5_000_000
 
 
 def report(

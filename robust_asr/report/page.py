@@ -101,14 +101,15 @@ def _papers(grid: Grid) -> str:
 
 def _worst(grid: Grid, max_bytes: int) -> str:
     content, room = [], max_bytes
-    for part in grid.parts:
-        cards, note = worst_utterances(grid, part, max_bytes=room)
+    for place, part in enumerate(grid.parts):
+        # An equal share of what is left: no part is without audio because another came first.
+        cards, note = worst_utterances(grid, part, max_bytes=room // (len(grid.parts) - place))
         room -= len(cards.encode())
         notice = f'<p class="notice">{escaped(note)}</p>' if note else ""
         if cards or note:
             content.append(part_head(grid, part) + notice + cards)
     intro = (
         "Most errors for each word first. Reference words; where the recogniser differs, what it heard stands below: "
-        "S substituted, D deleted, I inserted."
+        "S substituted, D deleted, I inserted. The audio of this page is compressed; the files beside the rows are exact."
     )
     return section("worst", "Worst utterances", *content, intro=intro) if content else ""

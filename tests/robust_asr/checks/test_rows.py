@@ -122,6 +122,7 @@ def same_word(evaluation: Evaluation) -> Evaluation:
     wrong = {"deletions": lambda row: row["words"] - 1, "substitutions": 1, "insertions": 0}
     return edited(evaluation, cell("smoothed", "pgd7 .02"), hypothesis="X", **wrong)
 
+
 ROW_FAULTS: dict[str, tuple[Question, tuple[str, str], Callable[[Evaluation], Evaluation]]] = {
     "dropped utterance": (
         EVERY_UTTERANCE,
