@@ -24,9 +24,9 @@ def write_checks(run_dir: Path, checks: Iterable[Check]) -> None:
     _write(run_dir / CHECKS, [asdict(check) for check in condensed(checks)])
 
 
-def write_live(run_dir: Path, found: Mapping[Pair, list[Check]]) -> None:
-    """Keep live verdicts beside the rows, whole or not at all; those of pairs that are not in ``found`` stay."""
-    kept = {**_read(run_dir / LIVE), **found}
+def write_live(run_dir: Path, verdicts: Mapping[Pair, list[Check]]) -> None:
+    """Keep live verdicts beside the rows, whole or not at all; those of pairs that are not in ``verdicts`` stay."""
+    kept = {**_read(run_dir / LIVE), **verdicts}
     entries = [
         {"system": system, "condition": condition, "checks": [asdict(check) for check in checks]}
         for (system, condition), checks in kept.items()
@@ -39,12 +39,12 @@ def read_live(run_dir: Path, evaluation: Evaluation | None = None) -> dict[Pair,
 
     Errors: ValueError names the file where it is not what ``write_live`` wrote.
     """
-    found = _read(run_dir / LIVE)
+    kept = _read(run_dir / LIVE)
     if evaluation is None:
-        return found
+        return kept
     systems = {entry["hash"] for entry in evaluation.systems.values()}
     conditions = {"", *(entry["hash"] for entry in evaluation.conditions.values())}
-    return {pair: checks for pair, checks in found.items() if pair[0] in systems and pair[1] in conditions}
+    return {pair: checks for pair, checks in kept.items() if pair[0] in systems and pair[1] in conditions}
 
 
 def _write(path: Path, content: list[dict[str, Any]]) -> None:
@@ -90,6 +90,6 @@ def _check(entry: Any, where: str) -> Check:
         if not isinstance(value, str) and not (name == "value" and isinstance(value, bool | int | float)):
             raise ValueError(f"{where}: field {name!r} must be a text, found {str(value)[:40]!r}")
     if not values["name"] or values["verdict"] not in VERDICTS:
-        found = f"name {values['name'][:40]!r}, verdict {values['verdict'][:40]!r}"
-        raise ValueError(f"{where}: needs a name and a verdict of {', '.join(VERDICTS)}; found {found}")
+        given = f"name {values['name'][:40]!r}, verdict {values['verdict'][:40]!r}"
+        raise ValueError(f"{where}: needs a name and a verdict of {', '.join(VERDICTS)}; found {given}")
     return Check(**values)

@@ -1,4 +1,4 @@
-"""Verdicts: what a check asks, what it found, and a list of many verdicts that a person can read."""
+"""Verdicts of checks: the question, the answer with its number, and a list of many verdicts that a person can read."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class Question:
     failure: str
 
     def verdict(
-        self, holds: bool, found: str, *, system: str = "", condition: str = "", value: str | float = ""
+        self, holds: bool, clause: str, *, system: str = "", condition: str = "", value: str | float = ""
     ) -> Check:
-        """``found`` is the clause that says what was seen."""
-        detail = _sentence(found) if holds else f"{_sentence(found)} {self.failure}"
+        """``clause`` says what was seen, without a capital and a full stop."""
+        detail = _sentence(clause) if holds else f"{_sentence(clause)} {self.failure}"
         return Check(self.name, "pass" if holds else "fail", system, condition, _plain(value), detail)
 
     def not_run(self, why: str, *, system: str = "", condition: str = "") -> Check:
@@ -104,24 +104,24 @@ def _first(failed: list[Check]) -> list[Check]:
 
 def _distinct(checks: list[Check]) -> list[Check]:
     """One for each reason."""
-    found: dict[str, Check] = {}
+    distinct: dict[str, Check] = {}
     for check in checks:
-        first = found.setdefault(check.detail, check)
+        first = distinct.setdefault(check.detail, check)
         if first is not check:
             same = {name: value for name in ("system", "condition") if (value := getattr(first, name)) != ""}
             differing = {name: "" for name, value in same.items() if getattr(check, name) != value}
-            found[check.detail] = replace(first, **differing)
-    return list(found.values())
+            distinct[check.detail] = replace(first, **differing)
+    return list(distinct.values())
 
 
 def _together(passed: list[Check]) -> list[Check]:
     if len(passed) < 2:
         return passed
     numbers = [check.value for check in passed if not isinstance(check.value, str)]
-    found = f", found {min(numbers):.4g} to {max(numbers):.4g}" if numbers else ""
+    span = f", found {min(numbers):.4g} to {max(numbers):.4g}" if numbers else ""
     systems = {check.system for check in passed}
     system = systems.pop() if len(systems) == 1 else ""
-    return [Check(passed[0].name, "pass", system, detail=_sentence(f"{len(passed)} times{found}"))]
+    return [Check(passed[0].name, "pass", system, detail=_sentence(f"{len(passed)} times{span}"))]
 
 
 def _sentence(text: str) -> str:

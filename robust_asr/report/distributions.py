@@ -46,14 +46,14 @@ def spreads(grid: Grid, part: str, condition: str) -> list[Spread]:
     return [spread for index, cell in cells if (spread := _spread(index, cell)).rates]
 
 
-def distribution_plot(condition: str, found: Sequence[Spread]) -> str:
+def distribution_plot(condition: str, drawn: Sequence[Spread]) -> str:
     """A row for each system: its name, a box from the 25th to the 75th per cent, whiskers from the 5th to the 95th, dots."""
-    largest = max(spread.rates[-1] for spread in found)
+    largest = max(spread.rates[-1] for spread in drawn)
     across = Axis(0, 100 if largest <= 100 else LIMIT, _LEFT, _RIGHT)
-    bottom = _TOP + _ROW * len(found)
-    described = "; ".join(map(_in_words, found))
+    bottom = _TOP + _ROW * len(drawn)
+    described = "; ".join(map(_in_words, drawn))
     label = escaped(f"Word error rate of each utterance, {condition}. {described}")
-    rows = "".join(_row(spread, across, _TOP + _ROW * place) for place, spread in enumerate(found))
+    rows = "".join(_row(spread, across, _TOP + _ROW * place) for place, spread in enumerate(drawn))
     return (
         f'<svg class="plot" viewBox="0 0 {WIDTH} {bottom + 36}" role="img" aria-label="{label}">'
         f"{_scale(across, bottom)}{rows}</svg>"

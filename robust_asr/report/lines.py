@@ -42,7 +42,7 @@ class Line:
 
 def lines_of(grid: Grid, family: Family, part: str, *, metric: str = "WER") -> list[Line]:
     """One line for each system that was run under any strength, clean audio first. ``metric``: WER or TGT_WER."""
-    found = []
+    lines = []
     for index, system in enumerate(grid.systems):
         clean = grid.clean_cell(part, system)
         estimates = [_estimate(clean, None, metric)] if clean else []
@@ -51,8 +51,8 @@ def lines_of(grid: Grid, family: Family, part: str, *, metric: str = "WER") -> l
                 estimates.append(_estimate(grid.cell(system, point.condition, part), point.strength, metric))
         kept = tuple(estimate for estimate in estimates if estimate)
         if any(estimate.strength is not None for estimate in kept):
-            found.append(Line(system, index, kept))
-    return found
+            lines.append(Line(system, index, kept))
+    return lines
 
 
 def line_plot(family: Family, lines: Sequence[Line], *, label: str, metric: str = "WER") -> str:

@@ -103,9 +103,9 @@ def join(runs: Sequence[Run]) -> Runs:
     folder = runs[0].evaluation.run_dir
     evaluation = Evaluation(folder, entries["system"], entries["condition"], entries["part"], tuple(rows))
     joined = {run.name: {kind: names[kind][index] for kind in _KINDS} for index, run in enumerate(runs)}
-    found = [(run.name, check) for run in runs for check in run.checks]
-    found += check_agreement({run.name: run.evaluation for run in runs})
-    checks = [check.renamed(joined[run]) for run, check in found]
+    named = [(run.name, check) for run in runs for check in run.checks]
+    named += check_agreement({run.name: run.evaluation for run in runs})
+    checks = [check.renamed(joined[run]) for run, check in named]
     asked = frozenset(
         place
         for run, *renamed in zip(runs, *(names[kind] for kind in _KINDS), strict=True)

@@ -91,8 +91,8 @@ def compare(lines: Iterable[Mapping[str, Any]], tables: Sequence[PaperTable] | N
     """
     ours = list(lines)
     have = {column(line) for line in ours}
-    found = [_compare(table, ours, have) for table in (read_tables() if tables is None else tables)]
-    return sorted((each for each in found if each), key=lambda each: not each.shares_an_attack)
+    comparisons = [_compare(table, ours, have) for table in (read_tables() if tables is None else tables)]
+    return sorted((each for each in comparisons if each), key=lambda each: not each.shares_an_attack)
 
 
 def average(values: Iterable[str]) -> Decimal:

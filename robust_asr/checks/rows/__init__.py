@@ -29,7 +29,7 @@ _CHECKS = (
 def check_evaluation(evaluation: Evaluation) -> list[Check]:
     """The live verdicts that the run folder keeps on its systems and conditions, then those of ``check_rows``."""
     live = read_live(evaluation.run_dir, evaluation)
-    return [*(check for found in live.values() for check in found), *check_rows(evaluation)]
+    return [*(check for verdicts in live.values() for check in verdicts), *check_rows(evaluation)]
 
 
 def check_rows(evaluation: Evaluation) -> list[Check]:

@@ -41,20 +41,20 @@ def check_agreement(evaluations: Mapping[str, Evaluation]) -> Iterator[tuple[str
 
 def _verdict(system: str, mine: Answers, theirs: Answers, alike: Sequence[Asked], second: str) -> Check:
     apart = [asked for asked in alike if mine[asked]["hypothesis"] != theirs[asked]["hypothesis"]]
-    found = f"{len(apart)} of {len(alike)} transcripts of equal loss are others in {second}"
-    found += f": {some(sorted({name for *_, name in apart}))}" if apart else ""
+    clause = f"{len(apart)} of {len(alike)} transcripts of equal loss are others in {second}"
+    clause += f": {some(sorted({name for *_, name in apart}))}" if apart else ""
     share = len(apart) / len(alike)
-    return HEARD_AGAIN.verdict(share <= _TIPPED, found, system=system, value=share)
+    return HEARD_AGAIN.verdict(share <= _TIPPED, clause, system=system, value=share)
 
 
 def _answers(evaluation: Evaluation) -> dict[str, dict[Asked, Row]]:
     """Hash of a system -> its rows, by what it was asked."""
-    found: dict[str, dict[Asked, Row]] = {}
+    answers: dict[str, dict[Asked, Row]] = {}
     for row in evaluation.rows:
         hashes = row["hashes"]
         if all(hashes.get(kind) for kind in ("system", "condition", "data")):
-            found.setdefault(hashes["system"], {})[hashes["condition"], hashes["data"], row["id"]] = row
-    return found
+            answers.setdefault(hashes["system"], {})[hashes["condition"], hashes["data"], row["id"]] = row
+    return answers
 
 
 def _equal(first: Row, second: Row) -> bool:

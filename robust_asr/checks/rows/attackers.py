@@ -43,12 +43,12 @@ def _knowledge(evaluation: Evaluation, white: list[Condition], all_of: list[Cond
         rivals = [condition for condition in white if condition.size == attack.size]
         for system in evaluation.systems if rivals else ():
             gains = [(gain_of(evaluation, system, rival, attack, part), rival) for rival in rivals]
-            gains = [(found, rival) for found, rival in gains if found is not None]
+            gains = [(gain, rival) for gain, rival in gains if gain is not None]
             if gains:
-                found, rival = max(gains, key=lambda pair: pair[0].mean)
-                text = f"{rival.name} moved the loss by {found} more{of_part(evaluation, part)}"
+                gain, rival = max(gains, key=lambda pair: pair[0].mean)
+                text = f"{rival.name} moved the loss by {gain} more{of_part(evaluation, part)}"
                 where = {"system": system, "condition": attack.name}
-                yield KNOWLEDGE.verdict(not found.is_drop, text, value=found.mean, **where)
+                yield KNOWLEDGE.verdict(not gain.is_drop, text, value=gain.mean, **where)
         if not rivals:
             yield KNOWLEDGE.not_run(f"add the white-box attack of the size of {attack.name}")
 

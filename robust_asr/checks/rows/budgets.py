@@ -37,9 +37,9 @@ def check_budgets(evaluation: Evaluation) -> Iterator[Check]:
     conditions = {condition.name: condition for condition in conditions_of(evaluation)}
     for system, name, part, rows in cells(evaluation):
         for check in (_within, _changed, _used):
-            found = check(rows, conditions[name], of_part(evaluation, part))
-            if found is not None:
-                question, holds, text, value = found
+            finding = check(rows, conditions[name], of_part(evaluation, part))
+            if finding is not None:
+                question, holds, text, value = finding
                 yield question.verdict(holds, text, system=system, condition=name, value=value)
 
 
@@ -58,9 +58,9 @@ def _within(rows: list[Row], condition: Condition, where: str) -> Finding | None
     short = -median(value for value, _ in above.values())
     if condition.is_noise and condition.norm == "SNR" and condition.strength >= 0 and short > _NOISE_DECIBELS:
         return WITHIN, False, f"the noise is {short:.3g} dB weaker than the {bound} asked for{where}", worst
-    found = f"{len(beyond)} of {len(rows)} exceed {bound}, the largest by {max(worst, 0):.3g}{where}"
-    found += f": {some(beyond)}" if beyond else ""
-    return WITHIN, not beyond, found, worst
+    clause = f"{len(beyond)} of {len(rows)} exceed {bound}, the largest by {max(worst, 0):.3g}{where}"
+    clause += f": {some(beyond)}" if beyond else ""
+    return WITHIN, not beyond, clause, worst
 
 
 def _changed(rows: list[Row], condition: Condition, where: str) -> Finding | None:
@@ -68,11 +68,11 @@ def _changed(rows: list[Row], condition: Condition, where: str) -> Finding | Non
         return None
     # An attack may find the goal reached at the start, and leave the audio alone.
     same = [row for row in rows if row.get("snr_db") is None and not (row.get("success") and was_attacked(row))]
-    found = f"{len(same)} of {len(rows)} utterances are as they were{where}"
+    clause = f"{len(same)} of {len(rows)} utterances are as they were{where}"
     notes = sorted({row["note"] for row in same if row.get("note")})
-    found += f": {some([row['id'] for row in same])}" if same else ""
-    found += f" ({some(notes)})" if notes else ""
-    return CHANGED, len(same) <= _UNCHANGED * len(rows), found, len(same)
+    clause += f": {some([row['id'] for row in same])}" if same else ""
+    clause += f" ({some(notes)})" if notes else ""
+    return CHANGED, len(same) <= _UNCHANGED * len(rows), clause, len(same)
 
 
 def _used(rows: list[Row], condition: Condition, where: str) -> Finding | None:
@@ -84,9 +84,9 @@ def _used(rows: list[Row], condition: Condition, where: str) -> Finding | None:
         return None
     inside = -median(excess(row, condition.strength)[0] for row in rows)
     share = 10 ** (-inside / 20) if is_ratio(condition.norm) else 1 - inside / condition.strength
-    found = f"the median perturbation is {share:.3g} of the bound{where}"
+    clause = f"the median perturbation is {share:.3g} of the bound{where}"
     # Half of what steps of random directions add up to.
-    return USED, share > 0.5 * min(_wandered(condition), 1), found, share
+    return USED, share > 0.5 * min(_wandered(condition), 1), clause, share
 
 
 def _can_reach(condition: Condition) -> bool:

@@ -61,17 +61,17 @@ def _family(
     """
     for system in evaluation.systems:
         gains = [(gain_of(evaluation, system, *pair, part, confidence=0.95), *pair) for pair in pairs]
-        gains = [(found, attack, control) for found, attack, control in gains if found is not None]
+        gains = [(moved, attack, control) for moved, attack, control in gains if moved is not None]
         if not gains:
             continue
         worse = [entry for entry in gains if entry[0].is_drop and entry[1].number("num_iterations") > 1]
-        found, attack, control = worse[0] if worse else max(gains, key=lambda entry: (entry[0].is_rise, entry[0].mean))
+        moved, attack, control = worse[0] if worse else max(gains, key=lambda entry: (entry[0].is_rise, entry[0].mean))
         where = {"system": system, "condition": attack.name}
-        text = f"against {control.name}, the loss moved by {found}{of_part(evaluation, part)}"
-        if not found.is_rise and not worse and _is_too_small(evaluation, system, pairs, clean, part):
+        text = f"against {control.name}, the loss moved by {moved}{of_part(evaluation, part)}"
+        if not moved.is_rise and not worse and _is_too_small(evaluation, system, pairs, clean, part):
             yield question.not_run(f"{_TOO_SMALL} ({text})", **where)
         else:
-            yield question.verdict(found.is_rise and not worse, text, value=found.mean, **where)
+            yield question.verdict(moved.is_rise and not worse, text, value=moved.mean, **where)
 
 
 _TOO_SMALL = (
@@ -84,8 +84,8 @@ def _is_too_small(evaluation: Evaluation, system: str, pairs: list[Pair], clean:
     level = own_noise(evaluation.systems[system])
     if clean is None or any(level <= attack.strength if attack.norm == "Linf" else not level for attack, _ in pairs):
         return False
-    moved = [gain_of(evaluation, system, control, clean, part, confidence=0.95) for _, control in pairs]
-    return not any(found is not None and found.is_rise for found in moved)
+    gains = [gain_of(evaluation, system, control, clean, part, confidence=0.95) for _, control in pairs]
+    return not any(moved is not None and moved.is_rise for moved in gains)
 
 
 def gain_of(

@@ -57,11 +57,11 @@ def _compare(
         for part in evaluation.parts:
             for system in evaluation.systems:
                 sides = [evaluation.select(system, condition.name, part) for condition in (stronger, weaker)]
-                found = gain(*sides)
-                if found is not None:
-                    text = f"against {weaker.name}, the loss moved by {found}{of_part(evaluation, part)}"
+                moved = gain(*sides)
+                if moved is not None:
+                    text = f"against {weaker.name}, the loss moved by {moved}{of_part(evaluation, part)}"
                     where = {"system": system, "condition": stronger.name}
-                    yield question.verdict(not found.is_drop, text, value=found.mean, **where)
+                    yield question.verdict(not moved.is_drop, text, value=moved.mean, **where)
 
 
 def _spent(evaluation: Evaluation, attacks: dict[str, Condition]) -> Iterator[Check]:

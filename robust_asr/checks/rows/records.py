@@ -52,11 +52,11 @@ def _every_utterance(evaluation: Evaluation) -> Iterator[Check]:
         counts, expected = Counter(row["id"] for row in rows), evaluation.parts[part]["num_utterances"]
         missing = sorted(known[part] - counts.keys())
         twice = sorted(name for name, count in counts.items() if count > 1)
-        found = f"{len(counts)} of {expected} utterances{of_part(evaluation, part)}"
-        found += f"; missing {some(missing)}" if missing else ""
-        found += f"; there more than once {some(twice)}" if twice else ""
+        clause = f"{len(counts)} of {expected} utterances{of_part(evaluation, part)}"
+        clause += f"; missing {some(missing)}" if missing else ""
+        clause += f"; there more than once {some(twice)}" if twice else ""
         holds = len(counts) == expected and not missing and not twice
-        yield EVERY_UTTERANCE.verdict(holds, found, system=system, condition=condition, value=len(counts))
+        yield EVERY_UTTERANCE.verdict(holds, clause, system=system, condition=condition, value=len(counts))
 
 
 def _agree(evaluation: Evaluation, question: Question, value_of: Callable[[Row], Any]) -> Iterator[Check]:
@@ -67,18 +67,18 @@ def _agree(evaluation: Evaluation, question: Question, value_of: Callable[[Row],
     usual = {utterance: counts.most_common(1)[0][0] for utterance, counts in said.items()}
     for system, condition, part, rows in cells(evaluation):
         other = [row["id"] for row in rows if value_of(row) != usual[part, row["id"]]]
-        found = f"{len(other)} of {len(rows)} utterances differ from other cells{of_part(evaluation, part)}"
-        found += f": {some(other)}" if other else ""
-        yield question.verdict(not other, found, system=system, condition=condition, value=len(other))
+        clause = f"{len(other)} of {len(rows)} utterances differ from other cells{of_part(evaluation, part)}"
+        clause += f": {some(other)}" if other else ""
+        yield question.verdict(not other, clause, system=system, condition=condition, value=len(other))
 
 
 def _own_rows(evaluation: Evaluation) -> Iterator[Check]:
     for system, condition, part, rows in cells(evaluation):
         hashes = {"system": evaluation.systems[system]["hash"], "condition": evaluation.conditions[condition]["hash"]}
-        stale = [row["id"] for row in rows if any(row["hashes"].get(kind) != found for kind, found in hashes.items())]
-        found = f"{len(stale)} of {len(rows)} rows are of another hash{of_part(evaluation, part)}"
-        found += f": {some(stale)}" if stale else ""
-        yield OWN_ROWS.verdict(not stale, found, system=system, condition=condition, value=len(stale))
+        stale = [row["id"] for row in rows if any(row["hashes"].get(kind) != digest for kind, digest in hashes.items())]
+        clause = f"{len(stale)} of {len(rows)} rows are of another hash{of_part(evaluation, part)}"
+        clause += f": {some(stale)}" if stale else ""
+        yield OWN_ROWS.verdict(not stale, clause, system=system, condition=condition, value=len(stale))
 
 
 def _own_text(evaluation: Evaluation) -> Iterator[Check]:
@@ -88,13 +88,13 @@ def _own_text(evaluation: Evaluation) -> Iterator[Check]:
     for system, condition, part, rows in cells(evaluation):
         if condition in clean:
             swapped = _swapped(rows)
-            found = (
+            clause = (
                 f"{len(swapped)} of {len(rows)} utterances are heard as another one's text{of_part(evaluation, part)}"
             )
-            found += f": {some(swapped)}" if swapped else ""
+            clause += f": {some(swapped)}" if swapped else ""
             # One may be chance: a recogniser that has heard the sentence in training.
             holds = len(swapped) < 2
-            yield OWN_TEXT.verdict(holds, found, system=system, condition=condition, value=len(swapped))
+            yield OWN_TEXT.verdict(holds, clause, system=system, condition=condition, value=len(swapped))
 
 
 def _swapped(rows: list[Row]) -> list[str]:

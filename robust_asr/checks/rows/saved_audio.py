@@ -32,8 +32,8 @@ def check_saved_audio(evaluation: Evaluation) -> Iterator[Check]:
         return
     conditions = {condition.name: condition for condition in conditions_of(evaluation)}
     for system, name, part, rows in cells(evaluation):
-        found = ((row, _path(evaluation.run_dir, row)) for row in rows)
-        files = list(islice(((row, path) for row, path in found if path.is_file()), _FILES))
+        saved = ((row, _path(evaluation.run_dir, row)) for row in rows)
+        files = list(islice(((row, path) for row, path in saved if path.is_file()), _FILES))
         if files:
             wrong = {row["id"]: why for row, path in files if (why := _wrong(row, path, evaluation, conditions[name]))}
             text = f"{len(wrong)} of {len(files)} files differ from their rows{of_part(evaluation, part)}"
@@ -66,12 +66,12 @@ def _wrong(row: Row, path: Path, evaluation: Evaluation, condition: Condition) -
 
 
 def _wrong_size(row: Row, delta: Tensor, clean: Tensor, condition: Condition) -> str:
-    found, level = snr_db(clean, clean + delta), float(delta.square().mean().sqrt())
+    measured, level = snr_db(clean, clean + delta), float(delta.square().mean().sqrt())
     if row.get("snr_db") is not None:
         # An error of a step a sample moves the level by at most its share; 1e-4 dB are the digits of the row.
         room = 20 * math.log10(1 + 2 * _STEP / level) + 1e-4 if level > 0 else 0.0
-        if not abs(found - row["snr_db"]) <= room:
-            return f"has an SNR of {found:.4g} dB instead of {row['snr_db']:.4g}"
+        if not abs(measured - row["snr_db"]) <= room:
+            return f"has an SNR of {measured:.4g} dB instead of {row['snr_db']:.4g}"
     is_maximum = condition.norm == "Linf" and condition.columns.get("knowledge") != "transfer"
     if is_maximum and row.get("size") is not None:
         peak = float(delta.abs().max()) if len(delta) else 0.0
