@@ -1,4 +1,4 @@
-"""Word and character error rates, counted once for everybody: training, evaluation and attacks."""
+"""Word and character error rates, counted in one place for training, evaluation and attacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the recogniser hears, to listen to and to read, after every validation."""
+"""Samples of the recogniser's transcripts with their audio, after every validation."""
 
 from __future__ import annotations
 

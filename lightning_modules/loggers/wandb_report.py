@@ -66,7 +66,7 @@ def _cells(number: int, row: Row) -> list[Any]:
 
 
 def _audio(evaluation: Evaluation, worst: Sequence[Row]) -> dict[str, list[Any]]:
-    """Not within a table: W&B would keep its audio outside the run folder until it is uploaded."""
+    """Players beside the table: W&B would keep the audio of a table outside the run folder until it is uploaded."""
     import wandb
 
     players: dict[str, list[Any]] = {"audio/clean": [], "audio/attacked": []}

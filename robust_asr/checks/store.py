@@ -1,4 +1,4 @@
-"""``checks.json``, which the report shows, and the live verdicts, which cannot be made again from rows."""
+"""``checks.json``, which the report shows, and the live verdicts, which cannot be made again from rows alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robust_asr.storage.files import written_whole
 
 CHECKS = "checks.json"
 LIVE = "live_checks.json"
-# (hash of the system, hash of the condition): what was checked. A check of the system alone has "" for the condition.
+# The hashes of the system and of the condition that were checked; "" for the condition where the system alone was.
 Pair = tuple[str, str]
 
 

@@ -11,7 +11,7 @@ from robust_asr.text.alignment import printable
 
 Verdict = Literal["fail", "not run", "pass"]
 VERDICTS: tuple[Verdict, ...] = ("fail", "not run", "pass")
-# Of one question. A fault of the set-up fails everywhere, and a hundred red lines say no more than a few.
+# Failures of one question that are shown: a fault of the set-up fails everywhere, and a hundred red lines say no more than a few.
 _FAILURES = 6
 _NAMED = 3
 
@@ -37,11 +37,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Question:
-    """What a check asks.
+    """The question of a check.
 
     Attributes:
-        name: what holds where it passes.
-        failure: what it means where it does not, one sentence.
+        name: the claim, which holds where the check passes.
+        failure: one sentence on the meaning of a failure.
     """
 
     name: str
@@ -50,17 +50,17 @@ class Question:
     def verdict(
         self, holds: bool, clause: str, *, system: str = "", condition: str = "", value: str | float = ""
     ) -> Check:
-        """``clause`` says what was seen, without a capital and a full stop."""
+        """``clause`` is the observation, without a capital and a full stop."""
         detail = _sentence(clause) if holds else f"{_sentence(clause)} {self.failure}"
         return Check(self.name, "pass" if holds else "fail", system, condition, _plain(value), detail)
 
     def not_run(self, why: str, *, system: str = "", condition: str = "") -> Check:
-        """``why`` names what is missing, and what to add."""
+        """``why`` names the condition that is missing, and how to add it."""
         return Check(self.name, "not run", system, condition, detail=_sentence(why))
 
 
 def condensed(checks: Iterable[Check]) -> list[Check]:
-    """Failures one by one, the first few of each question; what passed, and what could not be asked, in one line a question."""
+    """For each question its first few failures, one line for each reason why it was not run, and one line for all that passed."""
     checks = list(checks)
     shown = []
     for name in dict.fromkeys(check.name for check in checks):
@@ -83,7 +83,7 @@ def where(system: str, condition: str) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few of them: a, b, c and 7 more."""
+    """The first few names: a, b, c and 7 more."""
     shown = ", ".join(names[:_NAMED])
     return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
 
@@ -103,7 +103,7 @@ def _first(failed: list[Check]) -> list[Check]:
 
 
 def _distinct(checks: list[Check]) -> list[Check]:
-    """One for each reason."""
+    """One check for each reason."""
     distinct: dict[str, Check] = {}
     for check in checks:
         first = distinct.setdefault(check.detail, check)

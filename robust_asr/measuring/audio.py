@@ -1,4 +1,4 @@
-"""The audio of the utterances that went worst, kept beside the rows for the report."""
+"""Audio beside the rows: how it is written, and which utterances keep theirs for the report."""
 
 from __future__ import annotations
 

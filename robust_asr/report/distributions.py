@@ -13,7 +13,7 @@ from robust_asr.report.numbers import count, rate
 from robust_asr.report.series import colour, marker
 
 WIDTH = 360
-# An utterance may have many more errors than words; beyond this they are counted, not drawn.
+# The largest rate that is drawn: an utterance may have many more errors than words, and rates beyond this are counted.
 LIMIT = 200.0
 _LEFT, _RIGHT, _ROW, _TOP = 12, 348, 46, 4
 _MOST_DOTS = 160
@@ -30,7 +30,7 @@ class Spread:
     without_words: int
 
     def quantile(self, share: float) -> float:
-        """Linear between the two neighbours."""
+        """The rate below which this share of the utterances lies, linear between its two neighbours."""
         place = share * (len(self.rates) - 1)
         below = int(place)
         above = min(below + 1, len(self.rates) - 1)
@@ -88,10 +88,10 @@ def _row(spread: Spread, across: Axis, top: float) -> str:
     y = top + 32
     more = f", {spread.beyond} beyond {LIMIT:.0f} %" if spread.beyond else ""
     aside = f"median {rate(spread.quantile(0.5), digits=0)} %{more}"
-    # Both stand on one line, the name in bold.
+    # Name and remark stand on one line, the name in bold.
     room = 39 - int(0.85 * len(aside))
     name = spread.system if len(spread.system) <= room else f"{spread.system[: room - 1]}\N{HORIZONTAL ELLIPSIS}"
-    # Every second of 300 equal steps is a fair picture of 150; of millions, that many too.
+    # The rates are sorted, so evenly spaced ones are a fair picture of all of them.
     step = max(len(spread.rates) / _MOST_DOTS, 1)
     shown = [spread.rates[int(place * step)] for place in range(int(len(spread.rates) / step))]
     dots = "".join(
@@ -113,5 +113,5 @@ def _row(spread: Spread, across: Axis, top: float) -> str:
 
 
 def _scattered(place: int) -> float:
-    """In [0, 1), neighbours far apart, the same on every page: multiples of the golden ratio."""
+    """A height in [0, 1) for each dot, neighbours far apart, the same on every page: multiples of the golden ratio."""
     return place * 0.6180339887498949 % 1

@@ -22,7 +22,7 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Cell:
-    """One system under one condition on one part. ``lines``: metric -> its line of the summary; none where nothing was run.
+    """One system under one condition on one part. ``lines``: metric -> its line of the summary; empty where nothing was run.
 
     ``expected`` is 0 where no run asks for it: of several runs each asks for its own.
     """
@@ -51,12 +51,12 @@ class Cell:
 
     @property
     def remarks(self) -> list[str]:
-        """What became of its utterances, where the attack did not run on all of them as it should."""
+        """Sentences on the utterances on which the attack did not run as it should."""
         return remarks(self.rows)
 
     @property
     def masked(self) -> int:
-        """How many of its utterances the attack met with a gradient of zero."""
+        """The number of utterances whose every gradient was zero."""
         return with_status(self.rows, Status.MASKED_GRADIENT)
 
 

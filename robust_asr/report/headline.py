@@ -56,7 +56,7 @@ def _emptier_notes(grid: Grid, part: str) -> str:
 def _headline_row(grid: Grid, part: str, condition: str, head: str, top: float) -> str:
     cells = [grid.cell(system, condition, part) for system in grid.systems]
     rates = {cell.wer["value"] for cell in cells if cell.rows}
-    # Several may share it; where all do, it says nothing.
+    # Several systems may share the lowest rate; where all share it, it says nothing.
     lowest = min(rates) if len(rates) > 1 else None
     shown = "".join(_headline_cell(cell, top, lowest=lowest) for cell in cells)
     return f'<tr><th scope="row">{head}</th>{shown}</tr>'

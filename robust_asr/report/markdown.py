@@ -1,4 +1,4 @@
-"""The same tables as Markdown, for a README or an issue. What a name holds is never markup."""
+"""The same tables as Markdown, for a README or an issue. No character of a name becomes markup."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]()<>#|~&$!@:+=^\"'-]|(?<=www)\.)", re.IGNORE
 
 
 def plain(value: object) -> str:
-    """A text as Markdown shows it letter by letter."""
+    """A text with its markup escaped, so that Markdown shows it letter by letter."""
     return _MARKUP.sub(r"\\\1", printable(str(value)))
 
 

@@ -1,4 +1,4 @@
-"""The papers' tables with ours in them."""
+"""The papers' tables with our rows in them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def paper_sections(grid: Grid) -> str:
 
 
 def _comparison(grid: Grid, compared: Comparison) -> str:
-    """Ours on top, where they are seen beside the head of the table."""
+    """One table: our rows on top, where they are seen beside the head."""
     title = f"{_TITLES.get(compared.table.paper, compared.table.paper)}, {compared.table.table}"
     printed = sorted({row.eval_set for row in compared.rows if not row.is_ours})
     ours = sorted({row.eval_set for row in compared.rows if row.is_ours})

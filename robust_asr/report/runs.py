@@ -1,4 +1,4 @@
-"""The runs of a report, joined into one evaluation: what differs but shares a name gets the name of its run."""
+"""The runs of a report, joined into one evaluation: different systems of one name get the names of their runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KINDS = ("system", "condition", "part")
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. ``expected`` counts the rows that its description asks for; ``about`` is what else that holds."""
+    """One run folder. ``expected`` counts the rows that its description asks for; ``about`` holds its other fields."""
 
     name: str
     evaluation: Evaluation
@@ -48,7 +48,7 @@ class Runs:
 
 
 def read_runs(run_dirs: Sequence[str | Path]) -> Runs:
-    """Read and join run folders, also such as are still written to.
+    """Read and join run folders; an evaluation may still write to them.
 
     Systems of one name are one system where their hashes are equal and they heard the same wherever two runs asked the same.
     Conditions of one name are one condition where their hashes agree; parts are one part where their sizes, hashes and all
@@ -95,7 +95,7 @@ def join(runs: Sequence[Run]) -> Runs:
                 entries[kind].setdefault(names[kind][index][name], content)
         for row in run.evaluation.rows:
             renamed = row | {kind: names[kind][index][row[kind]] for kind in _KINDS}
-            # What two runs asked in the same words was answered alike: it counts once.
+            # A row that two runs hold counts once: their answers were the same.
             if origins.setdefault(key(renamed), (run.evaluation.run_dir, key(row)))[0] == run.evaluation.run_dir:
                 rows.append(renamed)
     places = {kind: {name: place for place, name in enumerate(entries[kind])} for kind in _KINDS}
@@ -119,7 +119,7 @@ def _read_run(folder: Path, name: str) -> Run:
     content = read_description(folder) or {}
     about = {field: value for field, value in content.items() if field not in ("systems", "conditions", "parts")}
     try:
-        # As it will be shown: with indentation the depth is limited.
+        # With indentation, as the page shows it, JSON is limited in depth.
         json.dumps(content, indent=1, allow_nan=False)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{folder / DESCRIPTION}: cannot be shown ({error})") from error

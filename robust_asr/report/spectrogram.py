@@ -1,4 +1,4 @@
-"""Spectrograms as small images: what of a perturbation is audible, to the eye."""
+"""Spectrograms as small images, in which the audible part of a perturbation can be seen."""
 
 from __future__ import annotations
 

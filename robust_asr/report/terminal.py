@@ -1,4 +1,4 @@
-"""What the command prints: the verdict and a line for each cell."""
+"""The text that the command prints: the verdict and a line for each cell."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from robust_asr.results.worst import worst_rows
 from robust_asr.text.alignment import align_html
 from robust_asr.types import Status
 
-# Of each cell.
+# Utterances of each cell that are shown.
 NUM_WORST = 3
 # No utterance has as many words; a file may hold a longer text, whose alignment would take hours.
 MAX_WORDS = 300
@@ -28,7 +28,7 @@ _STATUS_REMARKS = {
 }
 
 
-# Two cards are the same only if they are one object: rows are no keys of a map.
+# Compared by identity, so that a card can be a key: rows are maps, which cannot.
 @dataclass(frozen=True, eq=False)
 class Card:
     """One utterance of one cell. ``rank`` is 0 for the worst of the cell."""
@@ -132,7 +132,7 @@ def _cut(text: str) -> str:
 
 
 def _clips(grid: Grid, card: Card) -> dict[str, Clip]:
-    """Clean and attacked audio as far as it was kept; of clean conditions the one clip that there is."""
+    """Clean and attacked audio as far as it was kept; a clean condition has one clip."""
     places = _places(grid, card)
     clips = {name: read_clip(path, folder) for name, (path, folder) in places.items()}
     return {name: clip for name, clip in clips.items() if clip is not None and len(clip.waveform)}

@@ -1,4 +1,4 @@
-"""What an evaluation says, in sentences without markup."""
+"""The verdict of an evaluation, in sentences without markup."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _VERDICTS = {"pass": "passed", "fail": "failed", "not run": "not run"}
 
 
 def verdict(grid: Grid) -> list[str]:
-    """What was evaluated, who is best and worst, what each change gains, and what is missing or not to be trusted."""
+    """Sentences on the scope, the best and the worst system, the gain of each, and results that are missing or in doubt."""
     if not any(True for _ in grid.done()):
         return [*_scope(grid), "No result is there yet."]
     return [
@@ -71,7 +71,7 @@ def _best_and_worst(where: str, cells: list[Cell]) -> list[str]:
 
 
 def _worst_conditions(grid: Grid, part: str, where: str) -> list[str]:
-    """Robustness is what is left under the condition that hurts most; of those that every system met."""
+    """The condition under which each system hears least, among those that every system met: it decides how robust a system is."""
     systems = {cell.system for cell in grid.done() if cell.part == part}
     met = [name for name in _disturbed(grid) if all(grid.cell(system, name, part).rows for system in systems)]
     if not met:
@@ -134,7 +134,7 @@ def _named(grid: Grid, cells: list[Cell]) -> str:
 
 
 def failures(grid: Grid) -> list[str]:
-    """What stands above everything else."""
+    """The sentence on failed checks, which stands above everything else."""
     failed = [check.name for check in grid.checks if check.verdict == "fail"]
     if not failed:
         return []

@@ -56,7 +56,7 @@ class Evaluation:
 
     @property
     def digest(self) -> str:
-        """Of all rows without the measured time, and of the descriptions of systems and conditions."""
+        """A hash of all rows without the measured time, and of the descriptions of systems and conditions."""
         return digest([self.systems, self.conditions, sorted((_content(row) for row in self.rows), key=key)])
 
     @cached_property
@@ -76,13 +76,13 @@ def cell_of(row: Mapping[str, Any]) -> Cell:
 
 
 def digest(content: Any) -> str:
-    """Sixteen hexadecimal digits of plain data."""
+    """The hash of plain data: sixteen hexadecimal digits."""
     text = json.dumps(content, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def audio_hash(waveform: Tensor, *texts: str) -> str:
-    """Of the samples of one utterance, and of texts: sixteen hexadecimal digits. Shape: (T,), without padding."""
+    """The hash of one utterance's samples and of texts: sixteen hexadecimal digits. Shape: (T,), without padding."""
     hashed = hashlib.sha256(waveform.detach().float().cpu().contiguous().numpy().tobytes())
     for text in texts:
         hashed.update(text.encode(errors="backslashreplace"))
@@ -168,7 +168,7 @@ def _other_code(description: Mapping[str, Any] | None) -> list[str]:
 
 @cache
 def source_hash() -> str:
-    """Sixteen hexadecimal digits of the source of this package: with other source the same settings may do something else."""
+    """The hash of this package's source: with other source the same settings may give other rows."""
     package = Path(__file__).parents[1]
     files = sorted(path.relative_to(package) for path in package.rglob("*.py"))
     return digest([[path.as_posix(), hashlib.sha256((package / path).read_bytes()).hexdigest()] for path in files])

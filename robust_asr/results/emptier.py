@@ -16,9 +16,9 @@ from robust_asr.metrics import bootstrap_interval
 from robust_asr.results import Cell, Evaluation, Row
 from robust_asr.results.summary import counts, edit_counts
 
-# Of the utterances, and of the reference words. Smaller rises occur between any two systems.
+# Points by which the share of empty transcripts, or of deleted words, rises. Smaller rises occur between any two systems.
 LEAST_RISE = 5.0
-# Of the gain, in words heard right. A robust system may drop a few words more and still hear most of what it gains.
+# The share of a gain that is words heard right. A robust system may drop a few words more, and still hears most of its gain.
 _HEARD = 0.5
 
 
@@ -59,7 +59,7 @@ def emptier_cells(evaluation: Evaluation) -> dict[Cell, Emptier]:
 
 
 def emptier_gain(rows: Sequence[Row], before: Sequence[Row]) -> Emptier | None:
-    """The gain of ``rows`` over those of the first system, None where there is none or where it was heard.
+    """The gain of ``rows`` over those of the first system; None where there is no gain, or one of words heard right.
 
     A gain comes from emptier transcripts where the share of empty transcripts or of deleted words is clearly higher, by
     ``LEAST_RISE`` points at least and with a paired 95 % interval above zero, and less than half of the gain are words heard

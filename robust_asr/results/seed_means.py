@@ -20,8 +20,8 @@ class SeedMean(NamedTuple):
 
     Attributes:
         rates: one of each run.
-        ci_low, ci_high: of the mean, a 95 % bootstrap over utterances, each with the mean of its errors: that other
-            utterances would have been drawn, not other seeds.
+        ci_low, ci_high: the 95 % interval of the mean, a bootstrap over utterances, each with the mean of its errors. It says
+            how other utterances would change the mean, not how other seeds would.
     """
 
     part: str
@@ -71,8 +71,8 @@ def _rows(evaluation: Evaluation, part: str, condition: str) -> list[Row]:
 
 
 def _alike(first: Evaluation, other: Evaluation, part: str, condition: str) -> list[Row]:
-    """The rows of ``other`` if they answer what those of ``first`` do."""
-    # Not their hashes: those hold the seed.
+    """The rows of ``other``, if they are of the same utterances and settings as those of ``first``."""
+    # The settings are compared and not the hashes, which hold the seed.
     if condition not in other.conditions or _settings(other, condition) != _settings(first, condition):
         raise ValueError(f"{other.run_dir}: holds no condition {condition} with the settings that {first.run_dir} has")
     expected, rows = _rows(first, part, condition), _rows(other, part, condition)

@@ -17,7 +17,7 @@ from robust_asr.storage.files import written_whole
 from robust_asr.text.alignment import printable
 from robust_asr.types import Status
 
-# Those of the papers' tables (robust_asr/results/paper_results), so that a join compares; then our own.
+# The columns of the papers' tables (robust_asr/results/paper_results), so that the tables can be joined; then our own.
 PAPER_COLUMNS = "system model defense sigma attack norm strength strength_unit eval_set metric value unit note".split()
 COLUMNS = [*PAPER_COLUMNS, *"knowledge n ci_low ci_high seconds forwards condition".split()]
 DIFFERENCE_COLUMNS = "condition eval_set metric system baseline value unit n ci_low ci_high".split()
@@ -158,12 +158,12 @@ def _shared(
 
 
 def with_status(rows: Sequence[Row], status: Status) -> int:
-    """How many of the rows have it."""
+    """The number of rows with a status."""
     return sum(row["status"] == status for row in rows)
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:
-    """What became of the utterances of a cell, where an attack did not run on all of them as it should.
+    """Sentences on the utterances of a cell on which the attack did not run as it should, none where it did.
 
     A masked gradient comes first and warns: the attack ran and never moved, so the cell overstates robustness.
     """
@@ -191,7 +191,7 @@ def counts(rows: Sequence[Row], name: str) -> Tensor:
 
 
 def _share(errors: Tensor, total: Tensor) -> float:
-    """Errors of the total; of nothing, any error is 1, as in ``robust_asr.metrics``."""
+    """Errors divided by the total; where the total is zero, 1 if there is any error, as in ``robust_asr.metrics``."""
     return float(errors.sum() / total.sum()) if total.sum() else float(bool(errors.sum()))
 
 

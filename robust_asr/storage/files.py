@@ -59,7 +59,10 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
 
 
 def clean_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
-    """Delete what killed writers left in a folder, and return it; a file that is being written is locked and stays."""
+    """Delete the half-written files that killed writers left in a folder, and return their paths.
+
+    A file that is being written is locked, and stays.
+    """
     removed = []
     for leftover in sorted(Path(folder).glob(f".*{_SUFFIX}")):
         if not _LEFTOVER.fullmatch(leftover.name):

@@ -116,7 +116,7 @@ class _FirstError:
 def _open(path: Path) -> BinaryIO:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint file")
-    # Asked before opening: a named pipe would block for ever.
+    # Before the file is opened: a named pipe would block for ever.
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError(f"{path}: is a folder or a device; a checkpoint is one regular file")
     return open(path, "rb")

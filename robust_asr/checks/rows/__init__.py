@@ -1,4 +1,4 @@
-"""Every check of a run folder: of its rows, and with them what the systems themselves were asked."""
+"""Every check of a run folder: those of its rows, and the live verdicts that lie beside the rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attackers who know more, and who may do more: neither can be weaker for it."""
+"""Attackers who know more or may perturb more: neither can be weaker than one who knows or may less."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNBOUNDED = Question(
     "an attack without a real bound wins",
     "With nearly any audio allowed every utterance can be changed, so the attack, not the system, decides the numbers.",
 )
-# Of the utterances: a few hold no room for a target, or need more iterations than all others.
+# The share of utterances that an attack without a real bound changes: a few have no room for a target, or need more iterations.
 _NEARLY_ALL = 0.9
 _BLIND = ("transfer", "unaware")
 _LOUDEST = {"Linf": 0.5, "SNR": 0.0, "SNR (Linf)": 0.0, "peak SNR (Linf)": 0.0}
@@ -77,9 +77,9 @@ _MISSING = "no budget is near-total and no attack reaches nearly all: add one wi
 
 
 def _is_loud(attack: Condition) -> bool:
-    """Whether the perturbation may be as loud as the audio."""
+    """Whether the bound lets the perturbation be as loud as the audio."""
     if attack.strength is None:
-        # One that draws its budgets is bounded by each of them.
+        # An attack that draws its budget for each utterance is bounded too, by that budget.
         return attack.norm == "" and (not attack.settings or "num_iterations" in attack.settings)
     bound = _LOUDEST.get(attack.norm)
     return bound is not None and budget(attack.norm, attack.strength) >= budget(attack.norm, bound)

@@ -16,7 +16,7 @@ MOVES = Question(
 )
 NOISE = Question(
     "the attack does more than noise of its size",
-    "Nobody needs a gradient to do as much, so the gradient is masked or the attack is broken.",
+    "Noise does as much without a gradient, so the gradient is masked or the attack is broken.",
 )
 
 
@@ -55,9 +55,9 @@ def _family(
 ) -> Iterator[Check]:
     """One attack at its strengths, each against a control.
 
-    It passes where some strength does clearly more: an attack that a system withstands at one strength it does not at all. It
-    fails where its iterations do clearly less, and where no strength does more. Then, against a system that adds noise, the
-    budgets may simply be too small to tell, which is so where even the control does nothing.
+    The check passes where the attack does clearly more than its control at some strength. It fails where an attack of several
+    iterations does clearly less at any strength, and where it does more at none. Against a system that adds noise, no budget
+    may be large enough to tell: the control does nothing either, and the check is not run.
     """
     for system in evaluation.systems:
         gains = [(gain_of(evaluation, system, *pair, part, confidence=0.95), *pair) for pair in pairs]
@@ -91,7 +91,7 @@ def _is_too_small(evaluation: Evaluation, system: str, pairs: list[Pair], clean:
 def gain_of(
     evaluation: Evaluation, system: str, first: Condition, second: Condition, part: str, *, confidence: float = 0.99
 ) -> Gain | None:
-    """Of the first condition over the second, for one system."""
+    """The gain of the first condition over the second, for one system."""
     rows, others = (evaluation.select(system, condition.name, part) for condition in (first, second))
     return gain(rows, others, confidence=confidence)
 

@@ -24,7 +24,7 @@ def strengths(conditions: Sequence[Condition]) -> list[list[Condition]]:
 
 
 def larger_budgets(conditions: Sequence[Condition]) -> list[Pair]:
-    """Each with the next stronger, of nested sets of perturbations."""
+    """Each attack with the next stronger one: the perturbations of the one are among those of the other."""
     return _neighbours(strengths(conditions), _budget)
 
 
@@ -44,7 +44,7 @@ def more_draws(conditions: Sequence[Condition]) -> list[Pair]:
 def own_noise(system: dict[str, Any]) -> float:
     """The standard deviation of the noise that the record of a system says it adds; infinite where it is no number, 0 for none.
 
-    What such a system answers depends on draws.
+    The answers of a system with such noise depend on draws.
     """
     sigma = system["columns"].get("sigma")
     if sigma in (None, "", 0, False):

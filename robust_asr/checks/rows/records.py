@@ -1,4 +1,4 @@
-"""Are the rows what they say: every utterance once, the same texts and recordings everywhere, made by what is described."""
+"""Are the rows complete and of one data set: every utterance once, the same texts and recordings, the systems described."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robust_asr.text import normalize
 
 EVERY_UTTERANCE = Question(
     "every utterance is in every cell once",
-    "An error rate over other utterances is no comparison, and what is left out is seldom the easiest.",
+    "Error rates over different utterances cannot be compared, and utterances that are left out are seldom the easiest.",
 )
 SAME_TEXT = Question(
     "an utterance has the same reference everywhere",
@@ -26,7 +26,7 @@ SAME_RECORDING = Question(
 )
 OWN_ROWS = Question(
     "rows were made by the systems and conditions described",
-    "They are left over from other weights or settings, and the number is not that of what stands beside it.",
+    "They are left over from other weights or settings, so the number does not belong to the description beside it.",
 )
 OWN_TEXT = Question(
     "texts belong to their recordings",
@@ -60,7 +60,7 @@ def _every_utterance(evaluation: Evaluation) -> Iterator[Check]:
 
 
 def _agree(evaluation: Evaluation, question: Question, value_of: Callable[[Row], Any]) -> Iterator[Check]:
-    """Each cell against what most cells say of an utterance."""
+    """Each cell against the value that most cells have for an utterance."""
     said: dict[tuple[str, str], Counter[Any]] = {}
     for row in evaluation.rows:
         said.setdefault((row["part"], row["id"]), Counter())[value_of(row)] += 1
@@ -92,7 +92,7 @@ def _own_text(evaluation: Evaluation) -> Iterator[Check]:
                 f"{len(swapped)} of {len(rows)} utterances are heard as another one's text{of_part(evaluation, part)}"
             )
             clause += f": {some(swapped)}" if swapped else ""
-            # One may be chance: a recogniser that has heard the sentence in training.
+            # A single swap may be chance: a recogniser writes a sentence that it knows from training.
             holds = len(swapped) < 2
             yield OWN_TEXT.verdict(holds, clause, system=system, condition=condition, value=len(swapped))
 

@@ -1,4 +1,4 @@
-"""Is something heard at all: a recogniser that writes nothing, or always the same, looks robust against everything."""
+"""Does the recogniser hear anything: one that writes nothing, or always the same, looks robust against every attack."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from robust_asr.text import normalize
 
 HEARS = Question(
     "clean audio is heard",
-    "What hears nothing, or always the same, cannot be fooled: its numbers under attack say nothing about robustness.",
+    "A recogniser that hears nothing, or always the same, cannot be fooled: its numbers under attack say nothing about robustness.",
 )
 EMPTIER = Question(
     "no gain comes from empty or constant transcripts",
     "The lower error rate is that of a recogniser that stopped listening, not of a robust one.",
 )
-# Of the transcripts of one system. More than half: noise and attacks empty single transcripts, and a corpus of commands repeats
-# single sentences. Whether a gain over another system comes from emptier transcripts is asked in ``robust_asr.results.emptier``.
+# The share of transcripts of one system that may be empty, or the same. Half of them: noise and attacks empty single
+# transcripts, and a corpus of commands repeats single sentences. ``robust_asr.results.emptier`` asks whether a gain over
+# another system comes from emptier transcripts.
 _SHARE = 0.5
 
 
@@ -45,7 +46,7 @@ def _hears(rows: list[Row], *, system: str, condition: str, where: str) -> Check
 
 
 def _gains(rows: list[Row], first: list[Row], baseline: str, *, system: str, condition: str, where: str) -> Check:
-    """Fails where the error rate lies below the first system's for emptier transcripts, or for one that is always the same."""
+    """Fails where the error rate lies below the first system's because transcripts are emptier, or because all are the same."""
     known = {row["id"]: row for row in first}
     shared = [row for row in rows if row["id"] in known]
     if not shared:
@@ -64,13 +65,13 @@ def _shares(empty: float, constant: float, where: str) -> str:
 
 
 def _empty(rows: Sequence[Row]) -> float:
-    """The share of transcripts without a word, of utterances that have words."""
+    """The share of utterances with words whose transcript has none."""
     spoken = [row for row in rows if row["words"]]
     return sum(not normalize(row["hypothesis"]) for row in spoken) / len(spoken) if spoken else 0.0
 
 
 def _constant(rows: Sequence[Row]) -> float:
-    """The share of the most frequent transcript, of utterances that were not to be heard as just that."""
+    """The share of the most frequent transcript, where it is neither the reference nor the target of its utterance."""
     heard = Counter(normalize(row["hypothesis"]) for row in rows if not _wanted(row))
     common, count = heard.most_common(1)[0] if heard else ("", 0)
     return count / len(rows) if common and len(rows) > 2 else 0.0

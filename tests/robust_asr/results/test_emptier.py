@@ -61,3 +61,15 @@ def test_only_shared_utterances_count_and_nothing_is_nothing():
     second = tuple(entry for entry in given.rows if entry["system"] == "second")
     assert emptier_cells(Evaluation(Path(), given.systems, given.conditions, given.parts, second)) == {}
     assert emptier_cells(Evaluation(Path(), {}, given.conditions, given.parts, ())) == {}
+
+
+def test_a_gain_in_heard_words_may_come_with_deletions():
+    """Robust systems drop words: 4 of 5 are right instead of none, one is deleted, and two words are no longer inserted."""
+    assert emptier_cells(evaluation([BABBLE] * 50, ["A B C D"] * 50)) == {}
+    # Substitutions that become deletions move no error; the gain is one word heard.
+    assert emptier_cells(evaluation(["X X X X X"] * 50, ["A"] * 50)) == {}
+
+
+def test_a_gain_is_words_heard_and_words_no_longer_inserted():
+    (gain,) = emptier_cells(evaluation([BABBLE] * 50, ["A"] * 50)).values()
+    assert gain.gain == 100 * (7 - 4) / 5 and gain.heard == 100 / 5
