@@ -8,7 +8,7 @@ from typing import Any
 from robust_asr.metrics import word_edits
 from robust_asr.report.clips import read_clip
 from robust_asr.results import Evaluation, Row, audio_path, key
-from robust_asr.results.summary import COLUMNS, DIFFERENCE_COLUMNS, differences, summarize
+from robust_asr.results.summary import COLUMNS, DIFFERENCE_COLUMNS, Summary, summary_of
 from robust_asr.results.worst import worst_rows
 from robust_asr.text.alignment import align_text, printable
 
@@ -26,7 +26,7 @@ _WORST_COLUMNS = [
 ]
 
 
-def log_report(run: Any, evaluation: Evaluation, *, num_worst: int = 3) -> None:
+def log_report(run: Any, evaluation: Evaluation, summary: Summary | None = None, *, num_worst: int = 3) -> None:
     """Show an evaluation, also an unfinished one, on a W&B run; rank zero only.
 
     ``evaluation/summary``, ``evaluation/differences`` and ``evaluation/worst`` become tables, ``evaluation/audio/clean`` and
@@ -35,11 +35,13 @@ def log_report(run: Any, evaluation: Evaluation, *, num_worst: int = 3) -> None:
 
     Args:
         run: a W&B run, ``RunWandbLogger.experiment``.
+        summary: that of the evaluation, where it is there already.
         num_worst: utterances of each cell in ``evaluation/worst``.
     """
     if num_worst < 0:
         raise ValueError(f"num_worst must be 0 or more, found {num_worst}")
-    lines, paired, worst = summarize(evaluation), differences(evaluation), _worst(evaluation, num_worst)
+    lines, paired = summary or summary_of(evaluation)
+    worst = _worst(evaluation, num_worst)
     tables = {
         "summary": _table(COLUMNS, ([line.get(name) for name in COLUMNS] for line in lines)),
         "differences": _table(DIFFERENCE_COLUMNS, ([line[name] for name in DIFFERENCE_COLUMNS] for line in paired)),

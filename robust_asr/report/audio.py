@@ -1,4 +1,4 @@
-"""Audio within a page: small enough for a hundred players, and played by every browser."""
+"""Audio within a page, as the address of a player."""
 
 from __future__ import annotations
 
@@ -13,24 +13,32 @@ from robust_asr.report.markup import data_uri
 _RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000})
 
 
-def audio_uri(waveform: Tensor, sample_rate: int) -> str:
-    """The address of an audio element: MP3, a sixth of FLAC's size; FLAC of 16 bits at a rate that MP3 does not have.
+def compressed_uri(waveform: Tensor, sample_rate: int) -> str:
+    """MP3, which every browser plays, at about a fifth of the size of FLAC; FLAC at a rate that MP3 does not have.
 
     The compression drops what nobody hears. So audible perturbations stay audible, and the exact audio of an attack is that of
     the files beside the rows.
 
     Shape: (T,). Samples that are not finite are played as silence.
-    Errors: ValueError where soundfile was built without MP3.
+    Errors: ValueError where libsndfile was built without MP3.
     """
-    samples = waveform.nan_to_num(0.0, 0.0, 0.0).clamp(-1, 1).numpy()
-    encoded = io.BytesIO()
     if sample_rate not in _RATES:
-        soundfile.write(encoded, samples, sample_rate, format="FLAC", subtype="PCM_16")
-        return data_uri("audio/flac", encoded.getvalue())
+        return flac_uri(waveform, sample_rate)
     if "MP3" not in soundfile.available_formats():
         raise ValueError(
-            f"audio of a page needs a libsndfile with MP3, which begins with 1.1; found {soundfile.__libsndfile_version__}, "
-            "install the soundfile of PyPI"
+            f"audio of a page needs a libsndfile with MP3, of version 1.1 at least, found {soundfile.__libsndfile_version__} without "
+            "it; the soundfile package of PyPI brings one"
         )
-    soundfile.write(encoded, samples, sample_rate, format="MP3", subtype="MPEG_LAYER_III")
-    return data_uri("audio/mpeg", encoded.getvalue())
+    return data_uri("audio/mpeg", _encoded(waveform, sample_rate, "MP3", "MPEG_LAYER_III"))
+
+
+def flac_uri(waveform: Tensor, sample_rate: int) -> str:
+    """FLAC of 16 bits, for a page of a few samples. Shape: (T,). Samples that are not finite are played as silence."""
+    return data_uri("audio/flac", _encoded(waveform, sample_rate, "FLAC", "PCM_16"))
+
+
+def _encoded(waveform: Tensor, sample_rate: int, container: str, subtype: str) -> bytes:
+    content = io.BytesIO()
+    samples = waveform.nan_to_num(0.0, 0.0, 0.0).clamp(-1, 1).numpy()
+    soundfile.write(content, samples, sample_rate, format=container, subtype=subtype)
+    return content.getvalue()

@@ -9,7 +9,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from robust_asr.report.audio import audio_uri
+from robust_asr.report.audio import compressed_uri
 from robust_asr.report.markup import data_uri, escaped
 from robust_asr.report.numbers import strength
 from robust_asr.report.spectrogram import RANGE_DB, levels, png, power_spectrogram
@@ -56,7 +56,7 @@ def player(name: str, clip: Clip) -> str:
     """A player under its name."""
     return (
         f'<div class="player"><span class="aside">{escaped(name)}</span>'
-        f'<audio controls preload="none" aria-label="{escaped(name)}" src="{audio_uri(clip.waveform, clip.sample_rate)}">'
+        f'<audio controls preload="none" aria-label="{escaped(name)}" src="{compressed_uri(clip.waveform, clip.sample_rate)}">'
         "</audio></div>"
     )
 

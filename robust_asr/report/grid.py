@@ -14,7 +14,7 @@ from robust_asr.results import Cell as Place
 from robust_asr.results import Evaluation, Row
 from robust_asr.results.emptier import Emptier, emptier_cells
 from robust_asr.results.families import Family, clean_conditions, families
-from robust_asr.results.summary import differences, remarks, summarize, with_status
+from robust_asr.results.summary import remarks, summary_of, with_status
 from robust_asr.types import Status
 
 Line = dict[str, Any]
@@ -141,7 +141,7 @@ class Grid:
 
 def tabulate(runs: Runs) -> Grid:
     evaluation = runs.evaluation
-    lines, paired, emptier = summarize(evaluation), differences(evaluation), emptier_cells(evaluation)
+    (lines, paired), emptier = summary_of(evaluation), emptier_cells(evaluation)
     by_cell: dict[Place, dict[str, Line]] = {}
     for line in lines:
         by_cell.setdefault(_place(line), {})[line["metric"]] = line

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robust_asr.report.audio import audio_uri
+from robust_asr.report.audio import flac_uri
 from robust_asr.report.markup import THEME_CSS, document, escaped
 from robust_asr.text.alignment import ALIGNMENT_CSS, Alignment, align, align_html
 
@@ -52,6 +52,6 @@ def _card(sample: Sample) -> str:
     seconds = len(sample.waveform) / sample.sample_rate
     return f"""<article><header><b>{escaped(sample.id)}</b><span class="facts">{seconds:.1f} s</span>
 <span class="badge {"bad" if alignment.edits else "good"}">{error_summary(alignment)}</span></header>
-<audio controls preload="metadata" aria-label="{escaped(sample.id)}" src="{audio_uri(sample.waveform, sample.sample_rate)}"></audio>
+<audio controls preload="metadata" aria-label="{escaped(sample.id)}" src="{flac_uri(sample.waveform, sample.sample_rate)}"></audio>
 {align_html(sample.reference, sample.hypothesis)}</article>
 """

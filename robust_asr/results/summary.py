@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,17 @@ from robust_asr.types import Status
 PAPER_COLUMNS = "system model defense sigma attack norm strength strength_unit eval_set metric value unit note".split()
 COLUMNS = [*PAPER_COLUMNS, *"knowledge n ci_low ci_high seconds forwards condition".split()]
 DIFFERENCE_COLUMNS = "condition eval_set metric system baseline value unit n ci_low ci_high".split()
+
+
+class Summary(NamedTuple):
+    """The lines of ``summary.csv`` and of ``differences.csv``. Each holds bootstraps, so that it is computed once and passed on."""
+
+    lines: list[dict[str, Any]]
+    differences: list[dict[str, Any]]
+
+
+def summary_of(evaluation: Evaluation) -> Summary:
+    return Summary(summarize(evaluation), differences(evaluation))
 
 
 def summarize(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -110,9 +121,13 @@ def paired_difference(rows: Sequence[Row], others: Sequence[Row]) -> tuple[float
     return 100 * float(gain.sum() / words.sum()), 100 * low, 100 * high
 
 
-def headline(evaluation: Evaluation) -> str:
-    """WER of each system under each condition with its interval, as text for a terminal."""
-    lines = [line for line in summarize(evaluation) if line["metric"] in ("WER", "GT_WER")]
+def headline(evaluation: Evaluation, summary: Summary | None = None) -> str:
+    """WER of each system under each condition with its interval, as text for a terminal.
+
+    ``summary`` is that of the evaluation, where it is there already.
+    """
+    summary = summary or summary_of(evaluation)
+    lines = [line for line in summary.lines if line["metric"] in ("WER", "GT_WER")]
     width = max((len(line["condition"]) for line in lines), default=0)
     shown = []
     for part, condition in dict.fromkeys((line["eval_set"], line["condition"]) for line in lines):
@@ -135,11 +150,13 @@ def write_table(path: Path, lines: Iterable[dict[str, Any]], columns: Sequence[s
             writer.writerow(["" if line.get(name) is None else encode(_rounded(line[name])) for name in columns])
 
 
-def write_summary(evaluation: Evaluation) -> None:
-    """``summary.csv`` and, where there are several systems, ``differences.csv`` in the run folder."""
-    write_table(evaluation.run_dir / "summary.csv", summarize(evaluation), COLUMNS)
+def write_summary(evaluation: Evaluation) -> Summary:
+    """``summary.csv`` and, where there are several systems, ``differences.csv`` in the run folder. Returns their lines."""
+    summary = summary_of(evaluation)
+    write_table(evaluation.run_dir / "summary.csv", summary.lines, COLUMNS)
     if len(evaluation.systems) > 1:
-        write_table(evaluation.run_dir / "differences.csv", differences(evaluation), DIFFERENCE_COLUMNS)
+        write_table(evaluation.run_dir / "differences.csv", summary.differences, DIFFERENCE_COLUMNS)
+    return summary
 
 
 def _shared(

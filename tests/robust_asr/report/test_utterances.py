@@ -15,7 +15,7 @@ import soundfile
 import torch
 
 from robust_asr.report import clips
-from robust_asr.report.audio import audio_uri
+from robust_asr.report.audio import compressed_uri
 from robust_asr.report.clips import MAX_SECONDS, Clip, player, read_clip, spectrograms
 from robust_asr.report.grid import Grid, tabulate
 from robust_asr.report.runs import read_runs
@@ -87,8 +87,8 @@ def test_the_page_stays_below_its_limit_and_says_what_is_missing(example: Grid, 
 
 def test_texts_have_room_before_audio_and_no_audio_is_encoded_in_vain(example: Grid, monkeypatch):
     encoded = []
-    real = clips.audio_uri
-    monkeypatch.setattr(clips, "audio_uri", lambda *clip: encoded.append(clip) or real(*clip))
+    real = clips.compressed_uri
+    monkeypatch.setattr(clips, "compressed_uri", lambda *clip: encoded.append(clip) or real(*clip))
     markup, _ = worst_utterances(example, "test-clean", max_bytes=300_000)
     assert markup.count("<article>") == worst_utterances(example, "test-clean", max_bytes=10**9)[0].count("<article>")
     heard = markup.count("<audio")
@@ -114,12 +114,12 @@ def test_a_perturbation_is_heard_through_the_compression():
     clean = tones("a", 3.0)
     noise = np.sqrt(np.square(clean).mean()) * 0.1 * np.random.default_rng(0).normal(size=len(clean))
     (before, rate), (after, _) = (
-        played(f'src="{audio_uri(torch.from_numpy(each).float(), RATE)}"')[0] for each in (clean, clean + noise)
+        played(f'src="{compressed_uri(torch.from_numpy(each).float(), RATE)}"')[0] for each in (clean, clean + noise)
     )
     assert rate == RATE and len(before) == len(clean)
     assert abs(20 * np.log10(np.std(after - before) / np.std(noise))) < 3
-    assert audio_uri(torch.zeros(3000), 20000).startswith("data:audio/flac;base64,")
-    assert np.isfinite(played(f'src="{audio_uri(torch.tensor([torch.nan, torch.inf] * 800), RATE)}"')[0][0]).all()
+    assert compressed_uri(torch.zeros(3000), 20000).startswith("data:audio/flac;base64,")
+    assert np.isfinite(played(f'src="{compressed_uri(torch.tensor([torch.nan, torch.inf] * 800), RATE)}"')[0][0]).all()
 
 
 def test_the_worst_of_every_cell_comes_before_the_second_of_any(example: Grid):

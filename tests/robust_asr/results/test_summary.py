@@ -16,9 +16,11 @@ from robust_asr.results.summary import (
     PAPER_COLUMNS,
     cell_metrics,
     differences,
+    headline,
     is_attack,
     paired_difference,
     summarize,
+    summary_of,
     write_summary,
     write_table,
 )
@@ -228,7 +230,8 @@ def test_noise_is_no_attack():
 
 def test_files_hold_what_was_summarised(tmp_path):
     given = evaluation(*pair("a", "pgd"), *pair("b", "pgd"))
-    write_summary(Evaluation(tmp_path, given.systems, given.conditions, given.parts, given.rows))
+    summary = write_summary(Evaluation(tmp_path, given.systems, given.conditions, given.parts, given.rows))
+    assert summary == summary_of(given) and headline(given, summary) == headline(given)
     lines = list(csv.DictReader((tmp_path / "summary.csv").open()))
     assert list(lines[0]) == COLUMNS and len(lines) == len(summarize(given))
     assert float(lines[0]["value"]) == pytest.approx(100) and lines[0]["metric"] == "GT_WER"
