@@ -25,9 +25,10 @@ def compressed_uri(waveform: Tensor, sample_rate: int) -> str:
     if sample_rate not in _RATES:
         return flac_uri(waveform, sample_rate)
     if "MP3" not in soundfile.available_formats():
+        version = soundfile.__libsndfile_version__
         raise ValueError(
-            f"audio of a page needs a libsndfile with MP3, of version 1.1 at least, found {soundfile.__libsndfile_version__} without "
-            "it; the soundfile package of PyPI brings one"
+            f"libsndfile must have MP3 for the audio of a page, found version {version} without it; the soundfile package of PyPI "
+            "brings one that has it"
         )
     return data_uri("audio/mpeg", _encoded(waveform, sample_rate, "MP3", "MPEG_LAYER_III"))
 
