@@ -11,7 +11,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from robust_asr.checkpoint import KEY, finish
 from robust_asr.storage import sealed
-from robust_asr.storage.sealed import clean_leftovers
+from robust_asr.storage.files import clean_leftovers
 
 __all__ = ["SafeCheckpointIO", "clean_leftovers", "find_resumable", "read_metadata"]
 
@@ -35,19 +35,19 @@ class SafeCheckpointIO(CheckpointIO):
     ) -> dict[str, Any]:
         if weights_only is False:
             raise ValueError(f"{path}: weights_only=False would execute what the file names; it is refused")
-        # On the CPU whatever map_location says, as Lightning's own: modules and optimisers copy to where they are.
+        # On the CPU whatever map_location says, as Lightning's own plugin does: modules and optimisers copy to their device.
         return sealed.materialize(sealed.read(path))
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         path = sealed.local_path(path)
-        # ModelCheckpoint takes the names of what it may remove from the checkpoint that was resumed.
+        # ModelCheckpoint takes the names of files to remove from the checkpoint that was resumed, which may be a stranger's.
         if path.resolve().parent not in self._folders or path.is_dir():
             raise ValueError(f"{path}: is not removed; only files in a folder that this run has saved to are")
         path.unlink(missing_ok=True)
 
 
 def find_resumable(run_dir: str | os.PathLike[str]) -> Path:
-    """The most advanced complete checkpoint of a run folder. One line is printed for each damaged one passed over.
+    """The most advanced complete checkpoint of a run folder. A line is printed for each damaged one that is passed over.
 
     Errors: ValueError where there is none.
     """
@@ -77,10 +77,10 @@ def _most_advanced_first(folder: Path) -> list[Path]:
     ranked = []
     for path in folder.glob("*.ckpt"):
         try:
-            # By the steps made, not by the time of the file: a copied run folder has new times.
+            # Ranked by the steps made and not by the time of the file: a copied run folder has new times.
             step = sealed.read(path, sealed=False).get("global_step")
             step = step if isinstance(step, int) else -1
-            # At the end of an epoch best is written first, and last knows more: the average, the schedule.
+            # At the end of an epoch last is written after best, and alone holds the average and the schedule of the next one.
             ranked.append((step, path.name == "last.ckpt", path.stat().st_mtime_ns, path))
         except (OSError, ValueError) as error:
             _passed_over(error)

@@ -70,14 +70,14 @@ def cost_table(grid: Grid, part: str) -> str:
 def full_tables(grid: Grid) -> str:
     """Every line of summary.csv and differences.csv."""
     summary = plain_table(COLUMNS, ([_shown(line.get(name)) for name in COLUMNS] for line in grid.lines))
-    found = details(
+    tables = details(
         f"summary.csv: {count(len(grid.lines), 'line')}", scroll("All lines of summary.csv", summary, kind="dense")
     )
     if grid.differences:
         lines = ([_shown(line.get(name)) for name in DIFFERENCE_COLUMNS] for line in grid.differences)
         paired = scroll("All lines of differences.csv", plain_table(DIFFERENCE_COLUMNS, lines), kind="dense")
-        found += details(f"differences.csv: {count(len(grid.differences), 'line')}", paired)
-    return found
+        tables += details(f"differences.csv: {count(len(grid.differences), 'line')}", paired)
+    return tables
 
 
 def _cost(cell: Cell | None) -> str:

@@ -15,6 +15,7 @@ from robust_asr.checks import check_rows, lines
 from robust_asr.checks.rows.attackers import KNOWLEDGE, UNBOUNDED
 from robust_asr.checks.rows.budgets import CHANGED, USED, WITHIN
 from robust_asr.checks.rows.controls import MOVES, NOISE
+from robust_asr.checks.rows.gradients import UNMASKED
 from robust_asr.checks.rows.optimizers import BUDGET, DRAWS, ITERATIONS, SPENT
 from robust_asr.checks.rows.records import EVERY_UTTERANCE, OWN_ROWS, OWN_TEXT, SAME_RECORDING, SAME_TEXT
 from robust_asr.checks.rows.saved_audio import SAVED
@@ -44,6 +45,7 @@ def test_nothing_fails_on_an_honest_evaluation(honest: Evaluation) -> None:
         CHANGED,
         USED,
         SAVED,
+        UNMASKED,
     )
     stronger = (ITERATIONS, BUDGET, DRAWS, SPENT, MOVES, NOISE, KNOWLEDGE, UNBOUNDED)
     assert {question.name for question in (*questions, *stronger)} <= passed
@@ -104,6 +106,23 @@ def errors_between(reference: str, hypothesis: str) -> tuple[int, int, int]:
 
 FAR = far_apart()
 
+
+def babbling(evaluation: Evaluation) -> Evaluation:
+    """The first system hears nothing right, and as many words again that nobody said."""
+    wrong = {"deletions": 0, "substitutions": lambda row: row["words"], "insertions": lambda row: row["words"]}
+    return edited(evaluation, cell("plain", "pgd7 .02"), hypothesis=lambda row: f"{row['id']} X", **wrong)
+
+
+def silent(evaluation: Evaluation) -> Evaluation:
+    wrong = {"deletions": lambda row: row["words"], "substitutions": 0, "insertions": 0}
+    return edited(evaluation, cell("smoothed", "pgd7 .02"), hypothesis="", **wrong)
+
+
+def same_word(evaluation: Evaluation) -> Evaluation:
+    wrong = {"deletions": lambda row: row["words"] - 1, "substitutions": 1, "insertions": 0}
+    return edited(evaluation, cell("smoothed", "pgd7 .02"), hypothesis="X", **wrong)
+
+
 ROW_FAULTS: dict[str, tuple[Question, tuple[str, str], Callable[[Evaluation], Evaluation]]] = {
     "dropped utterance": (
         EVERY_UTTERANCE,
@@ -148,7 +167,12 @@ ROW_FAULTS: dict[str, tuple[Question, tuple[str, str], Callable[[Evaluation], Ev
     "attack beyond its eps": (WITHIN, PLAIN, lambda e: edited(e, cell(*PLAIN), size=0.0201)),
     "attack far inside its ball": (USED, PLAIN, lambda e: edited(e, cell(*PLAIN), size=0.002)),
     "nothing perturbed": (CHANGED, PLAIN, lambda e: edited(e, cell(*PLAIN), snr_db=None, success=False)),
-    "nothing attacked": (CHANGED, PLAIN, lambda e: edited(e, cell(*PLAIN), snr_db=None, note="not attacked: why not")),
+    "nothing attacked": (CHANGED, PLAIN, lambda e: edited(e, cell(*PLAIN), snr_db=None, status="refused")),
+    "a gradient masked on one utterance": (
+        UNMASKED,
+        PLAIN,
+        lambda e: edited(e, lambda row: cell(*PLAIN)(row) and row["id"] == FIRST, status="masked gradient"),
+    ),
     "fewer draws than named": (
         SPENT,
         ("smoothed", "eot4 .02"),
@@ -180,18 +204,8 @@ ROW_FAULTS: dict[str, tuple[Question, tuple[str, str], Callable[[Evaluation], Ev
         ("smoothed", "clean"),
         lambda e: edited(e, cell("smoothed", "clean"), hypothesis=lambda row: "" if row["id"] > FIRST else "NO"),
     ),
-    "a gain from silence": (
-        EMPTIER,
-        ("smoothed", "pgd7 .02"),
-        lambda e: edited(
-            e,
-            cell("smoothed", "pgd7 .02"),
-            hypothesis="",
-            insertions=0,
-            substitutions=0,
-            deletions=lambda row: row["words"] // 2,
-        ),
-    ),
+    "a gain from silence": (EMPTIER, ("smoothed", "pgd7 .02"), lambda e: silent(babbling(e))),
+    "a gain from one transcript for all": (EMPTIER, ("smoothed", "pgd7 .02"), lambda e: same_word(babbling(e))),
 }
 
 
