@@ -15,7 +15,8 @@ from robust_asr.models.base import Recognizer
 from robust_asr.models.compact import CompactCTC
 from robust_asr.randomness import keyed_normal
 from robust_asr.types import Transcript
-from tests.robust_asr.attacks.oracles import Target, listener, seeds_of, spoken
+from tests.listeners import SIZES, four_words
+from tests.robust_asr.attacks.oracles import Target, seeds_of, spoken
 from tests.robust_asr.attacks.victims import workload
 from tests.toys import ToyAttention, ToyCTC, ToyTransducer
 
@@ -28,7 +29,7 @@ class Hiss(Defense):
         return waveforms + 0.02 * keyed_normal(seeds, lengths, waveforms.shape[1]), lengths
 
 
-class Counting(ToyCTC):
+class Counting(CompactCTC):
     """Counts the utterances that its encoder sees."""
 
     def encode(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -47,8 +48,8 @@ class OwnSearch(Defended):
 
 
 def counting() -> Counting:
-    recognizer = Counting(32)
-    recognizer.load_state_dict(listener().state_dict())
+    recognizer = Counting(**SIZES["four_words"])
+    recognizer.load_state_dict(four_words().state_dict())
     return recognizer.eval()
 
 
@@ -83,7 +84,7 @@ def test_who_answers_from_emissions() -> None:
 def test_the_shared_pass_answers_what_the_recogniser_answers(
     defended: bool, num_draws: int, max_samples: int | None
 ) -> None:
-    recognizer = Defended(Hiss(), listener()) if defended else listener()
+    recognizer = Defended(Hiss(), four_words()) if defended else four_words()
     hearing, work = together(recognizer, num_draws=num_draws, success_draws=num_draws, max_samples=max_samples)
     assert hearing.check_forwards == 0
     for step in (0, 7):
@@ -118,7 +119,7 @@ def test_looking_costs_no_pass() -> None:
 
 
 def test_more_draws_of_success_than_of_the_gradient_make_their_own_passes() -> None:
-    hearing, work = together(Defended(Hiss(), listener()), num_draws=1, success_draws=5)
+    hearing, work = together(Defended(Hiss(), four_words()), num_draws=1, success_draws=5)
     assert (hearing.forwards, hearing.check_forwards) == (1, 5)
     hearing.gradient(work.batch.waveforms, step=3, check=True)
     hits = hearing.hits(work.batch.waveforms, Target(work.texts[0]), step=3)
@@ -132,15 +133,15 @@ def test_a_deterministic_system_has_one_draw() -> None:
         def forward(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
             return masked(waveforms / 2, lengths), lengths
 
-    hearing, _ = together(Defended(Quiet(), listener()), num_draws=16, success_draws=4)
+    hearing, _ = together(Defended(Quiet(), four_words()), num_draws=16, success_draws=4)
     assert (hearing.forwards, hearing.check_forwards) == (1, 0)
 
 
 def test_transcripts_are_taken_once() -> None:
-    shared, batch = SharedPass(listener()), spoken(2)
-    targets = listener().targets(batch.texts)
+    shared, batch = SharedPass(four_words()), spoken(2)
+    targets = four_words().targets(batch.texts)
     loss = shared.loss(batch.waveforms, batch.lengths, targets, seeds=seeds_of(batch))
-    assert torch.equal(loss, listener().loss(batch.waveforms, batch.lengths, targets))
+    assert torch.equal(loss, four_words().loss(batch.waveforms, batch.lengths, targets))
     heard = shared.transcribe(batch.waveforms, batch.lengths, seeds=seeds_of(batch))
     assert [one.text for one in heard] == list(batch.texts)
     with pytest.raises(IndexError):

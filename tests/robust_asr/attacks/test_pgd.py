@@ -14,6 +14,7 @@ from robust_asr.attacks.goals import Untargeted
 from robust_asr.attacks.pgd import PGD
 from robust_asr.threat import L2, SNR, Ball, Linf
 from robust_asr.types import AudioBatch
+from tests.listeners import four_words
 from tests.robust_asr.attacks.oracles import (
     BALLS,
     GOALS,
@@ -25,7 +26,6 @@ from tests.robust_asr.attacks.oracles import (
     attacked,
     attained,
     audio_batch,
-    listener,
     seeds_of,
     spoken,
     weights,
@@ -59,7 +59,7 @@ def test_fgsm_is_its_formula_to_the_bit(goal: object) -> None:
 
 @pytest.mark.parametrize("goal", [Untargeted(), Target("UP GO")], ids=["untargeted", "targeted"])
 def test_pgd_of_one_whole_step_is_fgsm_to_the_bit(goal: object) -> None:
-    batch, recognizer = spoken(3, seed=5), listener()
+    batch, recognizer = spoken(3, seed=5), four_words()
     one = PGD(Linf(0.01), goal=goal, num_iterations=1, step_factor=1.0)
     assert torch.equal(attacked(one, recognizer, batch), attacked(FGSM(Linf(0.01), goal=goal), recognizer, batch))
 
