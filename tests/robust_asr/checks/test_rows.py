@@ -65,7 +65,8 @@ def test_comparisons_are_those_that_differ_in_one_thing(honest: Evaluation) -> N
 def test_what_is_missing_is_named(honest: Evaluation) -> None:
     kept = {name: honest.conditions[name] for name in ("clean", "pgd7 .02")}
     rows = tuple(row for row in honest.rows if row["condition"] in kept)
-    checks = check_rows(replace(honest, conditions=kept, rows=rows))
+    small = edited(replace(honest, conditions=kept, rows=rows), lambda row: row["id"] < "tones-1-005", success=False)
+    checks = check_rows(small)
     missing = {check.name: check.detail for check in checks if check.verdict == "not run"}
     assert missing.keys() == {question.name for question in (ITERATIONS, BUDGET, DRAWS, NOISE, KNOWLEDGE, UNBOUNDED)}
     assert "MatchedNoise" in missing[NOISE.name] and "Linf 0.02" in missing[NOISE.name]
