@@ -47,8 +47,9 @@ def losses(family: str, folder: Path, manifests: Path) -> list[float]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_first_losses(family: str, tiny_manifests: Path, tmp_path: Path) -> None:
     expected = json.loads(GOLDEN.read_text())[family]
-    # Other processors round otherwise; a change of meaning moves the first loss by more.
-    assert losses(family, tmp_path, tiny_manifests) == pytest.approx(expected, rel=2e-3)
+    # Instructions from SSE4 to AVX-512, and weights off by a millionth at the start and after each step, move them by 1e-6 of
+    # themselves at most; a learning rate higher by a tenth moves the last one by 3e-5 (hardened) to 5e-4 (deepspeech2).
+    assert losses(family, tmp_path, tiny_manifests) == pytest.approx(expected, rel=1e-5)
 
 
 def write() -> None:

@@ -35,16 +35,10 @@ SMALL_CONFORMER = {
 }
 
 
-def outspoken(recognizer: Recognizer) -> Recognizer:
-    """Without a bias against the blank, six steps of training teach a Conformer nothing else."""
-    nn.init.constant_(recognizer.head.bias.data[0], -2.0)
-    return recognizer
-
-
 def conformer_lfmmi() -> Recognizer:
     recognizer = ConformerLFMMI(ConformerEncoder(**SMALL_CONFORMER), lexicon=Lexicon(stress=False))
     recognizer.estimate_language(["HELLO YOU", "A BE", "I", "ALL SEEN"])
-    return outspoken(recognizer)
+    return recognizer
 
 
 RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
@@ -53,7 +47,7 @@ RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
     "toy_transducer": ToyTransducer,
     "deepspeech2": lambda: DeepSpeech2(conv_channels=4, rnn_hidden=16, rnn_layers=2),
     "compact": lambda: CompactCTC(num_mels=40, stem_channels=8, width=16, num_blocks=2, gru_width=12),
-    "conformer_ctc": lambda: outspoken(ConformerCTC(ConformerEncoder(**SMALL_CONFORMER))),
+    "conformer_ctc": lambda: ConformerCTC(ConformerEncoder(**SMALL_CONFORMER)),
     "conformer_lfmmi": conformer_lfmmi,
     "defended": lambda: Defended(Chain([Bend(0.5), Gain()]), ToyCTC()),
 }
@@ -78,7 +72,7 @@ def audio(lengths: Tensor, *, size: int | None = None, seed: int = 0) -> Tensor:
 
 
 def trained(name: str) -> Recognizer:
-    """A few steps, so that no running statistic and no weight is that of a fresh model; too few to fall silent."""
+    """A few steps, so that no running statistic and no weight is that of a fresh model; it hears something in anything."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         recognizer = RECOGNIZERS[name]().train()
@@ -90,6 +84,10 @@ def trained(name: str) -> Recognizer:
             loss.backward()
             nn.utils.clip_grad_norm_(recognizer.parameters(), 5.0)
             optimizer.step()
+    head = getattr(recognizer, "recognizer", recognizer).head
+    if head.bias is not None:
+        # What six steps teach first is silence, to some seeds and roundings more than to others.
+        nn.init.constant_(head.bias.data[0], -5.0)
     return recognizer.eval()
 
 

@@ -17,7 +17,8 @@ from robust_asr.models.base import Recognizer
 from robust_asr.storage.partial import PartialState
 from robust_asr.threat import L2, Linf
 from robust_asr.types import AudioBatch
-from tests.robust_asr.attacks.oracles import Target, listener, seeds_of, spoken
+from tests.listeners import SIZES, four_words
+from tests.robust_asr.attacks.oracles import Target, seeds_of, spoken
 
 ATTACKS = {
     "PGD": PGD(Linf(0.01), num_iterations=9, keep="best"),
@@ -53,7 +54,7 @@ class Dying(PartialState):
 
 
 def system() -> Recognizer:
-    return Defended(GaussianNoise(0.01), listener())
+    return Defended(GaussianNoise(0.01), four_words())
 
 
 def made(attack: Attack, batch: AudioBatch, partial: PartialState | None = None) -> Generated:
@@ -83,8 +84,8 @@ def test_killed_after_any_state_it_ends_the_same(name: str, kept: int, tmp_path:
 def test_going_on_costs_only_what_is_left(name: str, tmp_path: Path) -> None:
     """The passes that are made after a kill are those of the iterations after the state that was kept."""
     attack, batch, passes = ATTACKS[name], spoken(4), []
-    recognizer = listener()
-    handle = recognizer.encoder.register_forward_hook(lambda *_: passes.append(1))
+    recognizer = four_words()
+    handle = recognizer.front_end.register_forward_hook(lambda *_: passes.append(1))
     try:
         with pytest.raises(Killed):
             attack.generate(recognizer, batch, seeds=seeds_of(batch), partial=Dying(tmp_path / "whole.ckpt", after=6))
@@ -99,11 +100,11 @@ def test_going_on_costs_only_what_is_left(name: str, tmp_path: Path) -> None:
 
 
 def test_groups_that_are_done_are_not_attacked_again(tmp_path: Path) -> None:
-    class Narrow(type(listener())):
+    class Narrow(type(four_words())):
         padding_invariant = False
 
-    recognizer = Narrow(32)
-    recognizer.load_state_dict(listener().state_dict())
+    recognizer = Narrow(**SIZES["four_words"])
+    recognizer.load_state_dict(four_words().state_dict())
     recognizer.eval()
     batch, attack = spoken(4), ATTACKS["PGD"]
     assert len(set(batch.lengths.tolist())) > 1
@@ -112,7 +113,7 @@ def test_groups_that_are_done_are_not_attacked_again(tmp_path: Path) -> None:
         recognizer, batch, seeds=seeds_of(batch), partial=PartialState(tmp_path / "a.ckpt", every_seconds=0.0)
     )
     seen = []
-    handle = recognizer.encoder.register_forward_hook(lambda *_: seen.append(1))
+    handle = recognizer.front_end.register_forward_hook(lambda *_: seen.append(1))
     again = attack.generate(
         recognizer, batch, seeds=seeds_of(batch), partial=PartialState(tmp_path / "a.ckpt", every_seconds=0.0)
     )
