@@ -84,6 +84,15 @@ def test_a_masked_gradient_is_a_warning_everywhere(tmp_path):
     assert table.count(">masked gradient<") == table.count(warning) == 1
 
 
+def test_a_shared_attack_names_who_paid_for_it(tmp_path):
+    folder = write_example(tmp_path / "a", conditions=CHOSEN, num_utterances=2, keep_audio=0)
+    rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    rows = [entry | {"paid_by": "<baseline>" if entry["system"] == "RS 0.01" else None} for entry in rows]
+    (folder / "results.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rows))
+    costs = page_text(tabulate(read_runs([folder])), "T", max_bytes=10**7).split('id="cost"')[1].split("</section>")[0]
+    assert costs.count("the attack was paid by &lt;baseline&gt;") == len(CHOSEN)
+
+
 def test_nothing_yet_is_said(tmp_path):
     assert verdict(made(tmp_path / "a", rows=0.0))[-1] == "No result is there yet."
 
