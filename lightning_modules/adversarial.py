@@ -50,9 +50,9 @@ class AdversarialFinetuning(Recognition):
         clean_share: float = 0.0,
         seed: int = 0,
         lr_interval: Literal["step", "epoch"] = "epoch",
-        decoder: Decoder | None = None,
+        search: Decoder | None = None,
     ) -> None:
-        super().__init__(recognizer, seed=seed, lr_interval=lr_interval, decoder=decoder)
+        super().__init__(recognizer, seed=seed, lr_interval=lr_interval, search=search)
         if not 0 <= clean_share < 1:
             raise ValueError(f"clean_share must lie in [0, 1), found {clean_share}: at 1 there is nothing to attack")
         self.attack = attack

@@ -40,9 +40,9 @@ class DenoiserTraining(Recognition):
         loss: MultiResolutionSTFT | None = None,
         seed: int = 0,
         lr_interval: Literal["step", "epoch"] = "epoch",
-        decoder: Decoder | None = None,
+        search: Decoder | None = None,
     ) -> None:
-        super().__init__(Defended(denoiser, recognizer), seed=seed, lr_interval=lr_interval, decoder=decoder)
+        super().__init__(Defended(denoiser, recognizer), seed=seed, lr_interval=lr_interval, search=search)
         self.loss = loss if loss is not None else MultiResolutionSTFT()
         hold(self.recognizer.recognizer)
 

@@ -32,9 +32,9 @@ class GaussianAugmentation(Recognition):
         sigma_min: float = 0.0,
         seed: int = 0,
         lr_interval: Literal["step", "epoch"] = "epoch",
-        decoder: Decoder | None = None,
+        search: Decoder | None = None,
     ) -> None:
-        super().__init__(recognizer, seed=seed, lr_interval=lr_interval, decoder=decoder)
+        super().__init__(recognizer, seed=seed, lr_interval=lr_interval, search=search)
         if not 0 <= sigma_min <= sigma_max <= 1:
             raise ValueError(f"sigma_min and sigma_max must obey 0 <= min <= max <= 1, got {sigma_min} and {sigma_max}")
         self.sigma_min = sigma_min

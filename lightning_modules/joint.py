@@ -40,11 +40,11 @@ class JointDenoiserASR(AdversarialFinetuning):
         clean_share: float = 0.0,
         seed: int = 0,
         lr_interval: Literal["step", "epoch"] = "epoch",
-        decoder: Decoder | None = None,
+        search: Decoder | None = None,
     ) -> None:
         tandem = joined(denoiser, recognizer)
         super().__init__(
-            tandem, attack=attack, clean_share=clean_share, seed=seed, lr_interval=lr_interval, decoder=decoder
+            tandem, attack=attack, clean_share=clean_share, seed=seed, lr_interval=lr_interval, search=search
         )
         self.hold_recognizer = hold_recognizer
         for module in tandem.modules():

@@ -31,7 +31,7 @@ class Recognition(pl.LightningModule):
         recognizer: what is trained; ``robust_asr.checkpoint.load`` starts from a checkpoint.
         seed: keys every random draw; linked to ``seed_everything`` on the command line.
         lr_interval: whether the learning-rate schedule counts optimiser steps or epochs.
-        decoder: how evaluation searches, where the recogniser's own greedy search shall not be used.
+        search: how evaluation searches, where the recogniser's own greedy search shall not be used.
     """
 
     def __init__(
@@ -40,12 +40,12 @@ class Recognition(pl.LightningModule):
         *,
         seed: int = 0,
         lr_interval: Literal["step", "epoch"] = "epoch",
-        decoder: Decoder | None = None,
+        search: Decoder | None = None,
     ) -> None:
         super().__init__()
         self.recognizer = recognizer
-        if decoder is not None:
-            use_decoder(recognizer, decoder)
+        if search is not None:
+            use_decoder(recognizer, search)
         self.seed = seed
         self.lr_interval = lr_interval
         self._reported_infeasible: set[str] = set()

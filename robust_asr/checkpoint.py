@@ -30,10 +30,10 @@ def save(recognizer: Recognizer, path: str | os.PathLike[str]) -> None:
     sealed.write(finish({**metadata(recognizer), "state_dict": state}), path)
 
 
-def load(path: str, *, map_location: str = "cpu", decoder: Decoder | None = None) -> Recognizer:
+def load(path: str, *, map_location: str = "cpu", search: Decoder | None = None) -> Recognizer:
     """The recogniser of a file written by ``save`` or by training, in evaluation mode.
 
-    ``decoder`` is how it searches, where its own greedy search shall not be used; a file holds no decoder.
+    ``search`` is how it searches, where its own greedy search shall not be used; a file holds no decoder.
 
     The file's class names pass the allowlist before anything is imported, and its tensors are compared with the
     described architecture before anything is allocated. In a configuration: ``class_path: robust_asr.checkpoint.load``.
@@ -49,8 +49,8 @@ def load(path: str, *, map_location: str = "cpu", decoder: Decoder | None = None
     recognizer.load_state_dict(state)
     if weights_hash(recognizer) != entry["weights_hash"]:
         raise ValueError(f"{path}: its weights do not agree with the hash recorded for them")
-    if decoder is not None:
-        use_decoder(recognizer, decoder)
+    if search is not None:
+        use_decoder(recognizer, search)
     return recognizer.to(map_location).eval()
 
 

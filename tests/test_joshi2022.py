@@ -74,7 +74,7 @@ class Chain:
             small["init_args"] |= {"num_iterations": 2, "precision": "32-true"}
             if "num_draws" in small["init_args"]:
                 small["init_args"]["num_draws"] = 2
-        if kind == "PhoneBeamDecoder":
+        if kind == "PhoneBeamSearch":
             small["init_args"] = {"lexicon": WORDS}
         if kind == "ConvTasNet":
             small["init_args"] = {"num_filters": 8, "num_feats": 4, "num_hidden": 8, "num_layers": 3}

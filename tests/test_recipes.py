@@ -33,8 +33,8 @@ FEW = {
     "Imperceptible": {"num_iterations": 2, "masking_iterations": 2, "slow_after": 1},
     # The tests have no prepared corpus.
     "PhraseFile": {"path": str(ROOT / "tests" / "phrases.txt")},
-    "BeamDecoder": {"lexicon": str(ROOT / "tests" / "words.txt")},
-    "PhoneBeamDecoder": {"lexicon": str(ROOT / "tests" / "words.txt")},
+    "BeamSearch": {"lexicon": str(ROOT / "tests" / "words.txt")},
+    "PhoneBeamSearch": {"lexicon": str(ROOT / "tests" / "words.txt")},
 }
 SMALL_CONFORMER = {
     "encoder.init_args.width": 8,
@@ -81,10 +81,10 @@ def small(recipe: Path, *, manifests: Path, clean: Path) -> list[str]:
     else:
         assert kind == "load"
         sizes = [f"{prefix}.path={clean}"]
-    if "decoder" in settings["model"]["init_args"]:
-        search = {"class_path": "PhoneBeamDecoder", "init_args": FEW["PhoneBeamDecoder"]}
+    if "search" in settings["model"]["init_args"]:
+        search = {"class_path": "PhoneBeamSearch", "init_args": FEW["PhoneBeamSearch"]}
         # Away with the recipe's first: its files would be kept beside what is given here.
-        sizes += ["--model.init_args.decoder=null", f"--model.init_args.decoder={json.dumps(search)}"]
+        sizes += ["--model.init_args.search=null", f"--model.init_args.search={json.dumps(search)}"]
     data = [f"--data.init_args.{name}=[{part}]" for name, part in (("train", "train"), ("validate", "dev"))]
     machine = ["accelerator=cpu", "devices=1", "strategy=auto", "precision=32-true", "fast_dev_run=true"]
     return [

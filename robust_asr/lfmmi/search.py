@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from robust_asr.lfmmi.lexicon import Lexicon
-from robust_asr.search.beam import BeamDecoder, texts_of, words_of
+from robust_asr.search.beam import BeamSearch, texts_of, words_of
 from robust_asr.text import Tokenizer
 from robust_asr.types import Emissions, Transcript, Word
 
@@ -21,10 +21,10 @@ from robust_asr.types import Emissions, Transcript, Word
 _COST = 1e-3
 
 
-class PhoneBeamDecoder(BeamDecoder):
+class PhoneBeamSearch(BeamSearch):
     """The words of the best alignment that a beam finds in the emissions of a recogniser of phones.
 
-    As ``BeamDecoder``, but over the pronunciations of the recogniser's own ``Lexicon``, with any silence between words, and by
+    As ``BeamSearch``, but over the pronunciations of the recogniser's own ``Lexicon``, with any silence between words, and by
     the best alignment instead of their sum, as WFST decoders of phones have it. torchaudio's search (flashlight) lets no
     phone go on once its word is complete, and forgets then which phone that was; ``spellings`` says how more labels than the
     recogniser has make up for both. It costs an alignment a few thousandths of a nat, and one pair of texts stays
@@ -35,7 +35,7 @@ class PhoneBeamDecoder(BeamDecoder):
     never written. Only an n-gram can tell words apart that sound alike: without one the most frequent of the lexicon is
     written, of equals the first of the alphabet.
 
-    Units and errors are those of ``BeamDecoder``; ValueError too for a recogniser that writes no phones.
+    Units and errors are those of ``BeamSearch``; ValueError too for a recogniser that writes no phones.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class PhoneBeamDecoder(BeamDecoder):
     def __call__(self, emissions: Emissions, tokenizer: Tokenizer, *, frame_shift: float) -> list[Transcript]:
         if not isinstance(tokenizer, Lexicon):
             raise ValueError(
-                f"PhoneBeamDecoder searches among phones, this recogniser writes {type(tokenizer).__name__}"
+                f"PhoneBeamSearch searches among phones, this recogniser writes {type(tokenizer).__name__}"
             )
         scores, frame_lengths = _relabelled(emissions), (emissions.frame_lengths + 1).tolist()
         search, transcripts = self._search(tokenizer), []

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_asr.losses import ctc_frames_needed, ctc_loss
-from robust_asr.search.greedy import Decoder, GreedyDecoder
+from robust_asr.search.greedy import Decoder, GreedySearch
 from robust_asr.text import CharacterTokenizer, Tokenizer
 from robust_asr.types import Emissions, Targets, TokenTargets, Transcript
 
@@ -94,7 +94,7 @@ class CTCRecognizer(FrameSynchronous, Encoded):
         super().__init__()
         self.tokenizer = tokenizer if tokenizer is not None else CharacterTokenizer()
         # Not an argument: how to search is a choice of the evaluation, no part of the architecture that a checkpoint keeps.
-        self.decoder: Decoder = GreedyDecoder()
+        self.decoder: Decoder = GreedySearch()
 
     @abstractmethod
     def num_frames(self, lengths: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from robust_asr.lfmmi.loss import lfmmi_loss
 from robust_asr.lfmmi.phone_lm import estimate_bigram
 from robust_asr.models.base import Encoded, FrameSynchronous
 from robust_asr.models.conformer import ConformerEncoder
-from robust_asr.search.greedy import Decoder, GreedyDecoder
+from robust_asr.search.greedy import Decoder, GreedySearch
 from robust_asr.text import normalize
 from robust_asr.types import Emissions, Transcript
 
@@ -26,7 +26,7 @@ class ConformerLFMMI(FrameSynchronous, Encoded):
     """Conformer, linear head over phones, lattice-free MMI with CTC's topology.
 
     Before its first loss it must be given the training texts (``estimate_language``); a checkpoint keeps what it learnt of
-    them. It hears phones: for words it needs ``robust_asr.lfmmi.search.PhoneBeamDecoder`` as its decoder. Targets may hold
+    them. It hears phones: for words it needs ``robust_asr.lfmmi.search.PhoneBeamSearch`` as its decoder. Targets may hold
     words that the lexicon does not have, see ``Lexicon``.
 
     Attributes:
@@ -45,7 +45,7 @@ class ConformerLFMMI(FrameSynchronous, Encoded):
         self.register_buffer("log_bigram", torch.zeros(self.lexicon.size, self.lexicon.size))
         self._estimated = False
         # Not an argument: how to search is a choice of the evaluation, no part of the architecture that a checkpoint keeps.
-        self.decoder: Decoder = GreedyDecoder()
+        self.decoder: Decoder = GreedySearch()
 
     def estimate_language(self, texts: Iterable[str]) -> None:
         """Take the phone bigram of these texts, those of the training set, for the language of the denominator."""

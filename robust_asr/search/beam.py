@@ -17,7 +17,7 @@ from robust_asr.text import Tokenizer, normalize
 from robust_asr.types import Emissions, Transcript
 
 
-class BeamDecoder(Decoder):
+class BeamSearch(Decoder):
     """The text of the highest total probability that a beam finds, by torchaudio's decoder (flashlight).
 
     Without a lexicon and an n-gram the total probability of a text is the sum over its alignments, as the CTC loss has
@@ -53,7 +53,7 @@ class BeamDecoder(Decoder):
             )
         for path in (lexicon, ngram):
             if isinstance(path, str) and not Path(path).is_file():
-                raise FileNotFoundError(f"BeamDecoder: there is no file {path}")
+                raise FileNotFoundError(f"BeamSearch: there is no file {path}")
         self.lexicon = lexicon
         self.ngram = ngram
         self.ngram_weight = ngram_weight

@@ -28,7 +28,7 @@ def use_decoder(recognizer: nn.Module, decoder: Decoder) -> None:
     recognizer.decoder = decoder
 
 
-class GreedyDecoder(Decoder):
+class GreedySearch(Decoder):
     """The best label of every frame, repeats merged, blanks dropped (Graves et al. 2006, best path)."""
 
     def __call__(self, emissions: Emissions, tokenizer: Tokenizer, *, frame_shift: float) -> list[Transcript]:

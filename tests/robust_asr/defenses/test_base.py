@@ -19,7 +19,7 @@ from robust_asr.gradients import frozen_for_attack, input_gradient
 from robust_asr.masking import length_mask
 from robust_asr.models.base import Encoded, FrameSynchronous, Recognizer
 from robust_asr.randomness import derive, keyed_normal, utterance_seeds
-from robust_asr.search.greedy import GreedyDecoder
+from robust_asr.search.greedy import GreedySearch
 from robust_asr.storage import trust
 from robust_asr.storage.describe import describe
 from robust_asr.threat import ThreatModel, Unbounded, inside_box
@@ -113,7 +113,7 @@ def test_decoder_tokenizer_and_audio_format_are_those_inside() -> None:
     toy = ToyCTC()
     toy.sample_rate = 8000
     defended = Defended(Bend(), toy)
-    defended.decoder = decoder = GreedyDecoder()
+    defended.decoder = decoder = GreedySearch()
     assert toy.decoder is decoder is defended.decoder and defended.tokenizer is toy.tokenizer
     assert defended.sample_rate == 8000 and defended.frame_shift == toy.frame_shift
     assert defended.padding_invariant and not Defended(Chain([Bend(), Halved()]), toy).padding_invariant

@@ -17,7 +17,7 @@ from robust_asr.types import Emissions
 from tests.robust_asr.lfmmi.enumeration import random_log_probs, sequences
 
 pytest.importorskip("flashlight.lib.text.decoder")
-from robust_asr.lfmmi.search import PhoneBeamDecoder
+from robust_asr.lfmmi.search import PhoneBeamSearch
 
 WORDS = ["A", "AB", "BA", "SEE"]
 
@@ -68,7 +68,7 @@ def _emissions(lexicon: Lexicon, frames: list[str], *, certainty: float = 0.98) 
     ],
 )
 def test_words_are_found_however_long_a_phone_lasts(lexicon: Lexicon, frames: str, text: str):
-    decoder = PhoneBeamDecoder(lexicon=WORDS)
+    decoder = PhoneBeamSearch(lexicon=WORDS)
     (transcript,) = decoder(_emissions(lexicon, frames.split()), lexicon, frame_shift=0.04)
     if text == "A BA":
         assert transcript.text in ("A BA", "AB A"), "the same phones"
@@ -79,7 +79,7 @@ def test_words_are_found_however_long_a_phone_lasts(lexicon: Lexicon, frames: st
 
 def test_words_have_their_times(lexicon: Lexicon):
     frames = "SIL SIL S IY IY SIL AH B B SIL".split()
-    (transcript,) = PhoneBeamDecoder(lexicon=WORDS)(_emissions(lexicon, frames), lexicon, frame_shift=0.04)
+    (transcript,) = PhoneBeamSearch(lexicon=WORDS)(_emissions(lexicon, frames), lexicon, frame_shift=0.04)
     times = [(round(word.start / 0.04), round(word.end / 0.04)) for word in transcript.words]
     assert times == [(2, 5), (6, 9)]
     assert all(word.confidence == pytest.approx(0.98, abs=1e-3) for word in transcript.words)
@@ -114,7 +114,7 @@ def test_a_wide_beam_finds_the_best_alignment(lexicon: Lexicon, seed: int):
         label for label in range(1, lexicon.size) if lexicon.labels[label] not in ("AH", "B", "EY", "IY", "S", "SIL")
     ]
     log_probs[..., silent] = -40.0
-    decoder = PhoneBeamDecoder(lexicon=WORDS, beam_size=500, beam_threshold=200.0)
+    decoder = PhoneBeamSearch(lexicon=WORDS, beam_size=500, beam_threshold=200.0)
     (transcript,) = decoder(Emissions(log_probs, torch.tensor([4])), lexicon, frame_shift=0.04)
     assert transcript.text in _best(log_probs[0], lexicon)
 
@@ -122,7 +122,7 @@ def test_a_wide_beam_finds_the_best_alignment(lexicon: Lexicon, seed: int):
 def test_each_utterance_alone(lexicon: Lexicon):
     log_probs = random_log_probs(3, 20, lexicon.size).float()
     frame_lengths = torch.tensor([20, 7, 1])
-    decoder = PhoneBeamDecoder(lexicon=WORDS)
+    decoder = PhoneBeamSearch(lexicon=WORDS)
     together = decoder(Emissions(log_probs, frame_lengths), lexicon, frame_shift=0.04)
     for row, length in enumerate(frame_lengths.tolist()):
         alone = Emissions(log_probs[row : row + 1, :length], frame_lengths[row : row + 1])
@@ -138,7 +138,7 @@ def test_of_words_that_sound_alike_the_most_frequent_is_written(texts: list[str]
     lexicon = Lexicon(str(file), stress=False)
     # Each decoder has a trie at other addresses.
     found = {
-        PhoneBeamDecoder(lexicon=texts)(_emissions(lexicon, "S IY SIL S IY".split()), lexicon, frame_shift=0.04)[0].text
+        PhoneBeamSearch(lexicon=texts)(_emissions(lexicon, "S IY SIL S IY".split()), lexicon, frame_shift=0.04)[0].text
         for _ in range(20)
     }
     assert found == {text}
@@ -151,7 +151,7 @@ def test_an_ngram_decides_between_words_that_sound_alike(lexicon: Lexicon, tmp_p
     for first, second in (("A", "BA"), ("AB", "A")):
         arpa = tmp_path / f"{first}.arpa"
         arpa.write_text(_arpa(first, second))
-        decoder = PhoneBeamDecoder(lexicon=WORDS, ngram=str(arpa))
+        decoder = PhoneBeamSearch(lexicon=WORDS, ngram=str(arpa))
         found.append(decoder(emissions, lexicon, frame_shift=0.04)[0].text)
     assert found == ["A BA", "AB A"]
 
@@ -165,21 +165,21 @@ def _arpa(first: str, second: str) -> str:
 
 
 def test_words_outside_the_lexicon_can_be_searched_for(lexicon: Lexicon):
-    decoder = PhoneBeamDecoder(lexicon=["BEE"])
+    decoder = PhoneBeamSearch(lexicon=["BEE"])
     frames = [lexicon.labels[phone] for phone in lexicon.encode("BEE")]
     assert decoder(_emissions(lexicon, frames), lexicon, frame_shift=0.04)[0].text == "BEE"
 
 
 def test_what_it_cannot_do_is_named(lexicon: Lexicon):
     with pytest.raises(ValueError, match="CharacterTokenizer"):
-        PhoneBeamDecoder(lexicon=WORDS)(_emissions(lexicon, ["S"]), CharacterTokenizer(), frame_shift=0.04)
+        PhoneBeamSearch(lexicon=WORDS)(_emissions(lexicon, ["S"]), CharacterTokenizer(), frame_shift=0.04)
     with pytest.raises(ValueError, match="no word"):
-        PhoneBeamDecoder(lexicon=[])(_emissions(lexicon, ["S"]), lexicon, frame_shift=0.04)
+        PhoneBeamSearch(lexicon=[])(_emissions(lexicon, ["S"]), lexicon, frame_shift=0.04)
     with pytest.raises(FileNotFoundError):
-        PhoneBeamDecoder(lexicon="nowhere.txt")
+        PhoneBeamSearch(lexicon="nowhere.txt")
 
 
 def test_the_trie_is_no_part_of_a_copy(lexicon: Lexicon):
-    decoder = PhoneBeamDecoder(lexicon=WORDS)
+    decoder = PhoneBeamSearch(lexicon=WORDS)
     emissions = _emissions(lexicon, ["S", "IY"])
     assert copy.deepcopy(decoder)(emissions, lexicon, frame_shift=0.04) == decoder(emissions, lexicon, frame_shift=0.04)

@@ -114,7 +114,7 @@ def test_a_few_steps_learn_two_words(lexicon: Lexicon):
     assert heard[0] in ("AH", "EY") and heard[1] == "B IY"
     search = pytest.importorskip("robust_asr.lfmmi.search")
     pytest.importorskip("flashlight.lib.text.decoder")
-    recognizer.decoder = search.PhoneBeamDecoder(lexicon=["A B THE"])
+    recognizer.decoder = search.PhoneBeamSearch(lexicon=["A B THE"])
     assert [transcript.text for transcript in recognizer.transcribe(waveforms, lengths)] == ["A", "B"]
 
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from robust_asr.search.beam import BeamDecoder, words_of
-from robust_asr.search.greedy import GreedyDecoder
+from robust_asr.search.beam import BeamSearch, words_of
+from robust_asr.search.greedy import GreedySearch
 from robust_asr.storage.describe import describe
 from robust_asr.text import CharacterTokenizer
 from robust_asr.types import Emissions
@@ -87,21 +87,21 @@ def best_of(
 @pytest.mark.parametrize("seed", range(12))
 def test_highest_total_probability(seed: int) -> None:
     emissions = random_emissions(seed)
-    found = BeamDecoder()(emissions, TOKENIZER, frame_shift=1.0)
+    found = BeamSearch()(emissions, TOKENIZER, frame_shift=1.0)
     assert [text.text for text in found] == [best_of(emissions, row, spaces=True) for row in (0, 1)]
 
 
 def test_sum_beats_the_best_path() -> None:
     # Every frame: blank 0.4, A 0.35. The best path is silent (0.16); the paths of A together have 0.4.
     emissions = Emissions(torch.tensor([[[0.4, 0.35, 0.15, 0.1]] * 2]).log(), torch.tensor([2]))
-    assert GreedyDecoder()(emissions, TOKENIZER, frame_shift=1.0)[0].text == ""
-    assert BeamDecoder()(emissions, TOKENIZER, frame_shift=1.0)[0].text == "A"
+    assert GreedySearch()(emissions, TOKENIZER, frame_shift=1.0)[0].text == ""
+    assert BeamSearch()(emissions, TOKENIZER, frame_shift=1.0)[0].text == "A"
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_only_words_of_the_lexicon(seed: int) -> None:
     emissions = random_emissions(seed)
-    found = BeamDecoder(lexicon=LEXICON)(emissions, TOKENIZER, frame_shift=1.0)
+    found = BeamSearch(lexicon=LEXICON)(emissions, TOKENIZER, frame_shift=1.0)
     expected = [best_of(emissions, row, spaces=False, words=LEXICON) for row in (0, 1)]
     assert [text.text for text in found] == expected
 
@@ -111,7 +111,7 @@ def test_ngram_over_words(seed: int, tmp_path: Path) -> None:
     path = tmp_path / "words.arpa"
     path.write_text(BIGRAM)
     emissions = random_emissions(seed)
-    decoder = BeamDecoder(lexicon=LEXICON, ngram=str(path), ngram_weight=1.5, word_score=0.3)
+    decoder = BeamSearch(lexicon=LEXICON, ngram=str(path), ngram_weight=1.5, word_score=0.3)
     found = decoder(emissions, TOKENIZER, frame_shift=1.0)
 
     def score(text: str) -> float:
@@ -126,7 +126,7 @@ def test_ngram_over_characters(seed: int, tmp_path: Path) -> None:
     path = tmp_path / "characters.arpa"
     path.write_text(BIGRAM.replace("BA", "B").replace("AB", "|"))
     emissions = random_emissions(seed)
-    found = BeamDecoder(ngram=str(path), ngram_weight=1.5)(emissions, TOKENIZER, frame_shift=1.0)
+    found = BeamSearch(ngram=str(path), ngram_weight=1.5)(emissions, TOKENIZER, frame_shift=1.0)
     named = {"A": "A", "B": "BA", " ": "AB"}
 
     def score(text: str) -> float:
@@ -138,7 +138,7 @@ def test_ngram_over_characters(seed: int, tmp_path: Path) -> None:
 def test_word_times_and_the_last_word() -> None:
     labels = [[1, 2, 2, 3, 0, 1, 0], [2, 1]]
     emissions = emissions_of(labels, probability=0.97)
-    for decoder in (BeamDecoder(), BeamDecoder(lexicon=LEXICON)):
+    for decoder in (BeamSearch(), BeamSearch(lexicon=LEXICON)):
         first, second = decoder(emissions, TOKENIZER, frame_shift=0.5)
         assert (first.text, second.text) == ("AB A", "BA")
         assert [word.start for word in first.words] == [0.0, 2.5]
@@ -148,13 +148,13 @@ def test_word_times_and_the_last_word() -> None:
 
 def test_half_a_word_is_no_word() -> None:
     # A beam of one keeps the A alone, from which the only word can no longer be reached.
-    (transcript,) = BeamDecoder(lexicon=["AB"], beam_size=1)(emissions_of([[1]]), TOKENIZER, frame_shift=1.0)
+    (transcript,) = BeamSearch(lexicon=["AB"], beam_size=1)(emissions_of([[1]]), TOKENIZER, frame_shift=1.0)
     assert transcript.text == "" and transcript.words == ()
 
 
 def test_no_frames() -> None:
     nothing = Emissions(torch.zeros(1, 0, 4), torch.tensor([0]))
-    for decoder in (BeamDecoder(), BeamDecoder(lexicon=LEXICON)):
+    for decoder in (BeamSearch(), BeamSearch(lexicon=LEXICON)):
         assert decoder(nothing, TOKENIZER, frame_shift=1.0)[0].text == ""
 
 
@@ -164,14 +164,14 @@ def test_lexicon_of_training_transcripts(tmp_path: Path) -> None:
     (tmp_path / "texts").write_text("\n".join(texts))
     emissions = random_emissions(0)
     by_file, by_list = (
-        BeamDecoder(lexicon=lexicon)(emissions, TOKENIZER, frame_shift=1.0)
+        BeamSearch(lexicon=lexicon)(emissions, TOKENIZER, frame_shift=1.0)
         for lexicon in (str(tmp_path / "texts"), texts)
     )
     assert by_file == by_list
 
 
 def test_built_once_and_never_copied() -> None:
-    decoder = BeamDecoder(lexicon=LEXICON)
+    decoder = BeamSearch(lexicon=LEXICON)
     decoder(random_emissions(0), TOKENIZER, frame_shift=1.0)
     built = decoder._built
     decoder(random_emissions(1), TOKENIZER, frame_shift=1.0)
@@ -184,7 +184,7 @@ def test_built_once_and_never_copied() -> None:
 
 
 def test_another_tokenizer_is_another_trie() -> None:
-    decoder, other = BeamDecoder(lexicon=["A"]), CharacterTokenizer("BA ")
+    decoder, other = BeamSearch(lexicon=["A"]), CharacterTokenizer("BA ")
     emissions = emissions_of([[2]])
     assert decoder(emissions, other, frame_shift=1.0)[0].text == "A"
     assert decoder(emissions_of([[1]]), TOKENIZER, frame_shift=1.0)[0].text == "A"
@@ -201,25 +201,25 @@ def test_another_tokenizer_is_another_trie() -> None:
 )
 def test_wrong_arguments(arguments: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        BeamDecoder(**arguments)
+        BeamSearch(**arguments)
 
 
 @pytest.mark.parametrize(("lexicon", "message"), [([], "no word"), (["A", "OÜ"], "Ü")])
 def test_wrong_lexicon(lexicon: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        BeamDecoder(lexicon=lexicon)(random_emissions(0), TOKENIZER, frame_shift=1.0)
+        BeamSearch(lexicon=lexicon)(random_emissions(0), TOKENIZER, frame_shift=1.0)
 
 
 def test_wrong_ngram(tmp_path: Path) -> None:
     path = tmp_path / "broken.arpa"
     path.write_text("no model")
     with pytest.raises(ValueError, match=r"ngram .*broken\.arpa cannot be read"):
-        BeamDecoder(lexicon=LEXICON, ngram=str(path))(random_emissions(0), TOKENIZER, frame_shift=1.0)
+        BeamSearch(lexicon=LEXICON, ngram=str(path))(random_emissions(0), TOKENIZER, frame_shift=1.0)
 
 
 def test_a_lexicon_needs_a_space() -> None:
     with pytest.raises(ValueError, match="one token for the space"):
-        BeamDecoder(lexicon=["A"])(random_emissions(0), Pieces(), frame_shift=1.0)
+        BeamSearch(lexicon=["A"])(random_emissions(0), Pieces(), frame_shift=1.0)
 
 
 @pytest.mark.parametrize(
@@ -232,4 +232,4 @@ def test_a_lexicon_needs_a_space() -> None:
 def test_missing_library_is_named(missing: str, arguments: dict, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match=message):
-        BeamDecoder(**arguments)
+        BeamSearch(**arguments)

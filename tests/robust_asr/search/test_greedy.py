@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robust_asr.search.greedy import GreedyDecoder, align
+from robust_asr.search.greedy import GreedySearch, align
 from robust_asr.text import CharacterTokenizer, Tokenizer, normalize
 from robust_asr.types import Emissions, Transcript, Word
 
@@ -34,7 +34,7 @@ def test_words_by_hand() -> None:
     labels = [0, 1, 1, 0, 1, 3, 3, 2, 2, 0]
     emissions = emissions_of([labels], probability=0.81)
     emissions.log_probs[0, 1] = torch.tensor([0.1, 0.64, 0.13, 0.13]).log()
-    (transcript,) = GreedyDecoder()(emissions, TOKENIZER, frame_shift=0.02)
+    (transcript,) = GreedySearch()(emissions, TOKENIZER, frame_shift=0.02)
     assert transcript.text == "AA B"
     first, second = transcript.words
     assert (first.text, second.text) == ("AA", "B")
@@ -47,14 +47,14 @@ def test_words_by_hand() -> None:
 def test_frames_past_the_length_are_not_heard() -> None:
     emissions = emissions_of([[1, 0, 2, 2]])
     shorter = Emissions(emissions.log_probs, torch.tensor([2]))
-    assert GreedyDecoder()(shorter, TOKENIZER, frame_shift=1.0) == [
+    assert GreedySearch()(shorter, TOKENIZER, frame_shift=1.0) == [
         Transcript("A", (Word("A", 0.0, 1.0, pytest.approx(0.9)),))
     ]
 
 
 @pytest.mark.parametrize("labels", [[[]], [[0, 0]], [[3, 3, 0, 3]], [[0], []]])
 def test_nothing_heard(labels: list[list[int]]) -> None:
-    assert GreedyDecoder()(emissions_of(labels), TOKENIZER, frame_shift=1.0) == [Transcript("")] * len(labels)
+    assert GreedySearch()(emissions_of(labels), TOKENIZER, frame_shift=1.0) == [Transcript("")] * len(labels)
 
 
 LABELS = st.lists(st.integers(0, 3), max_size=12)
@@ -62,7 +62,7 @@ LABELS = st.lists(st.integers(0, 3), max_size=12)
 
 @given(st.lists(LABELS, min_size=1, max_size=4))
 def test_text_is_the_collapsed_labels(rows: list[list[int]]) -> None:
-    transcripts = GreedyDecoder()(emissions_of(rows), TOKENIZER, frame_shift=0.5)
+    transcripts = GreedySearch()(emissions_of(rows), TOKENIZER, frame_shift=0.5)
     for labels, transcript in zip(rows, transcripts, strict=True):
         assert transcript.text == spelled(labels, TOKENIZER)
         assert transcript.text == " ".join(word.text for word in transcript.words)

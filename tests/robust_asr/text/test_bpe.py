@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from robust_asr.search.greedy import GreedyDecoder
+from robust_asr.search.greedy import GreedySearch
 from robust_asr.storage import trust
 from robust_asr.storage.describe import describe
 from robust_asr.text.bpe import BpeTokenizer, main, train_bpe
@@ -66,7 +66,7 @@ def test_words_have_their_times(tokenizer: BpeTokenizer):
     log_probs = torch.full((1, len(labels), tokenizer.size), -9.0)
     log_probs[0, torch.arange(len(labels)), torch.tensor(labels)] = -0.01
     emissions = Emissions(log_probs, torch.tensor([len(labels)]))
-    (transcript,) = GreedyDecoder()(emissions, tokenizer, frame_shift=0.04)
+    (transcript,) = GreedySearch()(emissions, tokenizer, frame_shift=0.04)
     assert transcript.text == "ON THE" and [word.text for word in transcript.words] == ["ON", "THE"]
     assert transcript.words[1].end == pytest.approx(0.04 * len(labels))
 
