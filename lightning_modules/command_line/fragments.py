@@ -83,10 +83,10 @@ def in_full(node: Any, values: Values, place: Place, *, folder: Path, above: tup
     last = place.keys[-1] if place.keys else ""
     if last in tables.KINDS:
         return tables.table(last, found, place)
-    # The keys of runs are names, whatever they look like.
-    if last == "runs":
+    # The keys of runs are names, whatever they look like; an entry of the systems is a row of their table.
+    if last == "runs" or place.keys[-2:-1] == ("systems",):
         return found
-    if tables.is_system(found) and "strengths" not in found:
+    if tables.is_system(found):
         return tables.system(found, place)
     return short_form.written_out(found, place) if short_form.is_object(found) else found
 

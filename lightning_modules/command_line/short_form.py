@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_modules.command_line import catalogue
 from lightning_modules.command_line.written import Place, short
+from robust_asr.storage import trust
 
 
 def is_object(node: Any) -> bool:
@@ -22,9 +23,12 @@ def is_object(node: Any) -> bool:
 
 def must_be_object(node: Any, place: Place) -> Any:
     """As ``written_out``, where nothing but an object can be: a text may be the name of a class, and no key is left standing."""
-    if isinstance(node, str) and catalogue.is_name(node):
+    if isinstance(node, str):
+        if "." in node:
+            trust.check_name(node, field=str(place))
+            return node
         node = {node: {}}
-    if isinstance(node, dict) and len(node) == 1 and catalogue.is_name(next(iter(node))):
+    if isinstance(node, dict) and len(node) == 1 and "class_path" not in node:
         return written_out(node, place)
     return node
 

@@ -33,12 +33,14 @@ def table(kind: str, entries: dict[str, Any], place: Place) -> dict[str, Any]:
 def _row(kind: str, entry: Any, place: Place) -> Any:
     if kind == "systems" and isinstance(entry, str) and not catalogue.known(entry):
         return system({"run": entry}, place)
-    return system(entry, place) if is_system(entry) else must_be_object(entry, place)
+    if kind == "systems" and isinstance(entry, dict) and "run" in entry:
+        return system(entry, place)
+    return must_be_object(entry, place)
 
 
 def is_system(node: Any) -> bool:
-    """Whether data is a system: a run, and what it is with."""
-    return isinstance(node, dict) and "run" in node and node.keys() <= _SYSTEM | {"strengths"}
+    """Whether data outside the table of systems is one: a run, what it is with, and nothing else."""
+    return isinstance(node, dict) and "run" in node and node.keys() <= _SYSTEM
 
 
 def system(entry: dict[str, Any], place: Place) -> dict[str, Any]:
@@ -46,6 +48,8 @@ def system(entry: dict[str, Any], place: Place) -> dict[str, Any]:
 
     ``run`` is a run folder, of which the last checkpoint is taken, or the path of a checkpoint.
     """
+    if unknown := entry.keys() - _SYSTEM:
+        raise ValueError(f"{place}: {', '.join(sorted(unknown))}: a system has run, defenses and search")
     run, defenses = entry["run"], entry.get("defenses") or []
     if not isinstance(run, str) or not isinstance(defenses, list):
         raise ValueError(f"{place}: run is a folder or a checkpoint, and defenses a list, found {short(entry)}")
