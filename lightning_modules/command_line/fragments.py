@@ -17,8 +17,9 @@ RECIPE, FRAGMENTS = "recipe", "fragments"
 class Recipe:
     """A recipe file and those that it stands on.
 
-    ``recipe: FILE`` names another one, whose values and settings this one's go over. ``fragments: {trainer: FILE}`` puts a
-    file, a map or a list of these below a setting. ``values`` are names for ``$name``. Paths are relative to the file.
+    ``recipe: FILE`` names another one, whose values, fragments and settings this one's go over. ``fragments: {trainer: FILE}``
+    puts a file, a map or a list of these below a setting of every recipe. ``values`` are names for ``$name``. Paths are relative
+    to the file.
 
     Errors: ValueError and FileNotFoundError name the file and the key.
     """
@@ -43,22 +44,31 @@ class Recipe:
 
     def settings(self, values: Values) -> dict[str, Any]:
         """The settings in full: no values, fragments or short forms are left in them."""
-        found = self._base.settings(values) if self._base else {}
-        at = Place(str(self.path), (FRAGMENTS,))
-        fragments = values.fill(self._fragments, at)
-        if not isinstance(fragments, dict):
-            raise ValueError(f"{at}: maps a setting to a file, found {short(fragments)}")
-        for name, parts in fragments.items():
+        found: dict[str, Any] = {}
+        for name, (recipe, parts) in self._all_fragments(values).items():
             for part in parts if isinstance(parts, list) else [parts]:
-                if isinstance(part, str):
-                    file = self._beside(part, f"{FRAGMENTS}.{name}")
-                    part, place = values.fill(read(file), Place(str(file))), Place(str(file))
-                    part = in_full(part, values, place, folder=file.parent)
-                else:
-                    part = in_full(part, values, at / name, folder=self.path.parent)
-                found = merged(found, {name: part})
+                found = merged(found, {name: recipe._fragment(name, part, values)})
+        return merged(found, self._own(values))
+
+    def _all_fragments(self, values: Values) -> dict[str, tuple[Recipe, Any]]:
+        """Setting -> its fragments and the recipe that names them: this one's instead of those of the recipe below."""
+        below = self._base._all_fragments(values) if self._base else {}
+        place = Place(str(self.path), (FRAGMENTS,))
+        fragments = values.fill(self._fragments, place)
+        if not isinstance(fragments, dict):
+            raise ValueError(f"{place}: maps a setting to a file, found {short(fragments)}")
+        return {**below, **{name: (self, parts) for name, parts in fragments.items()}}
+
+    def _fragment(self, name: str, part: Any, values: Values) -> Any:
+        if not isinstance(part, str):
+            return in_full(part, values, Place(str(self.path), (FRAGMENTS, name)), folder=self.path.parent)
+        file = self._beside(part, f"{FRAGMENTS}.{name}")
+        return in_full(values.fill(read(file), Place(str(file))), values, Place(str(file)), folder=file.parent)
+
+    def _own(self, values: Values) -> dict[str, Any]:
         place = Place(str(self.path))
-        return merged(found, in_full(values.fill(self._settings, place), values, place, folder=self.path.parent))
+        own = in_full(values.fill(self._settings, place), values, place, folder=self.path.parent)
+        return merged(self._base._own(values), own) if self._base else own
 
     def _beside(self, name: object, key: str) -> Path:
         path = self.path.parent / str(name)

@@ -51,4 +51,4 @@ def written_out(node: dict[str, Any], place: Place) -> dict[str, Any]:
         if argument not in names:
             near = ", ".join(difflib.get_close_matches(argument, names, n=1) or names)
             raise ValueError(f"{place}: takes no {argument}, which is {short(arguments[key])}; did you mean {near}?")
-    return {"class_path": path, "init_args": arguments}
+    return {"class_path": path, "init_args": arguments} if arguments else {"class_path": path}

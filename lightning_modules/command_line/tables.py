@@ -64,7 +64,7 @@ def system(entry: dict[str, Any], place: Place) -> dict[str, Any]:
 
 
 def _members(name: str, entry: Any, place: Place) -> Iterator[tuple[str, Any]]:
-    """The (name, entry) pairs that an entry stands for: itself, or a family."""
+    """The (name, entry) pairs that an entry stands for: itself, or a family, which at some scale may have no member."""
     kinds = [key for key in ("strengths", "runs") if isinstance(entry, dict) and key in entry]
     if not kinds:
         if "{}" in name:
@@ -75,17 +75,18 @@ def _members(name: str, entry: Any, place: Place) -> Iterator[tuple[str, Any]]:
         raise ValueError(f"{place}: a family has strengths or runs, one of them, and {{}} in its name where they go")
     members, rest = entry[kinds[0]], {key: value for key, value in entry.items() if key != kinds[0]}
     if kinds == ["runs"]:
-        if not isinstance(members, dict) or not members or "run" in rest:
+        if not isinstance(members, dict) or "run" in rest:
             raise ValueError(f"{place / 'runs'}: is a map from the name of a system to its run, found {short(members)}")
         yield from ((name.replace("{}", str(inner)), {"run": run, **rest}) for inner, run in members.items())
         return
-    if not isinstance(members, list) or not members:
+    if not isinstance(members, list):
         raise ValueError(f"{place / 'strengths'}: is a list of numbers, found {short(members)}")
     for strength in members:
         put = _with_strength(rest, strength, place)
         if put == rest:
             raise ValueError(f'{place}: nothing in it says "{{}}", where the strength goes')
-        yield name.replace("{}", text_of(strength, place / "strengths")), put
+        # 35.0 and 35 are one strength; a recipe may need the former where 35 would not be a float.
+        yield name.replace("{}", text_of(strength, place / "strengths").removesuffix(".0")), put
 
 
 def _with_strength(node: Any, strength: Any, place: Place) -> Any:

@@ -14,7 +14,7 @@ PGD = "robust_asr.attacks.pgd.PGD"
 
 
 def full(path: str, /, **arguments: object) -> dict:
-    return {"class_path": path, "init_args": arguments}
+    return {"class_path": path, "init_args": arguments} if arguments else {"class_path": path}
 
 
 def linf(eps: float) -> dict:
@@ -125,7 +125,7 @@ def test_a_family_is_a_condition_for_each_strength(tmp_path: Path) -> None:
         "PGD-7 0.00003": full(PGD, threat=linf(3e-5), num_iterations=7),
         "PGD-7 1.0e-4": full(PGD, threat=linf(1e-4), num_iterations=7),
         "gaussian 35 dB": full(gaussian, snr_db=35),
-        "gaussian 30.0 dB": full(gaussian, snr_db=30.0),
+        "gaussian 30 dB": full(gaussian, snr_db=30.0),
         "from a": full(saved, folder="runs/a"),
         "from b": full(saved, folder="runs/b"),
         "full 1": full(gaussian, sigma=1),
@@ -146,6 +146,7 @@ MISTAKES = {
     "two classes": ("conditions: {a: {MaskedBatchNorm: {}}}", "may be robust_asr.models.masked_norm.MaskedBatchNorm or robust_asr"),
     "a row twice": ("conditions: {a 1: Clean, 'a {}': {strengths: [1], Linf: '{}'}}", "a 1 is in the table already"),
     "no place in the name": ("conditions: {a: {strengths: [1], Linf: '{}'}}", "conditions.a: a family has strengths or runs"),
+    "no list of strengths": ("conditions: {'a {}': {strengths: {}, Linf: '{}'}}", "conditions.a {}.strengths: is a list"),
     "no strengths": ("conditions: {'a {}': {Linf: '{}'}}", "needs strengths"),
     "no place in the object": ("conditions: {'a {}': {strengths: [1], Linf: 3}}", 'nothing in it says "{}"'),
     "no list": ("conditions: {'a {}': {strengths: 1, Linf: '{}'}}", "conditions.a {}.strengths: is a list of numbers, found 1"),
