@@ -30,6 +30,10 @@ class Values:
         self._open: list[str] = []
         self.used: set[str] = set()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._table)
+
     def add(self, content: Any, place: Place, *, folder: Path) -> None:
         """Add a map, a file relative to ``folder``, or a list of them. A values file may itself stand on ``values``."""
         if isinstance(content, list):
