@@ -6,8 +6,11 @@ import difflib
 import importlib
 import inspect
 import re
+import typing
+from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from robust_asr.storage import trust
 
@@ -63,24 +66,45 @@ def nearest(name: str) -> str:
 
 
 @cache
-def parameters(path: str) -> tuple[str, ...] | None:
-    """What the constructor of a class of the catalogue takes, in order; None where it takes any name."""
-    module, _, name = path.rpartition(".")
-    trust.check_name(path)
-    found = getattr(importlib.import_module(module), name)
-    trust.check_object(found, path)
+def parameters(path: str) -> dict[str, Any] | None:
+    """What the constructor of a class of the catalogue takes, in order, with its types; None where it takes any name."""
+    found = _found(path)
     every = inspect.signature(found).parameters.values()
-    return None if any(one.kind is one.VAR_KEYWORD for one in every) else tuple(one.name for one in every)
+    if any(one.kind is one.VAR_KEYWORD for one in every):
+        return None
+    # The fields of a data class have the types of the module that each was written in.
+    holder = found.__init__ if isinstance(found, type) and not is_dataclass(found) else found
+    hints = typing.get_type_hints(holder) if _is_own(path) else {}
+    return {one.name: hints.get(one.name, Any) for one in every}
 
 
 def first_parameter(path: str, where: object) -> str:
     """What ``{Linf: 0.001}`` gives without naming it. Errors: ValueError for a class whose first argument is not the recipe's."""
+    names = list(inspect.signature(_found(path)).parameters)
+    if not names or not _is_own(path):
+        raise ValueError(f"{where}: {path.rsplit('.', 1)[-1]} takes named arguments only, as a map")
+    return names[0]
+
+
+def class_of(path: str) -> type | None:
+    """The class of a full path of ours; None for what is none of ours, or no class."""
+    if path not in _table().get(path.rsplit(".", 1)[-1], ()) or not _is_own(path):
+        return None
+    found = _found(path)
+    return found if isinstance(found, type) else None
+
+
+def _is_own(path: str) -> bool:
+    return path.split(".")[0] not in ("torch", "pytorch_lightning")
+
+
+@cache
+def _found(path: str) -> Any:
+    trust.check_name(path)
     module, _, name = path.rpartition(".")
-    importlib.import_module(module)
-    every = list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
-    if not every or path.split(".")[0] in ("torch", "pytorch_lightning"):
-        raise ValueError(f"{where}: {name} takes named arguments only, as a map")
-    return every[0]
+    found = getattr(importlib.import_module(module), name)
+    trust.check_object(found, path)
+    return found
 
 
 @cache

@@ -6,6 +6,7 @@ import difflib
 from typing import Any
 
 from lightning_modules.command_line import catalogue
+from lightning_modules.command_line.arguments import expected, fits
 from lightning_modules.command_line.written import Place, short
 from robust_asr.storage import trust
 
@@ -45,10 +46,15 @@ def written_out(node: dict[str, Any], place: Place) -> dict[str, Any]:
         arguments = {}
     elif not isinstance(arguments, dict) or "class_path" in arguments:
         arguments = {catalogue.first_parameter(path, place): arguments}
-    names = catalogue.parameters(path)
-    for key in arguments if names is not None else ():
-        argument = str(key).split(".")[0]
-        if argument not in names:
-            near = ", ".join(difflib.get_close_matches(argument, names, n=1) or names)
-            raise ValueError(f"{place}: takes no {argument}, which is {short(arguments[key])}; did you mean {near}?")
+    _check(arguments, catalogue.parameters(path), place)
     return {"class_path": path, "init_args": arguments} if arguments else {"class_path": path}
+
+
+def _check(arguments: dict[str, Any], names: dict[str, Any] | None, place: Place) -> None:
+    for key, value in arguments.items() if names is not None else ():
+        name = str(key).split(".")[0]
+        if name not in names:
+            near = ", ".join(difflib.get_close_matches(name, names, n=1) or names)
+            raise ValueError(f"{place}: takes no {name}, which is {short(value)}; did you mean {near}?")
+        if name == key and not fits(value, names[name]):
+            raise ValueError(f"{place / key}: is of type {expected(names[name])}, found {short(value)}")
