@@ -37,35 +37,36 @@ data/an4/train.jsonl.gz:
 	@echo "$@ is missing. Prepare AN4: $(BIN)/python -m datamodules.prepare librispeech AN4_FOLDER data/an4 --hold-out-speakers 10"
 	@false
 
-# The chain of Joshi et al. 2022: $(1) is its folder below recipes/joshi2022 and runs/joshi2022, $(2) the recogniser it begins with.
-# Two processes of one thread each, by the recipes; that recogniser takes one.
+# The chain of Joshi et al. 2022. A stage is runs/joshi2022/SCALE/RECIPE; SCALE is a file of configs/scale. Two processes of one thread
+# each, by the recipes; the recogniser that a chain begins with takes one.
+STAGE = $(BIN)/python train.py $(1) --config recipes/joshi2022/$(notdir $*).yaml --values configs/scale/$(patsubst %/,%,$(dir $*)).yaml
+
+runs/joshi2022/%.attacked:
+	@echo "== attacking the training part: $*"
+	$(call STAGE,predict)
+	@touch $@
+
+runs/joshi2022/%.trained:
+	@echo "== training $*"
+	$(call STAGE,fit) --ckpt_path auto
+	@touch $@
+
+runs/joshi2022/%.tested:
+	@echo "== every system under attack: $*"
+	$(call STAGE,test)
+	@touch $@
+
+# What each stage waits for: $(1) is the scale, $(2) the recogniser that the chain begins with.
 define JOSHI
-$(1)_sets := $(addprefix runs/joshi2022/$(1)/,offline_attacks.attacked offline_attacks_targeted.attacked)
-$(1)_tandems := $(addprefix runs/joshi2022/$(1)/,finetune_joint.trained finetune_joint_frozen.trained)
-$(1)_fits := $(addprefix runs/joshi2022/$(1)/,denoiser.trained finetune_asr.trained) $$($(1)_tandems)
-$(1)_tables := $(addprefix runs/joshi2022/$(1)/,table3.tested table4.tested)
+$(addprefix runs/joshi2022/$(1)/,offline_attacks.attacked offline_attacks_targeted.attacked finetune_asr.trained): runs/an4/$(2).trained
+runs/joshi2022/$(1)/denoiser.trained: $(addprefix runs/joshi2022/$(1)/,offline_attacks.attacked offline_attacks_targeted.attacked)
+$(addprefix runs/joshi2022/$(1)/,finetune_joint.trained finetune_joint_frozen.trained): runs/joshi2022/$(1)/denoiser.trained
+$(addprefix runs/joshi2022/$(1)/,table3.tested table4.tested): \
+  $(addprefix runs/joshi2022/$(1)/,denoiser.trained finetune_asr.trained finetune_joint.trained finetune_joint_frozen.trained)
 
-$$($(1)_sets): runs/joshi2022/$(1)/%.attacked: runs/an4/$(2).trained
-	@echo "== attacking the training part: recipes/joshi2022/$(1)/$$*.yaml"
-	$(BIN)/python train.py predict --config recipes/joshi2022/$(1)/$$*.yaml
-	@touch $$@
-
-$$($(1)_fits): runs/joshi2022/$(1)/%.trained: runs/an4/$(2).trained
-	@echo "== training $$*: recipes/joshi2022/$(1)/$$*.yaml"
-	$(BIN)/python train.py fit --config recipes/joshi2022/$(1)/$$*.yaml --ckpt_path auto
-	@touch $$@
-
-$$($(1)_tables): runs/joshi2022/$(1)/%.tested: $$($(1)_fits)
-	@echo "== every system under attack: recipes/joshi2022/$(1)/$$*.yaml"
-	$(BIN)/python train.py test --config recipes/joshi2022/$(1)/$$*.yaml
-	@touch $$@
-
-runs/joshi2022/$(1)/denoiser.trained: $$($(1)_sets)
-$$($(1)_tandems): runs/joshi2022/$(1)/denoiser.trained
-
-runs/joshi2022/$(1)/report/index.html: $$($(1)_tables)
+runs/joshi2022/$(1)/report/index.html: $(addprefix runs/joshi2022/$(1)/,table3.tested table4.tested)
 	@echo "== the report"
-	$(BIN)/python -m robust_asr.report $$($(1)_tables:.tested=) --out $$(@D)
+	$(BIN)/python -m robust_asr.report $$(basename $$^) --out $$(@D)
 endef
 
 $(eval $(call JOSHI,an4,baseline))

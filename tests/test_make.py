@@ -14,17 +14,17 @@ from tests.command_line import ROOT
 CHAIN = "runs/joshi2022/an4"
 
 
-def chain(folder: str, begin: str) -> list[tuple[str, str]]:
+def chain(scale: str, begin: str) -> list[tuple[str, ...]]:
     return [
         ("fit", f"an4/{begin}"),
-        ("predict", f"joshi2022/{folder}/offline_attacks"),
-        ("predict", f"joshi2022/{folder}/offline_attacks_targeted"),
-        ("fit", f"joshi2022/{folder}/denoiser"),
-        ("fit", f"joshi2022/{folder}/finetune_asr"),
-        ("fit", f"joshi2022/{folder}/finetune_joint"),
-        ("fit", f"joshi2022/{folder}/finetune_joint_frozen"),
-        ("test", f"joshi2022/{folder}/table3"),
-        ("test", f"joshi2022/{folder}/table4"),
+        ("predict", "joshi2022/offline_attacks", scale),
+        ("predict", "joshi2022/offline_attacks_targeted", scale),
+        ("fit", "joshi2022/denoiser", scale),
+        ("fit", "joshi2022/finetune_asr", scale),
+        ("fit", "joshi2022/finetune_joint", scale),
+        ("fit", "joshi2022/finetune_joint_frozen", scale),
+        ("test", "joshi2022/table3", scale),
+        ("test", "joshi2022/table4", scale),
     ]
 
 
@@ -37,6 +37,7 @@ DEMO_STAGES = [
     ("fit", "quickstart/adversarial"),
     ("test", "quickstart/evaluation"),
 ]
+STAGE = r"train.py (\w+) --config recipes/(\S+).yaml(?: --values configs/scale/(\w+).yaml)?( --ckpt_path auto)?$"
 STUB = f"""#!/bin/sh
 echo "$@" >> calls.txt
 mkdir -p runs/an4 {CHAIN}/report {CHAIN}_conformer/report {DEMO}/report
@@ -62,16 +63,16 @@ def checkout(tmp_path: Path) -> Path:
 
 def make(
     checkout: Path, target: str = "joshi2022-an4", *, broken: str = "none"
-) -> tuple[int, list[tuple[str, str]], list[str]]:
+) -> tuple[int, list[tuple[str, ...]], list[str]]:
     """Exit code, the stages that ran, and the other calls."""
     (checkout / "broken.txt").write_text(broken)
     (checkout / "calls.txt").write_text("")
     code = subprocess.run(["make", target], cwd=checkout, capture_output=True, text=True).returncode
     calls = (checkout / "calls.txt").read_text().splitlines()
-    stages = [re.match(r"train.py (\w+) --config recipes/(.*).yaml( --ckpt_path auto)?$", call) for call in calls]
-    assert all(bool(stage[3]) == (stage[1] == "fit") for stage in stages if stage), "a fit goes on by itself too"
+    stages = [re.match(STAGE, call) for call in calls]
+    assert all(bool(stage[4]) == (stage[1] == "fit") for stage in stages if stage), "a fit goes on by itself too"
     others = [call for call, stage in zip(calls, stages, strict=True) if not stage]
-    return code, [(stage[1], stage[2]) for stage in stages if stage], others
+    return code, [tuple(filter(None, stage.groups()[:3])) for stage in stages if stage], others
 
 
 def test_stages_run_in_order_and_once(checkout: Path) -> None:
@@ -105,7 +106,9 @@ def test_a_demo_that_was_stopped_goes_on(checkout: Path, index: int) -> None:
 
 
 def test_every_stage_is_a_recipe() -> None:
-    assert all((ROOT / "recipes" / f"{name}.yaml").is_file() for _, name in STAGES + CONFORMER_STAGES + DEMO_STAGES)
+    stages = STAGES + CONFORMER_STAGES + DEMO_STAGES
+    assert all((ROOT / "recipes" / f"{name}.yaml").is_file() for _, name, *_ in stages)
+    assert all((ROOT / "configs" / "scale" / f"{scale}.yaml").is_file() for _, _, *scales in stages for scale in scales)
 
 
 @pytest.mark.parametrize("index", [0, 2, 3, 5, 8])

@@ -23,7 +23,7 @@ from lightning_modules.callbacks.preemption import Preemption
 from lightning_modules.callbacks.rewind import RewindLoggers
 from lightning_modules.callbacks.samples import DashboardSamples, Throughput
 from lightning_modules.command_line.config_guard import check_arguments, guarded_imports
-from lightning_modules.command_line.fragments import expand
+from lightning_modules.command_line.expansion import expand
 from lightning_modules.command_line.run_folder import CHECKPOINTS, RunConfig, is_first_process, refuse_used
 from lightning_modules.evaluation import Evaluation
 from lightning_modules.loggers import RunCSVLogger, RunWandbLogger, wandb_run_id
@@ -75,9 +75,6 @@ class RobustCLI(LightningCLI):
         parser.add_argument("--seed_everything", type=int, default=0, help="Keys every random draw of the run.")
         parser.add_argument("--run_dir", type=str, default="runs/default", help="Folder that the run writes into.")
         parser.add_argument(
-            "--fragments", type=dict[str, str], default={}, help="Setting -> file, merged below the recipe."
-        )
-        parser.add_argument(
             "--allow_module", nargs="+", type=str, default=[], help="Packages of your own that configurations may name."
         )
 
@@ -94,8 +91,6 @@ class RobustCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
         self._share_seed()
-        # What they hold is in the settings now; the resolved configuration must not apply them again.
-        self.settings.fragments = {}
         # Opened on the command line and nowhere else: a resolved configuration is a file too.
         self.settings.allow_module = []
 
@@ -188,8 +183,9 @@ def main(args: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if args is None else args
     _hush()
     try:
-        arguments = expand(arguments)
+        # The files as they are, then what they become: expand looks at that itself.
         check_arguments(arguments)
+        arguments = expand(arguments)
         with guarded_imports():
             RobustCLI(arguments)
     except (ArgumentError, ValueError, OSError, FloatingPointError) as error:
