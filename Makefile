@@ -116,7 +116,7 @@ INSTALL := --quiet --constraint constraints.txt --editable '.[test,phones]'
 
 # Sets $python and $version. A PYTHON that is given is taken or refused; else the newest that is accepted stands in for python3.
 define FIND_PYTHON
-first=; first=; for python in $(PYTHON) $(if $(filter file,$(origin PYTHON)),$(PYTHONS:%=python%)); do \
+first=; for python in $(PYTHON) $(if $(filter file,$(origin PYTHON)),$(PYTHONS:%=python%)); do \
 	version=$$($$python -c 'import platform; print(platform.python_version())' 2> /dev/null || echo missing); \
 	first=$${first:-$$version}; \
 	case "$$version" in $(subst $(SPACE),|,$(PYTHONS:%=%.*))) break;; esac; \

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -179,9 +180,17 @@ def test_a_python_that_is_named_is_not_replaced(checkout: Path) -> None:
     assert not (checkout / "calls.txt").exists()
 
 
+@pytest.mark.parametrize("version", [(3, 10, 13), (3, 14, 0)])
+def test_pip_is_told_too(version: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", version)
+    with pytest.raises(SystemExit, match=r"robust-asr needs Python 3\.11, 3\.12 or 3\.13, this is"):
+        exec(compile((ROOT / "setup.py").read_text(), "setup.py", "exec"), {})
+
+
 def test_the_makefile_accepts_what_the_package_does() -> None:
     makefile, package = (ROOT / "Makefile").read_text(), (ROOT / "setup.cfg").read_text()
     accepted = re.search(r"^PYTHONS := (.*)$", makefile, re.MULTILINE)[1].split()
     minors = sorted(int(version.removeprefix("3.")) for version in accepted)
     assert f"python_requires = >=3.{minors[0]},<3.{minors[-1] + 1}" in package
     assert minors == list(range(minors[0], minors[-1] + 1))
+    assert f"not in ({', '.join(f'(3, {minor})' for minor in minors)})" in (ROOT / "setup.py").read_text()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -31,13 +32,9 @@ class Trie:
     targets: Tensor
     words: Tensor
 
-    def __post_init__(self) -> None:
-        steps = torch.arange(int(self.degrees.max()), device=self.first.device)
-        object.__setattr__(self, "_steps", steps)
-
-    @property
-    def num_words(self) -> int:
-        return int(self.words.max()) + 1
+    @cached_property
+    def _steps(self) -> Tensor:
+        return torch.arange(int(self.degrees.max()), device=self.first.device)
 
     def edges(self, nodes: Tensor) -> Tensor:
         """All edges of each node, padded with the one that leads nowhere. Shape: (B, K) -> (B, K, C)."""
