@@ -39,7 +39,8 @@ def test_padded_batch_equals_alone() -> None:
 
 
 def test_padded_batch_is_close_to_alone_in_float32() -> None:
-    batch, attack = spoken(6, seed=5), replace(QUICK, num_iterations=20)
+    # Ended before the first look: where a text is just heard, rounding decides whether the whole perturbation shrinks.
+    batch, attack = spoken(6, seed=5), replace(QUICK, num_iterations=9)
     together = attack(four_words(), batch, seeds=seeds_of(batch))
     for row, length in enumerate(batch.lengths.tolist()):
         alone = attack(four_words(), batch.select([row]), seeds=seeds_of(batch)[[row]])
