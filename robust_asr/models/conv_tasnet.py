@@ -26,7 +26,7 @@ class ConvTasNet(nn.Module):
     layer normalisation of that model reads the padding, which changes its output by 9 %; here it does not.
 
     The defaults are JO22's separator, one stack of 16 layers, taken literally: their receptive field is 65 s. Two stacks of 8 are
-    ``num_layers=8, num_stacks=2`` (configs/denoiser/2x8.yaml).
+    ``num_layers=8, num_stacks=2`` (configs/scale/librispeech.yaml).
 
     Attributes:
         checkpointing: keep only what enters each block, and compute its inside again for the gradient: a third more time, and the
