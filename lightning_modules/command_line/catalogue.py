@@ -74,7 +74,11 @@ def parameters(path: str) -> dict[str, Any] | None:
         return None
     # The fields of a data class have the types of the module that each was written in.
     holder = found.__init__ if isinstance(found, type) and not is_dataclass(found) else found
-    hints = typing.get_type_hints(holder) if _is_own(path) else {}
+    try:
+        hints = typing.get_type_hints(holder) if _is_own(path) else {}
+    except NameError:
+        # A type that its module imports for type checkers only; jsonargparse, which reads the source, judges the values.
+        hints = {}
     return {one.name: hints.get(one.name, Any) for one in every}
 
 

@@ -12,6 +12,8 @@ from lightning_modules.command_line.cli import main
 from lightning_modules.command_line.config_guard import check_arguments
 from lightning_modules.command_line.expansion import expand
 from lightning_modules.command_line.written import dump
+from robust_asr.checkpoint import load
+from tests.command_line import ROOT, train
 from tests.lightning_modules.command_line.test_values import settings
 
 CANARY = "canary_of_short_forms"
@@ -162,3 +164,23 @@ def test_the_resolved_settings_are_printed(tmp_path: Path, capsys: pytest.Captur
     assert (
         condition["init_args"]["threat"]["init_args"]["eps"] == 3e-5 and condition["init_args"]["num_iterations"] == 7
     )
+
+
+def test_both_processes_of_a_run_see_the_same_expansion(tiny_manifests: Path, tmp_path: Path) -> None:
+    """Lightning starts the second one with the arguments of the first."""
+    (tmp_path / "scale.yaml").write_text(
+        f"manifests: {tiny_manifests}\nsize: {{width: 16, gru_width: 8, stem_channels: 4}}\n"
+    )
+    (tmp_path / "r.yaml").write_text(
+        f"values: {{manifests: none, size: {{}}, lr: 1}}\nfragments: {{trainer: {ROOT}/configs/trainer/ddp_cpu.yaml}}\n"
+        "run_dir: $name\nmodel: {Recognition: {recognizer: {CompactCTC: $size}}}\noptimizer: {AdamW: {lr: $lr}}\n"
+        "data: {Speech: {manifests: $manifests, train: [train], validate: [], max_duration: 8.0}}\n"
+        "trainer: {max_steps: 2, enable_progress_bar: false}\ncheckpoint: {monitor: null}\n"
+    )
+    given = ("--values", tmp_path / "scale.yaml", "--value", "lr=3e-3", "--value", f"name={tmp_path / 'run'}")
+    result = train("fit", "--config", tmp_path / "r.yaml", *given)
+    assert result.returncode == 0 and "MEMBER: 2/2" in result.stdout, result.stdout
+    found = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (found["optimizer"]["init_args"]["lr"], found["trainer"]["devices"]) == (0.003, 2)
+    assert found["model"]["init_args"]["recognizer"]["init_args"]["width"] == 16
+    assert load(str(tmp_path / "run" / "checkpoints" / "last.ckpt")).width == 16
