@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.collate import Utterances
 from datamodules.manifest import SUFFIX, Manifest, is_manifest, part_name
-from datamodules.sampling import Batching, FixedBatches, TrainingSampler, expected_padding, rank_and_world_size
+from datamodules.ranks import rank_and_world_size
+from datamodules.sampling import Batching, FixedBatches, TrainingSampler, expected_padding
 from datamodules.streaming import ShardStream
 from datamodules.subsets import EvalSubset, sample, select_subset, subset_ids
 from datamodules.training_set import Selection, TrainingSet
@@ -37,6 +38,8 @@ class Speech(LightningDataModule):
         shar: train from the shards beside the manifests, for data larger than memory or on a slow disk; the trainer
             must give ``limit_train_batches`` as the number of batches of an epoch.
         sample_rate: in hertz; audio of another rate is resampled.
+        window_seconds: an utterance counts for at least so many seconds of a batch: a recogniser that fills audio up to a fixed
+            window pays for the window. The command line takes it from the model.
         max_duration: seconds of audio a batch (evaluation counts the padding too).
         num_buckets: at most; more buckets, less padding.
         speed_perturb: train on every utterance at speeds 0.9, 1 and 1.1.
@@ -68,6 +71,7 @@ class Speech(LightningDataModule):
         root: str | None = None,
         shar: bool = False,
         sample_rate: int = 16_000,
+        window_seconds: float = 0.0,
         max_duration: float = 100.0,
         num_buckets: int = 30,
         speed_perturb: bool = False,
@@ -83,6 +87,7 @@ class Speech(LightningDataModule):
     ) -> None:
         super().__init__()
         _check_range("sample_rate", sample_rate, at_least=1)
+        _check_range("window_seconds", window_seconds, at_least=0)
         _check_range("max_duration", max_duration, at_least=0.01)
         _check_range("num_buckets", num_buckets, at_least=1)
         _check_range("num_workers", num_workers, at_least=0)
@@ -98,6 +103,7 @@ class Speech(LightningDataModule):
             "predict": list(predict if predict is not None else test or ()),
         }
         self.sample_rate, self.max_duration, self.num_buckets = sample_rate, max_duration, num_buckets
+        self.window_seconds = window_seconds
         if eval_subset is not None:
             subset_ids(eval_subset)
         if eval_utterances is not None:
@@ -127,6 +133,12 @@ class Speech(LightningDataModule):
     def num_utterances(self, stage: str) -> list[int]:
         """Sizes of the evaluation sets, in the order of ``dataloader_names``; after ``setup``."""
         return [len(self._cuts(part, stage)) for part in self.parts[stage]]
+
+    def num_batches(self, epoch: int) -> int | None:
+        """How many batches an epoch of training brings to each rank, after ``setup``; None for shards, which never end."""
+        if isinstance(self._training, ShardStream):
+            return None
+        return self.sampler_class(self._training, **self._batching()).num_batches(epoch)
 
     def _is_subset(self, stage: str) -> bool:
         return self.eval_subset is not None and stage in ("test", "predict")
@@ -171,6 +183,7 @@ class Speech(LightningDataModule):
         rank, world_size = rank_and_world_size()
         return {
             "max_duration": self.max_duration,
+            "window_seconds": self.window_seconds,
             "num_buckets": self.num_buckets,
             "seed": self.seed,
             "rank": rank,
@@ -222,13 +235,19 @@ class Speech(LightningDataModule):
         return ShardStream(folders, self._utterances, self._selection, **self._batching())
 
     def _summary(self) -> str:
-        padding, num_batches = expected_padding(
-            self._training.durations, num_buckets=self.num_buckets, max_duration=self.max_duration
-        )
         return (
             f"training on {', '.join(self.parts['train'])}: {self._training.inventory}; at most {self.num_buckets} buckets, "
-            f"about {num_batches} batches, {padding:.1%} padding"
+            f"{self._batches_in_words()}"
         )
+
+    def _batches_in_words(self) -> str:
+        padding, num_batches = expected_padding(
+            self._training.durations,
+            num_buckets=self.num_buckets,
+            max_duration=self.max_duration,
+            window_seconds=self.window_seconds,
+        )
+        return f"about {num_batches} batches, {padding:.1%} padding"
 
     def _shard_folder(self, part: str) -> Path:
         return Path(part) if "/" in part else Path(self.manifests) / f"{part}-shar"
@@ -247,6 +266,7 @@ class Speech(LightningDataModule):
                     self._cuts(part, stage),
                     max_duration=self.max_duration,
                     batching=self.evaluation_batching,
+                    window_seconds=self.window_seconds,
                     rank=rank,
                     world_size=world_size,
                 ),

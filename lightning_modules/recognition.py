@@ -8,20 +8,19 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lightning_modules.callbacks.samples import DashboardSamples
+from lightning_modules.callbacks.throughput import Throughput
 from lightning_modules.distributed import gather_text, sum_over_ranks
+from lightning_modules.loggers.csv_logger import RunCSVLogger
 from robust_asr.checkpoint import RECOGNIZER, check_matches, metadata
+from robust_asr.gradients import hold
 from robust_asr.metrics import ErrorRates
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import reseed_global
 from robust_asr.search.base import Search
 from robust_asr.types import AudioBatch
-
-
-def modes_are_intended() -> None:
-    """Lightning warns of modules in evaluation mode when training starts; where an objective holds some, they are meant to be."""
-    warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
 
 
 class Recognition(pl.LightningModule):
@@ -39,6 +38,10 @@ class Recognition(pl.LightningModule):
         seed: keys every random draw; linked to ``seed_everything`` on the command line.
         lr_interval: whether the learning-rate schedule counts optimiser steps or epochs.
         search: how validation searches, where the recogniser's own search shall not be used.
+        max_gradient_norm: longer gradients are scaled down to it; null leaves all as they are. ``trainer.gradient_clip_val``
+            takes its place where it is set, 0 included.
+
+    Errors: ValueError where ``max_gradient_norm`` is not positive.
     """
 
     def __init__(
@@ -48,13 +51,17 @@ class Recognition(pl.LightningModule):
         seed: int = 0,
         lr_interval: Literal["step", "epoch"] = "epoch",
         search: Search | None = None,
+        max_gradient_norm: float | None = 1.0,
     ) -> None:
         super().__init__()
         self.recognizer = recognizer
         if search is not None:
             recognizer.use_search(search)
+        if max_gradient_norm is not None and not 0 < max_gradient_norm < float("inf"):
+            raise ValueError(f"max_gradient_norm must be positive and finite, or null, found {max_gradient_norm}")
         self.seed = seed
         self.lr_interval = lr_interval
+        self.max_gradient_norm = max_gradient_norm
         self._reported_infeasible: set[str] = set()
 
     @property
@@ -70,9 +77,45 @@ class Recognition(pl.LightningModule):
         """The training batch as the recogniser shall hear it; an objective with augmentation overrides it."""
         return batch
 
+    @property
+    def held(self) -> list[nn.Module]:
+        """Modules that do not learn, and through which gradients flow; an objective that has some overrides it."""
+        return []
+
+    def setup(self, stage: str) -> None:
+        # DDP is wrapped around the module after this hook, and must not wait for gradients that never come.
+        if stage == "fit":
+            self._hold()
+
+    def _hold(self) -> None:
+        for module in self.held:
+            hold(module)
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """What watches a recogniser learn, unless ``trainer.callbacks`` holds one of its class with other settings."""
+        if self.trainer.state.fn != "fit":
+            return []
+        watching: list[pl.Callback] = [Throughput()]
+        if any(isinstance(logger, RunCSVLogger) for logger in self.trainer.loggers):
+            # Its pages lie in the run folder.
+            watching.append(DashboardSamples())
+        return [new for new in watching if not any(isinstance(own, type(new)) for own in self.trainer.callbacks)]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        bound = self.max_gradient_norm if gradient_clip_val is None else gradient_clip_val
+        self.clip_gradients(optimizer, bound, gradient_clip_algorithm)
+
     def on_fit_start(self) -> None:
         # A checkpoint is loaded in evaluation mode, and what is trained must be in training mode whatever it came from.
         self.recognizer.train()
+        self._hold()
+        # Lightning warns of modules in evaluation mode; those that an objective holds are meant to be in it.
+        warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
         self.recognizer.prepare(self._training_texts())
 
     def _training_texts(self) -> Iterator[str]:

@@ -8,15 +8,13 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from lightning_modules.callbacks.throughput import Throughput
 from lightning_modules.loggers.csv_logger import RunCSVLogger
 from lightning_modules.loggers.wandb_logger import RunWandbLogger
+from lightning_modules.trainer_internals import batches_stepped
 from robust_asr.randomness import utterance_seeds
 from robust_asr.report.samples import Sample, samples_page
 from robust_asr.text.alignment import align, align_text
 from robust_asr.types import AudioBatch
-
-__all__ = ["DashboardSamples", "Throughput"]
 
 _COLUMNS = ["id", "audio", "reference", "hypothesis", "alignment", "wer"]
 
@@ -27,8 +25,9 @@ class DashboardSamples(Callback):
     Written by rank zero: ``<run_dir>/samples/step-<step>.html``, and a W&B table ``samples/<part>`` where W&B is
     configured. The step is the one of the row of that validation in ``metrics.csv``.
 
-    ``validation_step`` returns ``{"batch": AudioBatch, "transcripts": list[Transcript]}``; ``pl_module.recognizer`` has
-    a ``sample_rate``; ``trainer.datamodule.dataloader_names("validate")`` names the sets, else they are val0, val1, ...
+    The module has a ``sample_rate``, its ``validation_step`` returns ``{"batch": AudioBatch, "transcripts": list[Transcript]}``, and
+    it asks for this callback in ``configure_callbacks``. ``trainer.datamodule.dataloader_names("validate")`` names the sets, else
+    they are val0, val1, ...
 
     Args:
         num_samples: utterances of each set. They are chosen by a hash of their ids, among those that rank zero decodes.
@@ -65,7 +64,7 @@ class DashboardSamples(Callback):
         chosen = self._chosen.setdefault(dataloader_idx, [])
         for row, rank in enumerate(utterance_seeds(0, heard.ids).tolist()):
             if len(chosen) < self.num_samples or rank < chosen[-1][0]:
-                sample = self._sample(heard, row, outputs["transcripts"][row].text, pl_module.recognizer.sample_rate)
+                sample = self._sample(heard, row, outputs["transcripts"][row].text, pl_module.sample_rate)
                 chosen.append((rank, sample))
                 chosen.sort(key=lambda entry: entry[0])
                 del chosen[self.num_samples :]
@@ -84,7 +83,7 @@ class DashboardSamples(Callback):
             names[index] if index < len(names) else f"val{index}": [sample for _, sample in entries]
             for index, entries in sorted(chosen.items())
         }
-        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        step = batches_stepped(trainer)
         self._write_page(trainer, step, parts)
         for logger in trainer.loggers:
             if isinstance(logger, RunWandbLogger):

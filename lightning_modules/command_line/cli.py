@@ -13,15 +13,15 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from jsonargparse import ArgumentError
-from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 
 from lightning_modules.callbacks.checkpoint_io import SafeCheckpointIO, clean_leftovers, find_resumable
 from lightning_modules.callbacks.checkpoints import Checkpoints
 from lightning_modules.callbacks.preemption import Preemption
+from lightning_modules.callbacks.progress import RunProgress
 from lightning_modules.callbacks.rewind import RewindLoggers
-from lightning_modules.callbacks.samples import DashboardSamples, Throughput
 from lightning_modules.command_line.config_guard import check_arguments, guarded_imports
 from lightning_modules.command_line.fragments import expand
 from lightning_modules.command_line.run_folder import CHECKPOINTS, RunConfig, is_first_process, refuse_used
@@ -29,6 +29,7 @@ from lightning_modules.evaluation import Evaluation
 from lightning_modules.loggers import RunCSVLogger, RunWandbLogger, wandb_run_id
 from lightning_modules.recognition import Recognition
 from robust_asr.checkpoint import load_weights
+from robust_asr.models.base import Recognizer
 
 
 class RobustCLI(LightningCLI):
@@ -84,12 +85,8 @@ class RobustCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(Checkpoints, "checkpoint")
         parser.link_arguments("run_dir", "trainer.default_root_dir")
-        parser.link_arguments(
-            "model",
-            "data.init_args.sample_rate",
-            compute_fn=lambda model: model.sample_rate,
-            apply_on="instantiate",
-        )
+        for argument, computed in (("sample_rate", sample_rate), ("window_seconds", window_seconds)):
+            parser.link_arguments("model", f"data.init_args.{argument}", compute_fn=computed, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
@@ -134,6 +131,14 @@ class RobustCLI(LightningCLI):
         if resume and is_first_process():
             clean_leftovers(self.run_dir / CHECKPOINTS)
 
+    def before_fit(self) -> None:
+        """A module that steps its optimisers itself has them as arguments: the command line's would never step."""
+        if self.settings.get("optimizer") and not self.model.automatic_optimization:
+            raise ValueError(
+                f"optimizer: {type(self.model).__name__} steps optimisers of its own, which are its arguments; leave the sections "
+                "optimizer and lr_scheduler out"
+            )
+
     def before_test(self) -> None:
         """A training configuration is tested, too: its recogniser on clean audio, rows in ``<run_dir>/test``."""
         if not isinstance(self.model, Recognition):
@@ -150,27 +155,43 @@ class RobustCLI(LightningCLI):
         self.config_init[self.subcommand].ckpt_path = None
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """The user's trainer, and what every run has besides: the run folder's logger, callbacks and safe checkpoints."""
         settings = self._get(self.config_init, "trainer")
-        plugins = [*(settings.get("plugins") or []), SafeCheckpointIO()]
-        return super().instantiate_trainer(plugins=plugins, logger=self._loggers(settings.get("logger")), **kwargs)
+        callbacks = _as_list(settings.get("callbacks"))
+        return super().instantiate_trainer(
+            callbacks=[*callbacks, *self._progress(settings, callbacks), *self._callbacks_of_a_fit()],
+            logger=self._loggers(settings.get("logger")),
+            plugins=[*_as_list(settings.get("plugins")), SafeCheckpointIO()],
+            **{"enable_checkpointing": True} if self.subcommand == "fit" else {},
+            **kwargs,
+        )
+
+    def _callbacks_of_a_fit(self) -> list[Callback]:
+        """Those that any module needs; what only a module with a recogniser needs, it asks for in ``configure_callbacks``.
+
+        Lightning adds ``RunConfig`` at the end, and moves those that save behind all others, in this order.
+        """
+        if self.subcommand != "fit":
+            return []
+        return [
+            RewindLoggers(),
+            LearningRateMonitor("step"),
+            Preemption(),
+            *self.config_init.fit.checkpoint.callbacks(self.run_dir / CHECKPOINTS),
+        ]
+
+    def _progress(self, settings: Any, callbacks: list[Callback]) -> list[Callback]:
+        asked = settings.get("enable_progress_bar") is not False
+        return [RunProgress()] if asked and not any(isinstance(own, ProgressBar) for own in callbacks) else []
 
     def _loggers(self, configured: Any) -> list[Logger]:
         """The record in the run folder, and whatever view was configured beside it."""
-        views = configured if isinstance(configured, list) else [configured]
-        loggers = [view for view in views if isinstance(view, Logger) and not isinstance(view, RunCSVLogger)]
+        views = [view for view in _as_list(configured) if isinstance(view, Logger)]
+        loggers = [view for view in views if not isinstance(view, RunCSVLogger)]
         for logger in loggers:
             if isinstance(logger, RunWandbLogger):
                 logger.attach(self.run_dir, wandb_run_id(self.run_dir))
         return [RunCSVLogger(str(self.run_dir)), *loggers] if self.subcommand == "fit" else loggers
-
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
-        if self.subcommand == "fit":
-            # Preemption comes after RewindLoggers: when it saves, the row of the step just made must be known to be missing.
-            own = [RewindLoggers(), LearningRateMonitor("step"), Throughput(), DashboardSamples(), Preemption()]
-            own += self.config_init.fit.checkpoint.callbacks(self.run_dir / CHECKPOINTS)
-            config["enable_checkpointing"] = True
-            callbacks = [*callbacks, *own]
-        return super()._instantiate_trainer(config, callbacks)
 
     @staticmethod
     def configure_optimizers(
@@ -181,6 +202,29 @@ class RobustCLI(LightningCLI):
             interval = getattr(lightning_module, "lr_interval", "epoch")
             configured = {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler, "interval": interval}}
         return configured
+
+
+def sample_rate(model: pl.LightningModule) -> int:
+    """What a module wants its data resampled to. ValueError where it does not say."""
+    if not hasattr(model, "sample_rate"):
+        raise ValueError(
+            f"model: {type(model).__name__} has no attribute sample_rate, to which its data would be resampled"
+        )
+    return model.sample_rate
+
+
+def window_seconds(model: pl.LightningModule) -> float:
+    """What the shortest utterance costs the recognisers of a module in memory: the longest of their windows."""
+    one_sample = torch.ones(1, dtype=torch.long)
+    recognizers = [layer for layer in model.modules() if isinstance(layer, Recognizer)]
+    return max((float(layer.window(one_sample)) / layer.sample_rate for layer in recognizers), default=0.0)
+
+
+def _as_list(setting: Any) -> list[Any]:
+    """One, several or none, as a trainer takes callbacks, loggers and plugins."""
+    if setting is None:
+        return []
+    return list(setting) if isinstance(setting, list | tuple) else [setting]
 
 
 def main(args: list[str] | None = None) -> None:
