@@ -58,7 +58,10 @@ class Cost(TimeConstraint):
     window_seconds: float = 0.0
 
     def add(self, example: MonoCut | Length) -> None:
-        super().add(Length(example.id, max(example.duration, self.window_seconds)))
+        seconds = max(example.duration, self.window_seconds)
+        self.current += seconds
+        self.longest_seen = max(self.longest_seen, seconds)
+        self.num_cuts += 1
 
 
 class TrainingSampler(Resumable, Sampler):

@@ -25,8 +25,8 @@ class DashboardSamples(Callback):
     Written by rank zero: ``<run_dir>/samples/step-<step>.html``, and a W&B table ``samples/<part>`` where W&B is
     configured. The step is the one of the row of that validation in ``metrics.csv``.
 
-    The module has a ``sample_rate``, its ``validation_step`` returns ``{"batch": AudioBatch, "transcripts": list[Transcript]}``, and
-    it asks for this callback in ``configure_callbacks``. ``trainer.datamodule.dataloader_names("validate")`` names the sets, else
+    The module has a ``sample_rate``, its ``validation_step`` returns ``{"batch": AudioBatch, "transcripts": list[Transcript]}``; it
+    asks for this callback in ``configure_callbacks``. ``trainer.datamodule.dataloader_names("validate")`` names the sets, else
     they are val0, val1, ...
 
     Args:
