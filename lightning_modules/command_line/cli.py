@@ -132,11 +132,19 @@ class RobustCLI(LightningCLI):
             clean_leftovers(self.run_dir / CHECKPOINTS)
 
     def before_fit(self) -> None:
-        """A module that steps its optimisers itself has them as arguments: the command line's would never step."""
-        if self.settings.get("optimizer") and not self.model.automatic_optimization:
+        """A module that steps its optimisers itself is not given settings that would do nothing."""
+        trainer = self.settings.trainer
+        automatic = {
+            "optimizer": self.settings.get("optimizer"),
+            "lr_scheduler": self.settings.get("lr_scheduler"),
+            "trainer.gradient_clip_val": trainer.gradient_clip_val,
+            "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
+        }
+        given = [name for name, value in automatic.items() if value]
+        if given and not self.model.automatic_optimization:
             raise ValueError(
-                f"optimizer: {type(self.model).__name__} steps optimisers of its own, which are its arguments; leave the sections "
-                "optimizer and lr_scheduler out"
+                f"{given[0]}: {type(self.model).__name__} steps its optimisers itself and takes its settings as arguments of its "
+                "own; leave it out"
             )
 
     def before_test(self) -> None:

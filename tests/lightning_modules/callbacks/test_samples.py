@@ -195,9 +195,7 @@ def test_throughput_counts_work_and_waiting_and_nothing_else(monkeypatch):
     """Two batches of 1 s wait 0.5 s and 1.5 s for data; validation, saving and the end of an epoch are left out."""
     clock, logged = Clock(), {}
     monkeypatch.setattr("lightning_modules.callbacks.throughput.time", clock)
-    module = SimpleNamespace(
-        sample_rate=RATE, log=lambda name, value, **kwargs: logged.update({name: value})
-    )
+    module = SimpleNamespace(sample_rate=RATE, log=lambda name, value, **kwargs: logged.update({name: value}))
     due = SimpleNamespace(should_update_logs=False)
     trainer = SimpleNamespace(_logger_connector=due, fit_loop=SimpleNamespace(_should_accumulate=lambda: False))
     batch = AudioBatch(torch.zeros(2, RATE), torch.tensor([RATE, RATE // 2]), ("A", "B"), ("a", "b"))
