@@ -17,7 +17,7 @@ from torch.utils.data import Sampler
 from datamodules.training_set import TrainingSet
 
 Batching = Literal["similar", "equal", "alone"]
-# Of a batch of evaluation. Attacks of few utterances spend more on small batches than on a tenth of silence.
+# The largest share of padding in a batch of evaluation. An attack loses less by a tenth of silence than by smaller batches.
 MAX_PADDING = 0.1
 
 
@@ -130,7 +130,7 @@ class TrainingSampler(Resumable, Sampler):
         )
 
     def _rounds(self, batches: Iterable[CutSet]) -> Iterator[list[CutSet]]:
-        """One batch for every rank at a time; the last round takes what is left over."""
+        """A round is one batch for every rank; the last round takes the utterances that fill no round."""
         held: list[CutSet] = []
         current: list[CutSet] = []
         for batch in batches:
@@ -231,7 +231,7 @@ class FixedBatches(Sampler):
             else:
                 self.batches.append([cut])
                 seconds = cost
-        # Stable: equal batches keep their order.
+        # A stable sort: batches of equal cost keep their order.
         self.batches.sort(key=self._cost, reverse=True)
         self.rank, self.world_size = rank, world_size
 

@@ -48,8 +48,8 @@ class Speech(LightningDataModule):
             ``datamodules.subsets``), or the first hundred by id (``sorted100``), of every part in ``test`` and ``predict``.
         eval_utterances: evaluate only so many utterances of every part in ``test`` and ``predict``, chosen by a hash of their
             ids: for attacks that cost hours. A larger number adds to a smaller one.
-        eval_hours: evaluate, or attack, only so many hours of every part in ``test`` and ``predict``, in the same order: what
-            exceeds them, and all after it, is left out. With both limits the first that is reached counts.
+        eval_hours: evaluate, or attack, only so many hours of every part in ``test`` and ``predict``, in the same order: the first
+            utterance that exceeds them and all later ones are left out. With both limits the first that is reached counts.
         evaluation_batching: ``similar`` lengths together, only ``equal`` ones, or each utterance ``alone``.
         num_workers: processes that read audio; 0 reads in the main process.
         cache_gigabytes: of decoded audio kept in memory when ``num_workers`` is 0.
@@ -171,7 +171,7 @@ class Speech(LightningDataModule):
         if isinstance(self._training, ShardStream):
             self._begin(self._training)
             loader = self._loader(self._training)
-            # Lightning tells samplers the epoch, not data sets.
+            # Lightning tells the epoch to samplers, and not to data sets.
             loader.sampler.set_epoch = self._training.set_epoch
             return loader
         sampler = self.sampler_class(self._training, **self._batching())
@@ -203,11 +203,12 @@ class Speech(LightningDataModule):
         return batch.to(device, non_blocking=True)
 
     def state_dict(self) -> dict[str, int]:
-        """Where training stands: the epoch, and how many of its batches this rank has trained on."""
+        """The epoch of training, and how many of its batches this rank has trained on."""
         loop = self.trainer.fit_loop
         epoch, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
         under_way = epoch.started > epoch.processed
-        # Lightning 2.6 resumes a checkpoint of the last batch's end (its own callbacks' moment) with the next epoch.
+        # Lightning's own callbacks save at the end of a batch. Where it was the last of an epoch, Lightning 2.6 resumes with the
+        # next epoch.
         over = batches.is_last_batch and batches.current.completed < batches.current.processed
         if under_way and over:
             return {"epoch": epoch.processed + 1, "batches": 0}
@@ -217,7 +218,7 @@ class Speech(LightningDataModule):
         self._resume = dict(state_dict)
 
     def _begin(self, training: TrainingSampler | ShardStream) -> None:
-        """At the trainer's epoch, or where the checkpoint says."""
+        """Set the training data to the trainer's epoch, or to the batch that the checkpoint names."""
         training.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed if self.trainer is not None else 0)
         if self._resume is not None:
             training.resume_at(epoch=self._resume["epoch"], num_batches=self._resume["batches"])

@@ -82,7 +82,7 @@ class ShardStream(Resumable, IterableDataset):
                 buffer_size=self.buffer_size,
                 shuffle=True,
                 rng=Random(f"cuts-{self.seed}-{self.epoch}-{self.rank}-{worker}"),
-                # The same on every rank: they work on similar durations at the same time.
+                # The same generator on every rank, so that ranks work on similar durations at the same time.
                 bucket_rng=Random(f"buckets-{self.seed}-{self.epoch}-{worker}"),
             )
         )

@@ -26,8 +26,8 @@ class Selection:
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_seconds < self.max_seconds:
-            found = f"{self.min_seconds} and {self.max_seconds}"
-            raise ValueError(f"min_seconds and max_seconds must be ordered and not negative, found {found}")
+            bounds = f"{self.min_seconds} and {self.max_seconds}"
+            raise ValueError(f"min_seconds and max_seconds must be ordered and not negative, found {bounds}")
 
     def holds(self, seconds: float) -> bool:
         return self.min_seconds <= seconds <= self.max_seconds
@@ -42,7 +42,7 @@ class Selection:
 
 @dataclass
 class Inventory:
-    """What was selected and what was left out.
+    """The lengths of the selected utterances, and how many were left out.
 
     Attributes:
         seconds: of each selected utterance.

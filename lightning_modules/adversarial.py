@@ -24,16 +24,16 @@ class AdversarialFinetuning(Recognition):
     adversarial audio only, a tenth of the learning rate. A small model breaks far below that range:
     recipes/joshi2022/an4/finetune_asr.yaml has another.
 
-    The attack sees the recogniser in evaluation mode, and the update keeps BatchNorm there too: its statistics, and so the model
-    that is attacked, evaluated and deployed, are those of the checkpoint that training starts from. Dropout and SpecAugment are
-    on in the update. Everything random in an attack is keyed by (seed, utterance, epoch).
+    The attack sees the recogniser in evaluation mode, and the update keeps BatchNorm in that mode too: the statistics of the
+    model that is attacked, evaluated and deployed are those of the checkpoint that training starts from. Dropout and SpecAugment
+    are on in the update. Everything random in an attack is keyed by (seed, utterance, epoch).
 
-    Logged: ``time/cost_ratio``, a step over the same step without its attack: what an epoch costs in clean epochs.
+    Logged: ``time/cost_ratio``, how many epochs without attacks an epoch costs.
 
     Args:
         recognizer: what is attacked and trained, with the defences in front of it if any.
         attack: a value of ``robust_asr.attacks``; a drawn radius is drawn anew in each epoch.
-        clean_share: of the utterances of an epoch, that are trained on as they are.
+        clean_share: share of the utterances of an epoch that are trained on without an attack.
         recognition: the other arguments of ``Recognition``.
     """
 
@@ -67,7 +67,7 @@ class AdversarialFinetuning(Recognition):
             waveforms = batch.waveforms.clone()
             waveforms[rows.to(waveforms.device), : attacked.shape[1]] = attacked
             batch = batch.replace(waveforms)
-        # All ranks update together, so the time that one waits for the attack of another is time of the attack.
+        # All ranks update together, so what one rank waits for the attack of another is time of the attack.
         wait_for_ranks()
         self._seconds["attack"] += self._now() - start
         return batch
@@ -85,13 +85,13 @@ class AdversarialFinetuning(Recognition):
 
     @property
     def cost_ratio(self) -> float:
-        """A step over the same step without its attack, of all steps since this process began to train."""
+        """Seconds of all steps since this process began to train, over their seconds without the attacks."""
         clean = self._seconds["step"] - self._seconds["attack"]
         return self._seconds["step"] / clean if clean > 0 else 1.0
 
     def _now(self) -> float:
-        # A GPU works behind the host: without this wait the time of one phase would count as that of the next. Beside an attack
-        # of several passes the wait is nothing.
+        # A GPU works behind the host: without this wait the time of one phase would count as that of the next. The wait is short
+        # beside an attack of several passes.
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()

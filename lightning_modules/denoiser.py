@@ -19,13 +19,13 @@ class DenoiserTraining(Recognition):
     """Teaches a denoiser to give back the clean audio of attacked audio; the data are ``datamodules.AttackPairs``.
 
     The loss is the multi-resolution STFT distance, the mean over the utterances of the global batch. The recogniser behind the
-    denoiser does not learn: validation says what it hears through the denoiser. The checkpoint holds the denoiser
+    denoiser does not learn, and validation measures what it hears through the denoiser. The checkpoint holds the denoiser
     (``robust_asr.checkpoint.load_defense``), and both as one recogniser.
 
     Logged: ``train/loss``, and ``val/...`` as ``Recognition`` does.
 
     Args:
-        recognizer: what the denoiser shall protect.
+        recognizer: the recogniser behind the denoiser.
         denoiser: what is trained.
         loss: between what the denoiser returns and the clean audio.
         recognition: the other arguments of ``Recognition``.

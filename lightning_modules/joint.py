@@ -20,7 +20,7 @@ class JointDenoiserASR(AdversarialFinetuning):
     and the denoiser learns from gradients that flow through it.
 
     Args:
-        recognizer: the tandem, such as the checkpoint of ``DenoiserTraining``; or, with ``denoiser``, what stands behind it.
+        recognizer: the tandem, such as the checkpoint of ``DenoiserTraining``; or, with ``denoiser``, the recogniser behind it.
         denoiser: a trained defence that is put in front of ``recognizer``: ``robust_asr.checkpoint.load_defense``.
         hold_recognizer: whether only the denoiser learns.
         checkpointing: compute the inside of the denoiser's blocks again for each gradient instead of keeping it: a third more

@@ -37,7 +37,7 @@ class Recognition(pl.LightningModule):
         recognizer: what is trained; ``robust_asr.checkpoint.load`` starts from a checkpoint.
         seed: keys every random draw; linked to ``seed_everything`` on the command line.
         lr_interval: whether the learning-rate schedule counts optimiser steps or epochs.
-        search: how validation searches, where the recogniser's own search shall not be used.
+        search: takes the place of the recogniser's own search.
         max_gradient_norm: longer gradients are scaled down to it; null leaves all as they are. ``trainer.gradient_clip_val``
             takes its place where it is set, 0 included.
 
@@ -74,7 +74,7 @@ class Recognition(pl.LightningModule):
         return self.recognizer.sample_rate
 
     def perturb(self, batch: AudioBatch) -> AudioBatch:
-        """The training batch as the recogniser shall hear it; an objective with augmentation overrides it."""
+        """The training batch with what an objective adds to its audio; augmentation and attacks override it."""
         return batch
 
     @property
@@ -97,7 +97,7 @@ class Recognition(pl.LightningModule):
             return []
         watching: list[pl.Callback] = [Throughput()]
         if any(isinstance(logger, RunCSVLogger) for logger in self.trainer.loggers):
-            # Its pages lie in the run folder.
+            # Its pages lie in the run folder, which only a run of the command line has.
             watching.append(DashboardSamples())
         return [new for new in watching if not any(isinstance(own, type(new)) for own in self.trainer.callbacks)]
 
@@ -119,7 +119,7 @@ class Recognition(pl.LightningModule):
         self.recognizer.prepare(self._training_texts())
 
     def _training_texts(self) -> Iterator[str]:
-        # A generator: the data are asked only where a recogniser reads the texts.
+        # A generator, so that manifests are opened only for a recogniser that reads the texts.
         yield from self.trainer.datamodule.training_texts()
 
     def on_train_batch_start(self, batch: AudioBatch, batch_idx: int) -> None:
@@ -136,12 +136,12 @@ class Recognition(pl.LightningModule):
         return loss
 
     def averaged(self, losses: Tensor, counted: Tensor, batch: AudioBatch, batch_idx: int) -> tuple[Tensor, float]:
-        """The loss to differentiate, the mean over what counts of the global batch, and how many of it do not count.
+        """The loss to differentiate, which is the mean over the counted utterances of the global batch, and the number of others.
 
         Logged: ``train/loss``.
 
         Shape: losses (B,), counted (B,) bool -> ().
-        Errors: FloatingPointError, on every rank, with the ids of all ranks whose loss counts and is not finite.
+        Errors: FloatingPointError, on every rank, with the ids on all ranks whose loss is counted and is not finite.
         """
         broken = counted & ~losses.detach().isfinite()
         total, num_used, num_broken, num_left_out = sum_over_ranks(
@@ -185,7 +185,7 @@ class Recognition(pl.LightningModule):
         self._loss_sums = torch.zeros(len(self._names), 2, dtype=torch.float64)
 
     def _evaluate(self, batch: AudioBatch, dataloader_idx: int) -> dict[str, Any]:
-        # Where ranks outnumber the last batches the others get an empty one, so that all step equally often.
+        # Where fewer batches are left than there are ranks, a rank gets an empty one, so that all ranks make as many steps.
         if not len(batch):
             return {"batch": batch, "transcripts": []}
         targets = self.recognizer.targets(batch.texts)

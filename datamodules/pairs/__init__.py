@@ -21,8 +21,8 @@ from robust_asr.types import PairedBatch
 class AttackPairs(Speech):
     """Trains on pairs (attacked, clean, text) from sets that ``train.py predict`` wrote; evaluates like ``Speech``.
 
-    An epoch brings every pair of a set of weight 1 once. A share of the pairs are clean on both sides. Which, and where a crop
-    begins, is keyed by (seed, pair, epoch), so that ranks, workers and a resume change nothing. The id of a pair is
+    An epoch brings every pair of a set of weight 1 once. A share of the pairs are clean on both sides. Which pairs, and where a
+    crop begins, is keyed by (seed, pair, epoch), so that ranks, workers and a resume change nothing. The id of a pair is
     ``<utterance>@<set>-<part>``.
 
     Args:
@@ -31,7 +31,7 @@ class AttackPairs(Speech):
             a fraction.
         train: parts of the corpus that the sets were made from.
         attacked: the checkpoint that the sets were made against; a set made against other weights is refused.
-        clean_share: of the pairs of an epoch, that are clean on both sides.
+        clean_share: share of the pairs of an epoch that are clean on both sides.
         crop_seconds: longest stretch of an utterance; both sides are cut alike. A crop has no text: "". Null takes whole
             utterances.
         others: the other arguments of ``Speech``; ``shar`` and ``speed_perturb`` are refused.

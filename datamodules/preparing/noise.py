@@ -72,7 +72,7 @@ def _converted(name: str, path: Path, folder: Path, out: Path) -> MonoCut | Find
         return Finding(shown, f"cannot be read ({error})", name)
     if not samples.isfinite().all() or not samples.any():
         return Finding(shown, "is silent or not finite", name)
-    # Lossy codecs overshoot: scaled down, not clipped.
+    # Lossy codecs overshoot full scale. Scaling keeps the shape that clipping would cut.
     samples = resample(samples / samples.abs().max().clamp(min=1.0), rate, SAMPLE_RATE)
     target = out / AUDIO_FOLDER / f"{name}.flac"
     soundfile.write(target, samples.numpy(), SAMPLE_RATE, subtype="PCM_16")

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-# Handing over every file alone costs a wait for the scheduler each time: on a busy machine more than the work.
+# Files are handed over in chunks: on a busy machine a thread waits longer for its turn than it works on one file.
 _CHUNK = 32
 # Seconds between two lines of a bar that nobody watches.
 _SECONDS_IN_A_FILE = 30.0

@@ -1,4 +1,4 @@
-"""Is a corpus what it says it is? One finding for everything that is not."""
+"""Every transcript and every sample of a corpus is read once; what is wrong with a file is a finding."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Part:
         return self.root.joinpath(self.name, *utterance.split("-")[:-1], f"{utterance}.flac")
 
     def without_findings(self) -> list[str]:
-        """The utterances that are good as far as was looked."""
+        """The utterances in which nothing wrong has been found yet."""
         bad = {finding.utterance for finding in self.findings}
         return [utterance for utterance in self.texts if utterance not in bad]
 

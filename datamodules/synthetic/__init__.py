@@ -39,7 +39,7 @@ class Settings:
     num_voices: int = 60
     seed: int = 0
     domain: Domain = "everything"
-    # Counted up when the words, the voices or the studio change what the same seed says.
+    # Counted up when a change of the words, the voices or the studio changes the speech of a seed.
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ def _check_settings(out: Path, settings: Settings) -> None:
 
 def _record(root: Path, settings: Settings, *, num_jobs: int) -> None:
     sessions = list(_sessions(root, settings))
-    # Forked, and one process a session: espeak-ng speaks reproducibly only from its start on.
+    # A forked process for each session: espeak-ng speaks reproducibly only from its start on.
     with multiprocessing.get_context("fork").Pool(num_jobs, maxtasksperchild=1) as pool:
         done = pool.imap_unordered(_record_session, sessions, chunksize=1)
         with progress_bar("speaking", total=settings.num_utterances, unit="utterances") as progress:

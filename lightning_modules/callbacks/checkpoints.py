@@ -17,8 +17,8 @@ class LastCheckpoint(Checkpoint):
     A batch counts when it ends in a step; two optimisers that step on one batch count once, and one that starts late changes
     nothing.
 
-    Lightning's ModelCheckpoint skips the end of an epoch whose last step it has saved: what happens at the end of the epoch, an
-    average or a schedule, would happen twice or never after a resume.
+    Lightning's ModelCheckpoint does not save at the end of an epoch whose last step it has saved: an average or a schedule, which
+    steps at the end of an epoch, would step twice or never after a resume.
     """
 
     def __init__(self, folder: str, *, every_n_steps: int | None = None) -> None:
@@ -75,6 +75,6 @@ class Checkpoints:
                 auto_insert_metric_name=False,
                 enable_version_counter=False,
             )
-            # Before last: what last records of the best score is then complete.
+            # Before last.ckpt, so that the best score which last.ckpt records is that of this epoch.
             callbacks.insert(0, best)
         return callbacks

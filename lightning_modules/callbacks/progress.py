@@ -14,7 +14,7 @@ from lightning_modules.callbacks.time_left import TimeLeft, training_batches_lef
 
 _FORMAT = "{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} batches [{elapsed}{postfix}]"
 _WITHOUT_END = "{desc}: {n_fmt} batches, their number is unknown [{elapsed}{postfix}]"
-# Seconds between two lines in a file: nobody watches it.
+# Between two lines where the output goes to a file, which nobody watches.
 _SECONDS_IN_A_FILE = 30.0
 
 

@@ -36,7 +36,7 @@ class RewindLoggers(Callback):
         if next_step is not None and (not isinstance(next_step, int) or next_step < 0):
             raise ValueError(f"the checkpoint's next_step must be a step of the log, found {next_step!r}")
         self._next_step = next_step
-        # The run folder's id was chosen before any checkpoint was read, and stays.
+        # The id in the run folder was chosen before any checkpoint was read, and goes before the checkpoint's.
         self._run_id = self._run_id or (None if run_id is None else check_run_id(run_id))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -38,9 +38,9 @@ class DashboardSamples(Callback):
     def __init__(self, *, num_samples: int = 4, max_seconds: float = 10.0, keep: int = 10) -> None:
         for name, value in (("num_samples", num_samples), ("keep", keep)):
             if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+                raise ValueError(f"{name} must be at least 1, found {value}")
         if not 0 < max_seconds <= 60:
-            raise ValueError(f"max_seconds must be above 0 and at most 60, got {max_seconds}")
+            raise ValueError(f"max_seconds must be above 0 and at most 60, found {max_seconds}")
         self.num_samples = num_samples
         self.max_seconds = max_seconds
         self.keep = keep

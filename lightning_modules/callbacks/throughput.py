@@ -14,13 +14,13 @@ from robust_asr.types import AudioBatch
 
 
 class Throughput(Callback):
-    """Logs, over the steps since the last logged one, without validation and checkpoints:
+    """Logs, of the steps since the last logged one and without validation and checkpoints:
 
     ``time/audio_seconds_per_second``: seconds of audio trained on, of all ranks, per second.
     ``time/data_wait_share``: the share of the time in which this process waited for the loader. On a GPU an upper bound
     of the GPU's waiting, since the host runs ahead of it.
 
-    The length of a batch is summed where it lies; nothing waits for the device but the logged step.
+    Lengths are summed on the device of the batch, so that only a logged step waits for the device.
 
     The module has a ``sample_rate``, and its batches are ``AudioBatch``; it asks for this callback in ``configure_callbacks``.
     """

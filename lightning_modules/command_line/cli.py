@@ -35,7 +35,7 @@ from robust_asr.models.base import Recognizer
 class RobustCLI(LightningCLI):
     """LightningCLI with a run folder, safe checkpoints and class paths that pass the allowlist.
 
-    Nothing from a checkpoint enters the configuration. ``--ckpt_path last`` goes on with the run of ``--run_dir``; ``auto`` too,
+    No checkpoint changes the configuration. ``--ckpt_path last`` goes on with the run of ``--run_dir``; ``auto`` too,
     and starts it where it has no checkpoint yet.
     """
 
@@ -91,16 +91,16 @@ class RobustCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
         self._share_seed()
-        # What they hold is in the settings now; the resolved configuration must not apply them again.
+        # The settings hold by now what the fragments said; the resolved configuration must not apply them again.
         self.settings.fragments = {}
-        # Opened on the command line and nowhere else: a resolved configuration is a file too.
+        # A package is opened on the command line only, and the resolved configuration will be a file.
         self.settings.allow_module = []
 
     def _share_seed(self) -> None:
         """One seed for the model and the data. (jsonargparse cannot link into a model whose recogniser is loaded by a function.)"""
         seed = self.settings.seed_everything
         if seed < 0:
-            raise ValueError(f"seed_everything must be 0 or more, got {seed}")
+            raise ValueError(f"seed_everything must be 0 or more, found {seed}")
         for name in ("model", "data"):
             arguments = self.settings[name].get("init_args") or {}
             if "seed" in arguments:
@@ -111,7 +111,7 @@ class RobustCLI(LightningCLI):
                 arguments["seed"] = seed
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning takes settings, and class names, from the checkpoint here. We take nothing."""
+        """Lightning takes settings and class names from the checkpoint here; this project takes none."""
 
     def before_instantiate_classes(self) -> None:
         if self.subcommand == "fit":
@@ -119,7 +119,7 @@ class RobustCLI(LightningCLI):
 
     def _prepare_run_folder(self) -> None:
         if self.settings.ckpt_path == "auto":
-            # Where there are only damaged ones, find_resumable says so: a run is never started over by itself.
+            # Where all checkpoints are damaged find_resumable says so: no run is started over without being asked to.
             under_way = any((self.run_dir / CHECKPOINTS).glob("*.ckpt"))
             self.settings.ckpt_path = "last" if under_way else None
             self._start_over = not under_way
@@ -252,17 +252,17 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _hush() -> None:
-    """Drop what Lightning says at every start or checkpoint, and nobody can act on."""
+    """Silence what Lightning says at every start or checkpoint and that asks nothing of anybody."""
     said = ("litlogger", "`weights_only` was not set")
     for handler in logging.getLogger("pytorch_lightning").handlers:
         handler.addFilter(lambda record: not any(text in record.getMessage() for text in said))
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
-    # Predictions are on disk.
+    # AttackSet writes its predictions to disk and returns none.
     warnings.filterwarnings("ignore", message="predict returned None.*")
 
 
 def _sentence(message: str) -> str:
-    """jsonargparse's list of all types that a value is not, without what says nothing."""
+    """A message of jsonargparse in one line, without the headings of its list of types."""
     noise = r"(Subtypes:|Errors:|Given value|- Expected a <class 'NoneType'>|Does not validate against any)"
     lines = [line.strip().removeprefix("- ") for line in message.splitlines() if not re.match(rf"\s*{noise}", line)]
     return " ".join(line for line in lines if line) or message
