@@ -85,7 +85,7 @@ class RunProgress(ProgressBar):
 
     def _batches_left(self) -> float | None:
         if self.trainer.state.fn != "fit":
-            return self._bar.total - self._bar.n
+            return None if self._bar.total is None else self._bar.total - self._bar.n
         steps = self.trainer.global_step - self._first_step
         return training_batches_left(
             self.trainer,
@@ -105,11 +105,9 @@ class RunProgress(ProgressBar):
 
     @property
     def total_train_batches(self) -> float:
-        total, count = super().total_train_batches, getattr(self.trainer.datamodule, "num_batches", None)
-        if not math.isinf(total) or count is None:
-            return total
-        counted = count(self.trainer.current_epoch)
-        return math.inf if counted is None else counted
+        count = getattr(self.trainer.datamodule, "num_batches", None)
+        counted = None if count is None else count(self.trainer.current_epoch)
+        return min(self.trainer.num_training_batches, math.inf if counted is None else counted)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -127,26 +125,23 @@ class RunProgress(ProgressBar):
         self._close()
 
     def _evaluation_starts(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._sizes = {
-            "fit": trainer.num_val_batches,
-            "validate": trainer.num_val_batches,
-            "test": trainer.num_test_batches,
-            "predict": trainer.num_predict_batches,
-        }[trainer.state.fn]
+        sizes = {"test": trainer.num_test_batches, "predict": trainer.num_predict_batches}
+        self._total = sum(sizes.get(trainer.state.fn.value, trainer.num_val_batches))
+        self._num_evaluated = 0
         if trainer.state.fn != "fit":
             self._time = TimeLeft()
-            self._open(trainer.state.fn.value, sum(self._sizes))
+            self._open(trainer.state.fn.value, self._total)
 
     on_validation_start = on_test_start = on_predict_start = _evaluation_starts
 
     def _evaluated(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        done = int(sum(self._sizes[:dataloader_idx])) + batch_idx + 1
+        self._num_evaluated += 1
         if trainer.state.fn != "fit":
-            self._finish_batch(done)
+            self._finish_batch(self._num_evaluated)
         else:
-            self._saying = f"validating {done}/{sum(self._sizes)}"
+            self._saying = f"validating {self._num_evaluated}/{self._total}"
             self._show()
 
     on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _evaluated

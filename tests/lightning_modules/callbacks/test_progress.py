@@ -97,6 +97,24 @@ def test_an_epoch_of_unknown_length_says_so(capsys: pytest.CaptureFixture[str]) 
     )
 
 
+class Evaluated(pl.LightningModule):
+    """A test of two sets whose batches take two cells each."""
+
+    def test_step(self, batch, batch_idx, dataloader_idx=0):
+        for cell in ("clean", "attacked"):
+            self.trainer.progress_bar_callback.say(cell, share=0.5)
+
+
+def test_an_evaluation_is_one_bar_over_all_its_sets(capsys: pytest.CaptureFixture[str]) -> None:
+    sets = [DataLoader(torch.zeros(size, 1), batch_size=1) for size in (2, 3)]
+    trainer().test(Evaluated(), sets)
+    printed = lines(capsys)
+    assert all(re.match(r"test: +\d+%\|.{20}\| \d/5 batches \[", line) for line in printed)
+    # The time that is left is known after the first cell of the first batch.
+    assert "time left unknown, clean]" in printed[1] and re.search(f"{TIME} left, attacked\\]", printed[2])
+    assert re.fullmatch(rf"test: 100%\|█{{20}}\| 5/5 batches \[{TIME}, 00:00 left\]", printed[-1])
+
+
 @pytest.mark.parametrize(
     ("settings", "left"), [({"max_epochs": 3}, 2 * 4 + 1), ({"max_steps": 9, "max_epochs": -1}, 6)]
 )
