@@ -14,10 +14,10 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-# Libsndfile reads dozens of codecs, and its faults live in the exotic ones: only these reach it.
+# Libsndfile reads dozens of codecs, and its faults are in the exotic ones: it is given no others than these.
 SUBTYPES = ("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 SAMPLE_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000)
-# Samples, not bytes: an hour of silence is 195 KB of FLAC and 230 MB of samples.
+# Counted in samples, not in bytes: an hour of silence is 195 KB of FLAC and 230 MB of samples.
 MAX_SAMPLES = 2**25
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 

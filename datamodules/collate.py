@@ -32,7 +32,7 @@ class Utterances(Dataset):
     asks for.
 
     Args:
-        cache_bytes: what was decoded is kept in the main process up to this size: a small corpus is decoded once.
+        cache_bytes: size up to which the main process keeps decoded audio: a small corpus is decoded once.
     """
 
     def __init__(self, *, sample_rate: int, cache_bytes: int = 0) -> None:
@@ -54,7 +54,7 @@ class Utterances(Dataset):
         return self._waveform(cut).clone()
 
     def _waveform(self, cut: MonoCut) -> Tensor:
-        """Maybe the cache's own memory."""
+        """May be the cache's own memory, so nobody writes to it."""
         speed = (cut.custom or {}).get("speed", 1.0)
         (source,) = cut.recording.sources
         if source.type != "file":
@@ -77,7 +77,7 @@ class Utterances(Dataset):
             raise ValueError(f"{name}: {error}") from error
         waveform = torch.from_numpy(samples)
         if recording.sampling_rate == self.sample_rate and speed == 1.0:
-            # 16 bits stay 16 bits: half the cache.
+            # Samples of 16 bits stay 16 bits, so the cache holds twice as many.
             return waveform
         return at_speed(resample(_as_float(waveform), recording.sampling_rate, self.sample_rate), speed)
 

@@ -1,4 +1,4 @@
-"""The fields of a cut as they stand in a manifest: plain data that nobody has vouched for."""
+"""The fields of a cut as they stand in a manifest: plain data that must be checked before use."""
 
 from __future__ import annotations
 

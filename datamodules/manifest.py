@@ -1,6 +1,6 @@
 """Manifests: lhotse cuts, one JSON line an utterance, with paths relative to the root of their corpus.
 
-A manifest is a stranger's file. lhotse would run a command, open a URL or mirror the end of a short file where a
+A manifest may come from a stranger. lhotse would run a command, open a URL or mirror the end of a short file where a
 manifest says so; every line is therefore checked as plain data before lhotse sees it, and audio is read by
 ``datamodules.audio`` alone.
 """
@@ -53,7 +53,7 @@ class Manifest:
             yield MonoCut.from_dict(self._checked(fields))
 
     def verified(self) -> Iterator[MonoCut]:
-        """Iterates and also checks what a line cannot show: ids are unique, every file is there and below the root."""
+        """Iterates, and checks what no line shows by itself: ids are unique, every file is there and below the root."""
         seen = set()
         for cut in self:
             if cut.id in seen:

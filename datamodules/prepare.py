@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prepare(kind: str, options: dict[str, Any]) -> list[Finding]:
-    # Imported where it is asked for: `--help` should not wait for lhotse.
+    # Imported only when needed: `--help` should not wait for lhotse.
     if kind == "librispeech":
         from datamodules.preparing.librispeech import prepare_corpus
 

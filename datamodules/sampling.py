@@ -4,23 +4,67 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from lhotse import CutSet
 from lhotse.cut import MonoCut
+from lhotse.dataset.sampling.base import TimeConstraint
 from lhotse.dataset.sampling.dynamic_bucketing import DynamicBucketer
 from torch.utils.data import Sampler
 
 from datamodules.training_set import TrainingSet
 
 Batching = Literal["similar", "equal", "alone"]
-# Of a batch of evaluation. Attacks of few utterances spend more on small batches than on a tenth of silence.
+# The largest share of padding in a batch of evaluation. An attack loses less by a tenth of silence than by smaller batches.
 MAX_PADDING = 0.1
 
 
-class TrainingSampler(Sampler):
+class Resumable:
+    """The order of training data as a function of the epoch, entered in the middle of an epoch where a checkpoint says so."""
+
+    epoch = 0
+    _resume = (0, 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this at the start of every epoch."""
+        self.epoch = epoch
+
+    def resume_at(self, *, epoch: int, num_batches: int) -> None:
+        """That epoch begins after ``num_batches`` of this rank; those before it are gone through without decoding audio."""
+        self.epoch = epoch
+        self._resume = (epoch, num_batches)
+
+    @property
+    def num_done(self) -> int:
+        """Batches of the present epoch that were trained on before the resume."""
+        epoch, num_batches = self._resume
+        return num_batches if epoch == self.epoch else 0
+
+
+@dataclass(frozen=True)
+class Length:
+    """An utterance as the sampler sees it: to count the batches of an epoch, no other field of a cut is needed."""
+
+    id: str
+    duration: float
+
+
+@dataclass
+class Cost(TimeConstraint):
+    """A batch is full at ``max_duration`` seconds of padded audio, where an utterance counts for at least ``window_seconds``."""
+
+    window_seconds: float = 0.0
+
+    def add(self, example: MonoCut | Length) -> None:
+        seconds = max(example.duration, self.window_seconds)
+        self.current += seconds
+        self.longest_seen = max(self.longest_seen, seconds)
+        self.num_cuts += 1
+
+
+class TrainingSampler(Resumable, Sampler):
     """Batches of lhotse's dynamic buckets: an epoch brings every utterance to one rank, and as many batches to each.
 
     lhotse's own sampler duplicates utterances when fewer are left than there are ranks, and visits the buckets in the
@@ -28,9 +72,10 @@ class TrainingSampler(Sampler):
     buckets change from epoch to epoch, so that in a small corpus an utterance does not keep its neighbours.
 
     Args:
-        cuts: can be iterated again; ``durations`` holds the seconds of each, from which the bounds of the buckets
-            follow.
+        cuts: can be iterated again; ``durations`` holds the seconds of each, in that order: the bounds of the buckets, and the
+            number of batches, follow from them.
         max_duration: seconds of audio a batch.
+        window_seconds: an utterance counts for at least so much, see ``robust_asr.models.base.Recognizer.window``.
         buffer_size: cuts in memory at a time, from which batches are drawn.
     """
 
@@ -41,39 +86,42 @@ class TrainingSampler(Sampler):
         max_duration: float,
         num_buckets: int,
         seed: int,
+        window_seconds: float = 0.0,
         rank: int = 0,
         world_size: int = 1,
         buffer_size: int = 20_000,
     ) -> None:
         self.cuts = cuts
         self.max_duration, self.num_buckets, self.buffer_size = max_duration, num_buckets, buffer_size
+        self.window_seconds = window_seconds
         self.seed, self.rank, self.world_size = seed, rank, world_size
-        self.epoch = 0
-        self._resume = (0, 0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this at the start of every epoch."""
-        self.epoch = epoch
-
-    def resume_at(self, *, epoch: int, num_batches: int) -> None:
-        """That epoch begins after ``num_batches`` of this rank; only metadata is read to get there."""
-        self.epoch = epoch
-        self._resume = (epoch, num_batches)
 
     def __iter__(self) -> Iterator[CutSet]:
-        epoch, num_batches = self._resume
-        done = num_batches if epoch == self.epoch else 0
-        for index, batches in enumerate(self._rounds(self._bucketed(self.epoch))):
-            if index >= done:
+        for index, batches in enumerate(self._rounds(self._bucketed(self.epoch, self._cuts(self.epoch)))):
+            if index >= self.num_done:
                 yield batches[self.rank]
 
-    def _bucketed(self, epoch: int) -> Iterable[CutSet]:
+    def num_batches(self, epoch: int) -> int:
+        """How many batches an epoch brings to every rank, by a run over the durations.
+
+        No ``__len__``: Lightning would ask it once, and cut off what a later epoch brings more.
+        """
+        lengths = (Length(str(index), seconds) for index, seconds in enumerate(self._durations(epoch)))
+        return sum(1 for _ in self._rounds(self._bucketed(epoch, lengths)))
+
+    def _cuts(self, epoch: int) -> Iterable[MonoCut]:
+        return self.cuts
+
+    def _durations(self, epoch: int) -> Iterable[float]:
+        return self.cuts.durations.tolist()
+
+    def _bucketed(self, epoch: int, cuts: Iterable[MonoCut | Length]) -> Iterable[CutSet]:
         shift = random.Random(f"shift-{self.seed}-{epoch}").random()
         return DynamicBucketer(
-            ((cut,) for cut in self.cuts),
+            ((cut,) for cut in cuts),
             duration_bins=duration_bins(self.cuts.durations, num_buckets=self.num_buckets, shift=shift),
             world_size=self.world_size,
-            max_duration=self.max_duration,
+            constraint=Cost(max_duration=self.max_duration, window_seconds=self.window_seconds),
             buffer_size=self.buffer_size,
             shuffle=True,
             rng=random.Random(f"cuts-{self.seed}-{epoch}"),
@@ -82,7 +130,7 @@ class TrainingSampler(Sampler):
         )
 
     def _rounds(self, batches: Iterable[CutSet]) -> Iterator[list[CutSet]]:
-        """One batch for every rank at a time; the last round takes what is left over."""
+        """A round is one batch for every rank; the last round takes the utterances that fill no round."""
         held: list[CutSet] = []
         current: list[CutSet] = []
         for batch in batches:
@@ -117,8 +165,10 @@ def duration_bins(durations: np.ndarray, *, num_buckets: int, shift: float = 0.5
     return sorted({float(bound) for bound in ordered[places]})
 
 
-def expected_padding(durations: np.ndarray, *, num_buckets: int, max_duration: float) -> tuple[float, int]:
-    """Share of padding in the batches of an epoch, and their number, by the sampler's rules on durations alone."""
+def expected_padding(
+    durations: np.ndarray, *, num_buckets: int, max_duration: float, window_seconds: float = 0.0
+) -> tuple[float, int]:
+    """About the share of padding in the batches of an epoch, and about their number: quicker than to make them."""
     bounds = duration_bins(durations, num_buckets=num_buckets)
     buckets = np.searchsorted(bounds, durations, side="right")
     padded, num_batches = 0.0, 0
@@ -128,7 +178,8 @@ def expected_padding(durations: np.ndarray, *, num_buckets: int, max_duration: f
         while start < len(inside):
             batch = inside[start : start + 1 + int(max_duration / inside[start:].min())]
             longest = np.maximum.accumulate(batch)
-            full = np.flatnonzero(np.cumsum(batch) + longest > max_duration)
+            costs = np.maximum(batch, window_seconds)
+            full = np.flatnonzero(np.cumsum(costs) + np.maximum(longest, window_seconds) > max_duration)
             size = int(full[0]) + 1 if len(full) else len(batch)
             padded += size * float(longest[size - 1])
             num_batches += 1
@@ -148,6 +199,7 @@ class FixedBatches(Sampler):
         max_duration: seconds a batch, padding included; one utterance may be longer.
         batching: ``similar`` bounds the padding of a batch by ``MAX_PADDING``, ``equal`` lets only equal lengths together,
             ``alone`` makes batches of one.
+        window_seconds: an utterance counts for at least so much, and what fills it up to there is no padding of a batch.
     """
 
     def __init__(
@@ -156,28 +208,31 @@ class FixedBatches(Sampler):
         *,
         max_duration: float,
         batching: Batching = "similar",
+        window_seconds: float = 0.0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         ordered = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
         self.batches: list[list[MonoCut]] = []
+        self.window_seconds = window_seconds
         seconds = 0.0
         for cut in ordered:
             batch = self.batches[-1] if self.batches else []
-            size = (len(batch) + 1) * cut.duration
+            cost = max(cut.duration, window_seconds)
+            size = (len(batch) + 1) * cost
             similar = {
-                "similar": size - seconds - cut.duration <= MAX_PADDING * size,
+                "similar": size - seconds - cost <= MAX_PADDING * size,
                 "equal": bool(batch) and batch[0].duration == cut.duration,
                 "alone": False,
             }[batching]
             if batch and similar and size <= max_duration:
                 batch.append(cut)
-                seconds += cut.duration
+                seconds += cost
             else:
                 self.batches.append([cut])
-                seconds = cut.duration
-        # Stable: equal batches keep their order.
-        self.batches.sort(key=_padded_seconds, reverse=True)
+                seconds = cost
+        # A stable sort: batches of equal cost keep their order.
+        self.batches.sort(key=self._cost, reverse=True)
         self.rank, self.world_size = rank, world_size
 
     def __iter__(self) -> Iterator[list[MonoCut]]:
@@ -186,20 +241,12 @@ class FixedBatches(Sampler):
         for batch in self.batches:
             rank = min((rank for rank in range(self.world_size) if len(dealt[rank]) < len(self)), key=loads.__getitem__)
             dealt[rank].append(batch)
-            loads[rank] += _padded_seconds(batch)
+            loads[rank] += self._cost(batch)
         own = dealt[self.rank]
         return iter(own + [[]] * (len(self) - len(own)))
 
     def __len__(self) -> int:
         return -(-len(self.batches) // self.world_size)
 
-
-def _padded_seconds(batch: list[MonoCut]) -> float:
-    return len(batch) * max(cut.duration for cut in batch)
-
-
-def rank_and_world_size() -> tuple[int, int]:
-    """Of this process; 0 and 1 where there is no process group."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
+    def _cost(self, batch: list[MonoCut]) -> float:
+        return len(batch) * max(self.window_seconds, *(cut.duration for cut in batch))

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.collate import Utterances
 from datamodules.manifest import SUFFIX, Manifest, is_manifest, part_name
-from datamodules.sampling import Batching, FixedBatches, TrainingSampler, expected_padding, rank_and_world_size
+from datamodules.ranks import rank_and_world_size
+from datamodules.sampling import Batching, FixedBatches, TrainingSampler, expected_padding
 from datamodules.streaming import ShardStream
 from datamodules.subsets import EvalSubset, sample, select_subset, subset_ids
 from datamodules.training_set import Selection, TrainingSet
@@ -37,6 +38,8 @@ class Speech(LightningDataModule):
         shar: train from the shards beside the manifests, for data larger than memory or on a slow disk; the trainer
             must give ``limit_train_batches`` as the number of batches of an epoch.
         sample_rate: in hertz; audio of another rate is resampled.
+        window_seconds: an utterance counts for at least so many seconds of a batch: a recogniser that fills audio up to a fixed
+            window pays for the window. The command line takes it from the model.
         max_duration: seconds of audio a batch (evaluation counts the padding too).
         num_buckets: at most; more buckets, less padding.
         speed_perturb: train on every utterance at speeds 0.9, 1 and 1.1.
@@ -45,8 +48,8 @@ class Speech(LightningDataModule):
             ``datamodules.subsets``), or the first hundred by id (``sorted100``), of every part in ``test`` and ``predict``.
         eval_utterances: evaluate only so many utterances of every part in ``test`` and ``predict``, chosen by a hash of their
             ids: for attacks that cost hours. A larger number adds to a smaller one.
-        eval_hours: evaluate, or attack, only so many hours of every part in ``test`` and ``predict``, in the same order: what
-            exceeds them, and all after it, is left out. With both limits the first that is reached counts.
+        eval_hours: evaluate, or attack, only so many hours of every part in ``test`` and ``predict``, in the same order: the first
+            utterance that exceeds them and all later ones are left out. With both limits the first that is reached counts.
         evaluation_batching: ``similar`` lengths together, only ``equal`` ones, or each utterance ``alone``.
         num_workers: processes that read audio; 0 reads in the main process.
         cache_gigabytes: of decoded audio kept in memory when ``num_workers`` is 0.
@@ -68,6 +71,7 @@ class Speech(LightningDataModule):
         root: str | None = None,
         shar: bool = False,
         sample_rate: int = 16_000,
+        window_seconds: float = 0.0,
         max_duration: float = 100.0,
         num_buckets: int = 30,
         speed_perturb: bool = False,
@@ -83,6 +87,7 @@ class Speech(LightningDataModule):
     ) -> None:
         super().__init__()
         _check_range("sample_rate", sample_rate, at_least=1)
+        _check_range("window_seconds", window_seconds, at_least=0)
         _check_range("max_duration", max_duration, at_least=0.01)
         _check_range("num_buckets", num_buckets, at_least=1)
         _check_range("num_workers", num_workers, at_least=0)
@@ -98,6 +103,7 @@ class Speech(LightningDataModule):
             "predict": list(predict if predict is not None else test or ()),
         }
         self.sample_rate, self.max_duration, self.num_buckets = sample_rate, max_duration, num_buckets
+        self.window_seconds = window_seconds
         if eval_subset is not None:
             subset_ids(eval_subset)
         if eval_utterances is not None:
@@ -127,6 +133,12 @@ class Speech(LightningDataModule):
     def num_utterances(self, stage: str) -> list[int]:
         """Sizes of the evaluation sets, in the order of ``dataloader_names``; after ``setup``."""
         return [len(self._cuts(part, stage)) for part in self.parts[stage]]
+
+    def num_batches(self, epoch: int) -> int | None:
+        """How many batches an epoch of training brings to each rank, after ``setup``; None for shards, which never end."""
+        if isinstance(self._training, ShardStream):
+            return None
+        return self.sampler_class(self._training, **self._batching()).num_batches(epoch)
 
     def _is_subset(self, stage: str) -> bool:
         return self.eval_subset is not None and stage in ("test", "predict")
@@ -159,7 +171,7 @@ class Speech(LightningDataModule):
         if isinstance(self._training, ShardStream):
             self._begin(self._training)
             loader = self._loader(self._training)
-            # Lightning tells samplers the epoch, not data sets.
+            # Lightning tells the epoch to samplers, and not to data sets.
             loader.sampler.set_epoch = self._training.set_epoch
             return loader
         sampler = self.sampler_class(self._training, **self._batching())
@@ -171,6 +183,7 @@ class Speech(LightningDataModule):
         rank, world_size = rank_and_world_size()
         return {
             "max_duration": self.max_duration,
+            "window_seconds": self.window_seconds,
             "num_buckets": self.num_buckets,
             "seed": self.seed,
             "rank": rank,
@@ -190,11 +203,12 @@ class Speech(LightningDataModule):
         return batch.to(device, non_blocking=True)
 
     def state_dict(self) -> dict[str, int]:
-        """Where training stands: the epoch, and how many of its batches this rank has trained on."""
+        """The epoch of training, and how many of its batches this rank has trained on."""
         loop = self.trainer.fit_loop
         epoch, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
         under_way = epoch.started > epoch.processed
-        # Lightning 2.6 resumes a checkpoint of the last batch's end (its own callbacks' moment) with the next epoch.
+        # Lightning's own callbacks save at the end of a batch. Where it was the last of an epoch, Lightning 2.6 resumes with the
+        # next epoch.
         over = batches.is_last_batch and batches.current.completed < batches.current.processed
         if under_way and over:
             return {"epoch": epoch.processed + 1, "batches": 0}
@@ -204,7 +218,7 @@ class Speech(LightningDataModule):
         self._resume = dict(state_dict)
 
     def _begin(self, training: TrainingSampler | ShardStream) -> None:
-        """At the trainer's epoch, or where the checkpoint says."""
+        """Set the training data to the trainer's epoch, or to the batch that the checkpoint names."""
         training.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed if self.trainer is not None else 0)
         if self._resume is not None:
             training.resume_at(epoch=self._resume["epoch"], num_batches=self._resume["batches"])
@@ -222,13 +236,19 @@ class Speech(LightningDataModule):
         return ShardStream(folders, self._utterances, self._selection, **self._batching())
 
     def _summary(self) -> str:
-        padding, num_batches = expected_padding(
-            self._training.durations, num_buckets=self.num_buckets, max_duration=self.max_duration
-        )
         return (
             f"training on {', '.join(self.parts['train'])}: {self._training.inventory}; at most {self.num_buckets} buckets, "
-            f"about {num_batches} batches, {padding:.1%} padding"
+            f"{self._batches_in_words()}"
         )
+
+    def _batches_in_words(self) -> str:
+        padding, num_batches = expected_padding(
+            self._training.durations,
+            num_buckets=self.num_buckets,
+            max_duration=self.max_duration,
+            window_seconds=self.window_seconds,
+        )
+        return f"about {num_batches} batches, {padding:.1%} padding"
 
     def _shard_folder(self, part: str) -> Path:
         return Path(part) if "/" in part else Path(self.manifests) / f"{part}-shar"
@@ -247,6 +267,7 @@ class Speech(LightningDataModule):
                     self._cuts(part, stage),
                     max_duration=self.max_duration,
                     batching=self.evaluation_batching,
+                    window_seconds=self.window_seconds,
                     rank=rank,
                     world_size=world_size,
                 ),

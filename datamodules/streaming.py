@@ -16,12 +16,12 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from datamodules.audio import MAX_SAMPLES, SAMPLE_RATES
 from datamodules.collate import Utterances
-from datamodules.sampling import duration_bins
+from datamodules.sampling import Cost, Resumable, duration_bins
 from datamodules.training_set import Inventory, Selection
 from robust_asr.types import AudioBatch
 
 
-class ShardStream(IterableDataset):
+class ShardStream(Resumable, IterableDataset):
     """Endless batches from shards. Every worker of every rank reads shards of its own, in an order that each epoch shuffles.
 
     A finite stream would end at different times on different ranks, and they would wait for each other for ever: an
@@ -30,6 +30,7 @@ class ShardStream(IterableDataset):
     Args:
         folders: each written by ``python -m datamodules.prepare librispeech ... --shar``.
         utterances: reads and collates.
+        window_seconds: an utterance counts for at least so much, see ``robust_asr.models.base.Recognizer.window``.
         buffer_size: utterances that a worker holds, audio included, to draw batches from.
 
     Errors: ValueError names the folder, the shard or the cut.
@@ -44,6 +45,7 @@ class ShardStream(IterableDataset):
         max_duration: float,
         num_buckets: int,
         seed: int,
+        window_seconds: float = 0.0,
         rank: int = 0,
         world_size: int = 1,
         buffer_size: int = 1000,
@@ -52,33 +54,22 @@ class ShardStream(IterableDataset):
         self.shards = [shard for folder in folders for shard in _shards(folder)]
         self.utterances, self.selection = utterances, selection
         self.max_duration, self.num_buckets, self.buffer_size = max_duration, num_buckets, buffer_size
+        self.window_seconds = window_seconds
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.inventory = Inventory(selection)
         for cuts, _ in self.shards:
             for cut in CutSet.from_jsonl_lazy(cuts):
                 self.inventory.add(_checked(cut, cuts), cuts)
         self.durations = self.inventory.durations()
-        self.epoch = 0
-        self._resume = (0, 0)
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def resume_at(self, *, epoch: int, num_batches: int) -> None:
-        """That epoch begins after ``num_batches`` of this rank; what comes before is read, but not decoded."""
-        self.epoch = epoch
-        self._resume = (epoch, num_batches)
 
     def __iter__(self) -> Iterator[AudioBatch]:
         worker = get_worker_info()
         number, num_workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        epoch, num_batches = self._resume
-        done = num_batches if epoch == self.epoch else 0
-        # Batches are taken from the workers in turn, and a new loader begins with its first worker: that one plays the worker
-        # whose turn it was.
-        role = (number + done) % num_workers
+        # A loader takes batches from its workers in turn, and a new loader always begins with worker 0. After a resume the turn
+        # may have been at another worker: worker 0 then reads that worker's shards, and the others follow.
+        role = (number + self.num_done) % num_workers
         for index, cuts in enumerate(self._batches(role, num_workers)):
-            if index >= len(range(role, done, num_workers)):
+            if index >= len(range(role, self.num_done, num_workers)):
                 yield self.utterances[cuts]
 
     def _batches(self, worker: int, num_workers: int) -> Iterator[CutSet]:
@@ -87,11 +78,11 @@ class ShardStream(IterableDataset):
                 ((cut,) for cut in self.selection.copies(self._cuts(worker, num_workers))),
                 duration_bins=duration_bins(self.durations, num_buckets=self.num_buckets),
                 world_size=1,
-                max_duration=self.max_duration,
+                constraint=Cost(max_duration=self.max_duration, window_seconds=self.window_seconds),
                 buffer_size=self.buffer_size,
                 shuffle=True,
                 rng=Random(f"cuts-{self.seed}-{self.epoch}-{self.rank}-{worker}"),
-                # The same on every rank: they work on similar durations at the same time.
+                # The same generator on every rank, so that ranks work on similar durations at the same time.
                 bucket_rng=Random(f"buckets-{self.seed}-{self.epoch}-{worker}"),
             )
         )

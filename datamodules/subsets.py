@@ -19,7 +19,7 @@ EvalSubset = Literal["tfds100", "sorted100"]
 _SIZE = 100
 
 # From `librispeech` 1.1.0 and 2.1.0 of TFDS; armory ships the former. 2.1.1 and later cut their shards elsewhere, and the
-# slice `test_clean[:100]` stays within one shard: both begin like this list and then go another way.
+# slice `test_clean[:100]` stays within one shard: they begin like this list and then differ from it.
 _TFDS100 = tuple(
     """
     8555-292519-0000 3575-170457-0045 260-123288-0008 908-157963-0009 672-122797-0022 6829-68771-0033
@@ -42,7 +42,7 @@ _TFDS100 = tuple(
     """.split()
 )
 
-# Utterances are numbered from 0 within a chapter; the last of these chapters goes on.
+# Utterances are numbered from 0 within a chapter; the last of these chapters has more than are taken.
 _SORTED_CHAPTERS = {"1089-134686": 38, "1089-134691": 26, "1188-133604": 36}
 _SORTED100 = tuple(f"{chapter}-{index:04d}" for chapter, size in _SORTED_CHAPTERS.items() for index in range(size))
 
@@ -87,9 +87,9 @@ def select_subset(cuts: Iterable[MonoCut], name: EvalSubset, part: str) -> list[
 
 
 def sample(cuts: Iterable[MonoCut], num: int | None = None, *, hours: float | None = None) -> list[MonoCut]:
-    """So many cuts, or as many from the first on as fit into ``hours``, in the order of a hash of their ids.
+    """The first ``num`` cuts, or as many as fit into ``hours``, in the order of a hash of their ids; all where there are fewer.
 
-    A larger sample holds every smaller one. All where there are fewer.
+    A larger sample holds every smaller one.
     """
     cuts = list(cuts)
     order = utterance_seeds(0, [cut.id for cut in cuts]).tolist()

@@ -26,8 +26,8 @@ class Selection:
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_seconds < self.max_seconds:
-            found = f"{self.min_seconds} and {self.max_seconds}"
-            raise ValueError(f"min_seconds and max_seconds must be ordered and not negative, found {found}")
+            bounds = f"{self.min_seconds} and {self.max_seconds}"
+            raise ValueError(f"min_seconds and max_seconds must be ordered and not negative, found {bounds}")
 
     def holds(self, seconds: float) -> bool:
         return self.min_seconds <= seconds <= self.max_seconds
@@ -42,7 +42,7 @@ class Selection:
 
 @dataclass
 class Inventory:
-    """What was selected and what was left out.
+    """The lengths of the selected utterances, and how many were left out.
 
     Attributes:
         seconds: of each selected utterance.
@@ -84,7 +84,7 @@ class Inventory:
 
 
 class TrainingSet:
-    """The selected utterances of several manifests, read anew at every iteration and evenly mixed.
+    """The selected utterances of several manifests, read anew at every iteration and evenly mixed; ``durations`` in that order.
 
     Errors: ValueError names the manifest, the cut and the field; all manifests are checked here, before any audio is
     opened.
@@ -99,7 +99,14 @@ class TrainingSet:
             for cut in manifest.verified():
                 self.inventory.add(cut, manifest.path)
             self._sizes.append(len(self.inventory.seconds) - before)
-        self.durations = self.inventory.durations()
+        self.durations = self._in_order(self.inventory.durations())
+
+    def _in_order(self, durations: np.ndarray) -> np.ndarray:
+        """The seconds of every utterance at every speed, from the inventory's order to that of an iteration."""
+        places = np.concatenate([(np.arange(size) + 0.5) / size for size in self._sizes])
+        manifests = np.repeat(np.arange(len(self._sizes)), self._sizes)
+        order = np.lexsort((manifests, places))
+        return durations.reshape(len(self.selection.speeds), -1)[:, order].T.reshape(-1)
 
     def __iter__(self) -> Iterator[MonoCut]:
         # An utterance's place is its share of its manifest: a small corpus is spread over the whole epoch.

@@ -1,4 +1,4 @@
-"""Adversarial fine-tuning: the recogniser learns from attacks on what it is now (JO22 section 3.4, ADV-FINETUNE-ASR)."""
+"""Adversarial fine-tuning: the recogniser learns from attacks on what it is now (JO22, ADV-FINETUNE-ASR)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_modules.distributed import wait_for_ranks
-from lightning_modules.recognition import Recognition, modes_are_intended
+from lightning_modules.recognition import Recognition
 from robust_asr.attacks.base import Attack
 from robust_asr.gradients import freeze_batch_norm
 from robust_asr.models.base import Recognizer
@@ -18,22 +18,22 @@ from robust_asr.types import AudioBatch
 
 
 class AdversarialFinetuning(Recognition):
-    """Recognition on audio that ``attack`` has just made worse: min over weights of the max over perturbations (Madry et al. 2018).
+    """Recognition on attacked audio: the weights minimise the loss that the attack maximises (Madry et al. 2018, equation 2.1).
 
     JO22: PGD-7 in the maximum norm, eps log-uniform from [1e-4, 0.02] (``robust_asr.threat.ranges.LinfRange``), untargeted,
     adversarial audio only, a tenth of the learning rate. A small model breaks far below that range:
     configs/scale/an4.yaml has another.
 
-    The attack sees the recogniser in evaluation mode, and the update keeps BatchNorm there too: its statistics, and so the model
-    that is attacked, evaluated and deployed, are those of the checkpoint that training starts from. Dropout and SpecAugment are
-    on in the update. Everything random in an attack is keyed by (seed, utterance, epoch).
+    The attack sees the recogniser in evaluation mode, and the update keeps BatchNorm in that mode too: the statistics of the
+    model that is attacked, evaluated and deployed are those of the checkpoint that training starts from. Dropout and SpecAugment
+    are on in the update. Everything random in an attack is keyed by (seed, utterance, epoch).
 
-    Logged: ``time/cost_ratio``, a step over the same step without its attack: what an epoch costs in clean epochs.
+    Logged: ``time/cost_ratio``, how many epochs without attacks an epoch costs.
 
     Args:
         recognizer: what is attacked and trained, with the defences in front of it if any.
         attack: a value of ``robust_asr.attacks``; a drawn radius is drawn anew in each epoch.
-        clean_share: of the utterances of an epoch, that are trained on as they are.
+        clean_share: share of the utterances of an epoch that are trained on without an attack.
         recognition: the other arguments of ``Recognition``.
     """
 
@@ -55,7 +55,6 @@ class AdversarialFinetuning(Recognition):
     def on_fit_start(self) -> None:
         super().on_fit_start()
         freeze_batch_norm(self.recognizer)
-        modes_are_intended()
 
     def perturb(self, batch: AudioBatch) -> AudioBatch:
         start = self._now()
@@ -68,7 +67,7 @@ class AdversarialFinetuning(Recognition):
             waveforms = batch.waveforms.clone()
             waveforms[rows.to(waveforms.device), : attacked.shape[1]] = attacked
             batch = batch.replace(waveforms)
-        # The update is one for all: who waits for the attack of another rank pays for it.
+        # All ranks update together, so what one rank waits for the attack of another is time of the attack.
         wait_for_ranks()
         self._seconds["attack"] += self._now() - start
         return batch
@@ -86,13 +85,13 @@ class AdversarialFinetuning(Recognition):
 
     @property
     def cost_ratio(self) -> float:
-        """A step over the same step without its attack, of all steps since this process began to train."""
+        """Seconds of all steps since this process began to train, over their seconds without the attacks."""
         clean = self._seconds["step"] - self._seconds["attack"]
         return self._seconds["step"] / clean if clean > 0 else 1.0
 
     def _now(self) -> float:
-        # A GPU works behind the host: without this wait the time of one phase would count as that of the next. An attack
-        # of several passes does not notice it.
+        # A GPU works behind the host: without this wait the time of one phase would count as that of the next. The wait is short
+        # beside an attack of several passes.
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()

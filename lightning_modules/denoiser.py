@@ -1,16 +1,15 @@
-"""Training a denoiser on pairs of attacked and clean audio (JO22 section 3.3)."""
+"""Training a denoiser on pairs of attacked and clean audio (JO22, DENOISER)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lightning_modules.recognition import Recognition, modes_are_intended
+from lightning_modules.recognition import Recognition
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.denoise import Denoise
-from robust_asr.gradients import hold
 from robust_asr.losses import MultiResolutionSTFT
 from robust_asr.models.base import Recognizer
 from robust_asr.types import PairedBatch
@@ -20,13 +19,13 @@ class DenoiserTraining(Recognition):
     """Teaches a denoiser to give back the clean audio of attacked audio; the data are ``datamodules.AttackPairs``.
 
     The loss is the multi-resolution STFT distance, the mean over the utterances of the global batch. The recogniser behind the
-    denoiser does not learn: validation says what it hears through the denoiser. The checkpoint holds the denoiser
+    denoiser does not learn, and validation measures what it hears through the denoiser. The checkpoint holds the denoiser
     (``robust_asr.checkpoint.load_defense``), and both as one recogniser.
 
     Logged: ``train/loss``, and ``val/...`` as ``Recognition`` does.
 
     Args:
-        recognizer: what the denoiser shall protect.
+        recognizer: the recogniser behind the denoiser.
         denoiser: what is trained.
         loss: between what the denoiser returns and the clean audio.
         recognition: the other arguments of ``Recognition``.
@@ -42,16 +41,14 @@ class DenoiserTraining(Recognition):
     ) -> None:
         super().__init__(Defended(denoiser, recognizer), **recognition)
         self.loss = loss if loss is not None else MultiResolutionSTFT()
-        hold(self.recognizer.recognizer)
 
     @property
     def parts(self) -> dict[str, str]:
         return {**super().parts, "denoiser": "recognizer.defense"}
 
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        hold(self.recognizer.recognizer)
-        modes_are_intended()
+    @property
+    def held(self) -> list[nn.Module]:
+        return [self.recognizer.recognizer]
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         if not isinstance(batch, PairedBatch):

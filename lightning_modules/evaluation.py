@@ -9,9 +9,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
+from lightning_modules.callbacks.progress import RunProgress
 from lightning_modules.loggers.wandb_logger import RunWandbLogger
 from lightning_modules.loggers.wandb_report import log_report
 from robust_asr.attacks.base import Attack, Generated
@@ -159,7 +159,7 @@ class Evaluation(pl.LightningModule):
                 cell = (system, condition, part)
                 missing = self._missing(batch, data, cell)
                 if missing:
-                    self._say(f"{condition}, {system}")
+                    self._say(f"{condition}, {system}", share=1 / (len(self.conditions) * len(self.names)))
                     self._evaluate(recognizer, batch, missing, cell, data, shared)
 
     def on_test_epoch_end(self) -> None:
@@ -268,8 +268,7 @@ class Evaluation(pl.LightningModule):
         """Audio is on disk before its row is."""
         self._audio.keep_worst(rows, indices, clean, result.batch)
 
-    def _say(self, what: str) -> None:
-        bar = self.trainer.progress_bar_callback
-        if isinstance(bar, TQDMProgressBar) and self.trainer.is_global_zero:
-            shown = bar.predict_progress_bar if self.trainer.predicting else bar.test_progress_bar
-            shown.set_postfix_str(what)
+    def _say(self, what: str, *, share: float = 0.0) -> None:
+        """What begins now, and its share of the work on this batch: the time left follows from the cells finished so far."""
+        if isinstance(self.trainer.progress_bar_callback, RunProgress):
+            self.trainer.progress_bar_callback.say(what, share=share)

@@ -36,7 +36,9 @@ class GaussianAugmentation(Recognition):
     ) -> None:
         super().__init__(recognizer, **recognition)
         if not 0 <= sigma_min <= sigma_max <= 1:
-            raise ValueError(f"sigma_min and sigma_max must obey 0 <= min <= max <= 1, got {sigma_min} and {sigma_max}")
+            raise ValueError(
+                f"sigma_min and sigma_max must obey 0 <= min <= max <= 1, found {sigma_min} and {sigma_max}"
+            )
         self.sigma_min = sigma_min
         self.sigma_max = sigma_max
 

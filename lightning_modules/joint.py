@@ -1,13 +1,15 @@
-"""Adversarial fine-tuning of a denoiser and the recogniser behind it (JO22 section 3.5)."""
+"""Adversarial fine-tuning of a denoiser and the recogniser behind it (JO22, ADV-FINETUNE-JOINT)."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from lightning_modules.adversarial import AdversarialFinetuning
 from robust_asr.attacks.base import Attack
 from robust_asr.defenses.base import Defended, Defense
-from robust_asr.gradients import hold, use_checkpointing
+from robust_asr.gradients import use_checkpointing
 from robust_asr.models.base import Recognizer
 
 
@@ -18,7 +20,7 @@ class JointDenoiserASR(AdversarialFinetuning):
     and the denoiser learns from gradients that flow through it.
 
     Args:
-        recognizer: the tandem, such as the checkpoint of ``DenoiserTraining``; or, with ``denoiser``, what stands behind it.
+        recognizer: the tandem, such as the checkpoint of ``DenoiserTraining``; or, with ``denoiser``, the recogniser behind it.
         denoiser: a trained defence that is put in front of ``recognizer``: ``robust_asr.checkpoint.load_defense``.
         hold_recognizer: whether only the denoiser learns.
         checkpointing: compute the inside of the denoiser's blocks again for each gradient instead of keeping it: a third more
@@ -40,17 +42,14 @@ class JointDenoiserASR(AdversarialFinetuning):
         super().__init__(tandem, attack=attack, **adversarial)
         self.hold_recognizer = hold_recognizer
         use_checkpointing(tandem, checkpointing=checkpointing)
-        if hold_recognizer:
-            hold(tandem.recognizer)
 
     @property
     def parts(self) -> dict[str, str]:
         return {**super().parts, "denoiser": "recognizer.defense"}
 
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        if self.hold_recognizer:
-            hold(self.recognizer.recognizer)
+    @property
+    def held(self) -> list[nn.Module]:
+        return [self.recognizer.recognizer] if self.hold_recognizer else []
 
 
 def joined(denoiser: Defense | None, recognizer: Recognizer) -> Defended:

@@ -8,20 +8,19 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lightning_modules.callbacks.samples import DashboardSamples
+from lightning_modules.callbacks.throughput import Throughput
 from lightning_modules.distributed import gather_text, sum_over_ranks
+from lightning_modules.loggers.csv_logger import RunCSVLogger
 from robust_asr.checkpoint import RECOGNIZER, check_matches, metadata
+from robust_asr.gradients import hold
 from robust_asr.metrics import ErrorRates
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import reseed_global
 from robust_asr.search.base import Search
 from robust_asr.types import AudioBatch
-
-
-def modes_are_intended() -> None:
-    """Lightning warns of modules in evaluation mode when training starts; where an objective holds some, they are meant to be."""
-    warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
 
 
 class Recognition(pl.LightningModule):
@@ -38,7 +37,11 @@ class Recognition(pl.LightningModule):
         recognizer: what is trained; ``robust_asr.checkpoint.load`` starts from a checkpoint.
         seed: keys every random draw; linked to ``seed_everything`` on the command line.
         lr_interval: whether the learning-rate schedule counts optimiser steps or epochs.
-        search: how validation searches, where the recogniser's own search shall not be used.
+        search: takes the place of the recogniser's own search.
+        max_gradient_norm: longer gradients are scaled down to it; null leaves all as they are. ``trainer.gradient_clip_val``
+            takes its place where it is set, 0 included.
+
+    Errors: ValueError where ``max_gradient_norm`` is not positive.
     """
 
     def __init__(
@@ -48,13 +51,17 @@ class Recognition(pl.LightningModule):
         seed: int = 0,
         lr_interval: Literal["step", "epoch"] = "epoch",
         search: Search | None = None,
+        max_gradient_norm: float | None = 1.0,
     ) -> None:
         super().__init__()
         self.recognizer = recognizer
         if search is not None:
             recognizer.use_search(search)
+        if max_gradient_norm is not None and not 0 < max_gradient_norm < float("inf"):
+            raise ValueError(f"max_gradient_norm must be positive and finite, or null, found {max_gradient_norm}")
         self.seed = seed
         self.lr_interval = lr_interval
+        self.max_gradient_norm = max_gradient_norm
         self._reported_infeasible: set[str] = set()
 
     @property
@@ -67,16 +74,52 @@ class Recognition(pl.LightningModule):
         return self.recognizer.sample_rate
 
     def perturb(self, batch: AudioBatch) -> AudioBatch:
-        """The training batch as the recogniser shall hear it; an objective with augmentation overrides it."""
+        """The training batch with what an objective adds to its audio; augmentation and attacks override it."""
         return batch
+
+    @property
+    def held(self) -> list[nn.Module]:
+        """Modules that do not learn, and through which gradients flow; an objective that has some overrides it."""
+        return []
+
+    def setup(self, stage: str) -> None:
+        # DDP is wrapped around the module after this hook, and must not wait for gradients that never come.
+        if stage == "fit":
+            self._hold()
+
+    def _hold(self) -> None:
+        for module in self.held:
+            hold(module)
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """What watches a recogniser learn, unless ``trainer.callbacks`` holds one of its class with other settings."""
+        if self.trainer.state.fn != "fit":
+            return []
+        watching: list[pl.Callback] = [Throughput()]
+        if any(isinstance(logger, RunCSVLogger) for logger in self.trainer.loggers):
+            # Its pages lie in the run folder, which only a run of the command line has.
+            watching.append(DashboardSamples())
+        return [new for new in watching if not any(isinstance(own, type(new)) for own in self.trainer.callbacks)]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        bound = self.max_gradient_norm if gradient_clip_val is None else gradient_clip_val
+        self.clip_gradients(optimizer, bound, gradient_clip_algorithm)
 
     def on_fit_start(self) -> None:
         # A checkpoint is loaded in evaluation mode, and what is trained must be in training mode whatever it came from.
         self.recognizer.train()
+        self._hold()
+        # Lightning warns of modules in evaluation mode; those that an objective holds are meant to be in it.
+        warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
         self.recognizer.prepare(self._training_texts())
 
     def _training_texts(self) -> Iterator[str]:
-        # A generator: the data are asked only where a recogniser reads the texts.
+        # A generator, so that manifests are opened only for a recogniser that reads the texts.
         yield from self.trainer.datamodule.training_texts()
 
     def on_train_batch_start(self, batch: AudioBatch, batch_idx: int) -> None:
@@ -93,12 +136,12 @@ class Recognition(pl.LightningModule):
         return loss
 
     def averaged(self, losses: Tensor, counted: Tensor, batch: AudioBatch, batch_idx: int) -> tuple[Tensor, float]:
-        """The loss to differentiate, the mean over what counts of the global batch, and how many of it do not count.
+        """The loss to differentiate, which is the mean over the counted utterances of the global batch, and the number of others.
 
         Logged: ``train/loss``.
 
         Shape: losses (B,), counted (B,) bool -> ().
-        Errors: FloatingPointError, on every rank, with the ids of all ranks whose loss counts and is not finite.
+        Errors: FloatingPointError, on every rank, with the ids on all ranks whose loss is counted and is not finite.
         """
         broken = counted & ~losses.detach().isfinite()
         total, num_used, num_broken, num_left_out = sum_over_ranks(
@@ -142,7 +185,7 @@ class Recognition(pl.LightningModule):
         self._loss_sums = torch.zeros(len(self._names), 2, dtype=torch.float64)
 
     def _evaluate(self, batch: AudioBatch, dataloader_idx: int) -> dict[str, Any]:
-        # Where ranks outnumber the last batches the others get an empty one, so that all step equally often.
+        # Where fewer batches are left than there are ranks, a rank gets an empty one, so that all ranks make as many steps.
         if not len(batch):
             return {"batch": batch, "transcripts": []}
         targets = self.recognizer.targets(batch.texts)

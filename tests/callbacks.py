@@ -95,3 +95,14 @@ class KillInEvaluation(Callback):
 
     def on_predict_start(self, trainer, pl_module) -> None:
         self.on_test_start(trainer, pl_module)
+
+
+class RecordSaves(Callback):
+    """Appends ``epoch, batches of the epoch done`` of every checkpoint to a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint) -> None:
+        with open(self.path, "a") as file:
+            print(trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.processed, file=file)

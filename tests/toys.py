@@ -152,3 +152,18 @@ class ToyTransducer(_ToyWithTokens):
                 tokens.append(token)
                 query, state = self._step(token, state)
         return tokens
+
+
+class ToyWindowed(ToyCTC):
+    """Pays for a fixed window, as a Whisper does, whatever it is given.
+
+    Args:
+        window_seconds: the window.
+    """
+
+    def __init__(self, num_units: int = 8, *, window_seconds: float = 5.0) -> None:
+        super().__init__(num_units)
+        self.window_seconds = window_seconds
+
+    def window(self, lengths: Tensor) -> Tensor:
+        return lengths.clamp(min=round(self.window_seconds * self.sample_rate))

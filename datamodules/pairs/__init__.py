@@ -14,7 +14,6 @@ from torch.nn.utils.rnn import pad_sequence
 from datamodules.collate import Utterances
 from datamodules.manifest import Manifest, part_name
 from datamodules.pairs.paired_set import PairedSet, PairSampler, attacked_weights, made_against
-from datamodules.sampling import expected_padding
 from datamodules.speech import Speech
 from robust_asr.types import PairedBatch
 
@@ -22,8 +21,8 @@ from robust_asr.types import PairedBatch
 class AttackPairs(Speech):
     """Trains on pairs (attacked, clean, text) from sets that ``train.py predict`` wrote; evaluates like ``Speech``.
 
-    An epoch brings every pair of a set of weight 1 once. A share of the pairs are clean on both sides. Which, and where a crop
-    begins, is keyed by (seed, pair, epoch), so that ranks, workers and a resume change nothing. The id of a pair is
+    An epoch brings every pair of a set of weight 1 once. A share of the pairs are clean on both sides. Which pairs, and where a
+    crop begins, is keyed by (seed, pair, epoch), so that ranks, workers and a resume change nothing. The id of a pair is
     ``<utterance>@<set>-<part>``.
 
     Args:
@@ -32,7 +31,7 @@ class AttackPairs(Speech):
             a fraction.
         train: parts of the corpus that the sets were made from.
         attacked: the checkpoint that the sets were made against; a set made against other weights is refused.
-        clean_share: of the pairs of an epoch, that are clean on both sides.
+        clean_share: share of the pairs of an epoch that are clean on both sides.
         crop_seconds: longest stretch of an utterance; both sides are cut alike. A crop has no text: "". Null takes whole
             utterances.
         others: the other arguments of ``Speech``; ``shar`` and ``speed_perturb`` are refused.
@@ -72,7 +71,7 @@ class AttackPairs(Speech):
                 _check_attacked(Path(path).parent, wanted, self.attacked)
             if part_name(path) in sets:
                 raise ValueError(
-                    f"sets: {path} and another are both called {part_name(path)}; rename the folder of one"
+                    f"sets: {path} and another set are both called {part_name(path)}; rename the folder of one"
                 )
             sets[part_name(path)] = (manifest, weight)
         return PairedSet(
@@ -86,10 +85,7 @@ class AttackPairs(Speech):
         )
 
     def _summary(self) -> str:
-        padding, num_batches = expected_padding(
-            self._training.durations, num_buckets=self.num_buckets, max_duration=self.max_duration
-        )
-        return f"training on {self._training}; about {num_batches} batches, {padding:.1%} padding"
+        return f"training on {self._training}; {self._batches_in_words()}"
 
 
 class Pairs(Utterances):
@@ -128,6 +124,6 @@ def _check(sets: dict[str, float], clean_share: float, crop_seconds: float | Non
 
 
 def _check_attacked(folder: Path, wanted: str, path: str) -> None:
-    found = made_against(folder)
-    if found != wanted:
-        raise ValueError(f"{folder}: was made against weights {found[:12]}, attacked names {path} with {wanted[:12]}")
+    weights = made_against(folder)
+    if weights != wanted:
+        raise ValueError(f"{folder}: was made against weights {weights[:12]}, attacked names {path} with {wanted[:12]}")

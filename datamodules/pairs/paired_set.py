@@ -7,7 +7,6 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from lhotse import CutSet
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 
@@ -22,8 +21,8 @@ from robust_asr.storage import sealed
 class PairedSet:
     """The pairs of several adversarial sets, each with the clean utterance it was made from.
 
-    Iterating gives the pairs of ``epoch``: the attacked cut, whose ``custom`` holds ``clean`` (the clean cut), ``start`` and
-    ``size`` in samples, ``stays_clean`` and ``text``.
+    A pair is the attacked cut, whose ``custom`` holds ``clean`` (the clean cut), ``start`` and ``size`` in samples,
+    ``stays_clean`` and ``text``.
 
     Args:
         sets: name -> (manifest, weight).
@@ -43,7 +42,7 @@ class PairedSet:
         crop_seconds: float | None,
         seed: int,
     ) -> None:
-        self.clean_share, self.seed, self.epoch = clean_share, seed, 0
+        self.clean_share, self.seed = clean_share, seed
         self._weights = {name: weight for name, (_, weight) in sets.items()}
         self._crop = None if crop_seconds is None else round(crop_seconds * sample_rate)
         attacked = {name: list(manifest.verified()) for name, (manifest, _) in sets.items()}
@@ -62,15 +61,13 @@ class PairedSet:
             raise ValueError(f"sets: {empty[0]} has no utterance between min_seconds {low:g} and max_seconds {high:g}")
         self.durations = np.array([self._size(cut) / sample_rate for cuts in self.pairs.values() for cut, _ in cuts])
 
-    def __iter__(self) -> Iterator[MonoCut]:
-        return self._of_epoch(self.epoch)
-
     def __str__(self) -> str:
         counts = ", ".join(f"{len(pairs)} of {name} x {self._weights[name]:g}" for name, pairs in self.pairs.items())
         return f"pairs: {counts}; {self.durations.sum() / 3600:.2f} hours, {self.clean_share:.0%} clean on both sides"
 
-    def _of_epoch(self, epoch: int) -> Iterator[MonoCut]:
-        # An utterance's place is its share of its set: a small set is spread over the whole epoch.
+    def of_epoch(self, epoch: int) -> Iterator[MonoCut]:
+        """The pairs of an epoch, each set spread over the whole of it."""
+        # A pair's place is its share of its set.
         placed = sorted(
             (
                 ((place + 0.5) / len(pairs), name, place)
@@ -107,13 +104,15 @@ class PairedSet:
 
 
 class PairSampler(TrainingSampler):
-    """Batches of pairs: those of the epoch, which differ from epoch to epoch."""
+    """Batches of pairs. Each epoch has its own: copies by the weights of the sets, crops, and which pairs stay clean."""
 
     cuts: PairedSet
 
-    def _bucketed(self, epoch: int) -> Iterable[CutSet]:
-        self.cuts.epoch = epoch
-        return super()._bucketed(epoch)
+    def _cuts(self, epoch: int) -> Iterable[MonoCut]:
+        return self.cuts.of_epoch(epoch)
+
+    def _durations(self, epoch: int) -> Iterable[float]:
+        return (pair.duration for pair in self.cuts.of_epoch(epoch))
 
 
 def made_against(folder: Path) -> str:
@@ -138,12 +137,12 @@ def _partner(cut: MonoCut, clean: Mapping[str, MonoCut], source: Path, sample_ra
         raise ValueError(
             f"{source}: cut {cut.id!r}: is in none of the parts to train on, so its clean audio is unknown"
         )
-    for field, found, expected in (
+    for field, value, expected in (
         ("sampling_rate", cut.recording.sampling_rate, sample_rate),
         ("sampling_rate", partner.recording.sampling_rate, sample_rate),
         ("num_samples", cut.recording.num_samples, partner.recording.num_samples),
         ("text", cut.supervisions[0].text, partner.supervisions[0].text),
     ):
-        if found != expected:
-            raise ValueError(f"{source}: cut {cut.id!r}: field {field!r} is {found!r}, expected {expected!r}")
+        if value != expected:
+            raise ValueError(f"{source}: cut {cut.id!r}: field {field!r} is {value!r}, expected {expected!r}")
     return partner

@@ -6,17 +6,23 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+from types import ModuleType
 
 from lhotse import CutSet
 from lhotse.cut import MonoCut
-from lhotse.recipes import prepare_librispeech
+from lhotse.recipes import librispeech as recipe
 from lhotse.utils import fastcopy
+from tqdm import tqdm
 
 from datamodules.manifest import SUFFIX, write_corpus_root, write_manifest
-from datamodules.preparing.verification import Finding, Part, verified_part
+from datamodules.preparing.parallel import progress_bar
+from datamodules.preparing.verification import Finding, Part, transcribed_part, verify_audio
 from robust_asr.storage.files import folder_written_whole, written_whole
 from robust_asr.text import normalize
 
@@ -54,18 +60,33 @@ def prepare_corpus(
         raise ValueError(f"hold_out_speakers: no part of {', '.join(parts)} begins with 'train'")
     write_corpus_root(out, corpus)
     findings = []
-    for name in parts:
-        part = verified_part(corpus, name, num_jobs=num_jobs)
-        cuts = _cuts(part, num_jobs=num_jobs)
-        findings.extend(part.findings)
-        if not cuts:
-            findings.append(Finding(name, "holds no good utterance: no manifest is written"))
-            continue
-        _write_part(corpus, out, name, cuts, shar=shar, shard_size=shard_size)
-        if hold_out_speakers and name.startswith("train"):
-            rest, dev = held_out(cuts, hold_out_speakers, seed=seed)
-            _write_part(corpus, out, f"{name}-rest", rest, shar=shar, shard_size=shard_size)
-            _write_part(corpus, out, f"{name}-dev", dev, shar=shar, shard_size=shard_size)
+    held = {name: bool(hold_out_speakers) and name.startswith("train") for name in parts}
+    # Shards take as long to write as audio to read, and a part of which speakers are set aside is written twice.
+    writes = {name: (1 + held[name]) * shar for name in parts}
+    transcribed = [transcribed_part(corpus, name) for name in parts]
+    work = sum(len(part.without_findings()) * (1 + writes[part.name]) for part in transcribed)
+    with progress_bar("reading and writing" if shar else "reading", total=work, unit="utterances") as progress:
+        for part in transcribed:
+            expected = len(part.without_findings())
+            verify_audio(part, num_jobs=num_jobs, progress=progress)
+            cuts = _cuts(part, num_jobs=num_jobs)
+            progress.total -= (expected - len(cuts)) * writes[part.name]
+            findings.extend(part.findings)
+            if not cuts:
+                findings.append(Finding(part.name, "holds no good utterance: no manifest is written"))
+                continue
+            written = {part.name: cuts}
+            if held[part.name]:
+                rest, dev = held_out(cuts, hold_out_speakers, seed=seed)
+                written |= {f"{part.name}-rest": rest, f"{part.name}-dev": dev}
+            for name, chosen in written.items():
+                if shar:
+                    folder = out / SHARD_FOLDER.format(part=name)
+                    _write_shards(folder, corpus, chosen, shard_size=shard_size, progress=progress)
+                _write_part(out, name, chosen)
+                progress.write(
+                    f"{name}: {len(chosen)} utterances, {sum(cut.duration for cut in chosen) / 3600:.2f} hours"
+                )
     return findings
 
 
@@ -84,12 +105,12 @@ def held_out(cuts: Sequence[MonoCut], num_speakers: int, *, seed: int) -> tuple[
 def _checked_parts(corpus: Path, parts: Sequence[str] | None) -> list[str]:
     if not corpus.is_dir():
         raise ValueError(f"the corpus {corpus} is not a folder")
-    found = sorted(path.name for path in corpus.iterdir() if path.is_dir() and next(path.rglob("*.trans.txt"), None))
-    if not found:
+    there = sorted(path.name for path in corpus.iterdir() if path.is_dir() and next(path.rglob("*.trans.txt"), None))
+    if not there:
         raise ValueError(f"the corpus {corpus} has no folder with a *.trans.txt below it")
-    if unknown := sorted(set(parts or ()) - set(found)):
-        raise ValueError(f"parts: {', '.join(unknown)} not in {corpus}; it has {', '.join(found)}")
-    return list(dict.fromkeys(parts)) if parts else found
+    if unknown := sorted(set(parts or ()) - set(there)):
+        raise ValueError(f"parts: {', '.join(unknown)} not in {corpus}; it has {', '.join(there)}")
+    return list(dict.fromkeys(parts)) if parts else there
 
 
 def _cuts(part: Part, *, num_jobs: int) -> list[MonoCut]:
@@ -101,7 +122,8 @@ def _cuts(part: Part, *, num_jobs: int) -> list[MonoCut]:
     with tempfile.TemporaryDirectory() as folder:
         view = Path(folder)
         _write_view(part, view)
-        sets = prepare_librispeech(view, dataset_parts=[part.name], num_jobs=num_jobs)[part.name]
+        with _without_bars(recipe):
+            sets = recipe.prepare_librispeech(view, dataset_parts=[part.name], num_jobs=num_jobs)[part.name]
         supervisions = {supervision.recording_id: supervision for supervision in sets["supervisions"]}
         cuts = []
         for recording in sets["recordings"]:
@@ -114,8 +136,18 @@ def _cuts(part: Part, *, num_jobs: int) -> list[MonoCut]:
             source.source = Path(os.path.relpath(source.source, view)).as_posix()
             supervision = supervisions[recording.id]
             cuts.append(MonoCut(recording.id, 0.0, recording.duration, 0, [supervision], recording=recording))
-    # Readers with a bounded buffer meet all speakers early when the lines are in no speaker's order.
+    # By a hash, so in no speaker's order: a reader with a bounded buffer then meets all speakers early.
     return sorted(cuts, key=lambda cut: blake2b(cut.id.encode()).digest())
+
+
+@contextmanager
+def _without_bars(module: ModuleType) -> Iterator[None]:
+    """lhotse's recipe draws three bars, one within the other, of work that takes no time here."""
+    bars, module.tqdm = module.tqdm, partial(tqdm, disable=True)
+    try:
+        yield
+    finally:
+        module.tqdm = bars
 
 
 def _write_view(part: Part, view: Path) -> None:
@@ -130,21 +162,31 @@ def _write_view(part: Part, view: Path) -> None:
         (view / name).write_text("".join(transcript), encoding="utf-8")
 
 
-def _write_part(corpus: Path, out: Path, name: str, cuts: Sequence[MonoCut], *, shar: bool, shard_size: int) -> None:
-    if shar:
-        _write_shards(out / SHARD_FOLDER.format(part=name), corpus, cuts, shard_size=shard_size)
+def _write_part(out: Path, name: str, cuts: Sequence[MonoCut]) -> None:
     write_manifest(out / f"{name}{SUFFIX}", cuts)
     phrases = sorted({normalize(cut.supervisions[0].text) for cut in cuts})
     words = sorted({word for phrase in phrases for word in phrase.split()})
     for kind, lines in (("words", words), ("phrases", phrases)):
         with written_whole(out / f"{name}.{kind}.txt") as temporary:
             temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    print(f"{name}: {len(cuts)} utterances, {sum(cut.duration for cut in cuts) / 3600:.2f} hours")
 
 
-def _write_shards(folder: Path, corpus: Path, cuts: Iterable[MonoCut], *, shard_size: int) -> None:
+@dataclass
+class _Counted:
+    """Cuts that are counted as lhotse takes them."""
+
+    cuts: Sequence[MonoCut]
+    progress: tqdm
+
+    def __iter__(self) -> Iterator[MonoCut]:
+        for cut in self.cuts:
+            yield cut
+            self.progress.update()
+
+
+def _write_shards(folder: Path, corpus: Path, cuts: Sequence[MonoCut], *, shard_size: int, progress: tqdm) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with folder_written_whole(folder) as temporary:
         root = corpus.resolve()
-        absolute = CutSet.from_cuts(fastcopy(cut, recording=cut.recording.with_path_prefix(root)) for cut in cuts)
-        absolute.to_shar(temporary, fields={"recording": "flac"}, shard_size=shard_size)
+        absolute = [fastcopy(cut, recording=cut.recording.with_path_prefix(root)) for cut in cuts]
+        CutSet(_Counted(absolute, progress)).to_shar(temporary, fields={"recording": "flac"}, shard_size=shard_size)

@@ -11,7 +11,7 @@ from lhotse.cut import MonoCut
 
 from datamodules.audio import MAX_SAMPLES, SAMPLE_RATES
 from datamodules.manifest import SUFFIX, write_corpus_root, write_manifest
-from datamodules.preparing.parallel import mapped
+from datamodules.preparing.parallel import mapped, progress_bar
 from datamodules.preparing.verification import Finding
 from datamodules.resampling import resample
 from robust_asr.storage.files import folder_written_whole
@@ -42,14 +42,15 @@ def prepare_noise(folder: Path, out: Path, *, num_jobs: int = 2) -> list[Finding
             named[name] = path
     with folder_written_whole(out) as temporary:
         (temporary / AUDIO_FOLDER).mkdir()
-        results = list(
-            mapped(
-                lambda item: _converted(*item, folder, temporary),
-                list(named.items()),
-                num_jobs=num_jobs,
-                description=NAME,
+        with progress_bar("converting", total=len(named), unit="sounds") as progress:
+            results = list(
+                mapped(
+                    lambda item: _converted(*item, folder, temporary),
+                    list(named.items()),
+                    num_jobs=num_jobs,
+                    progress=progress,
+                )
             )
-        )
         findings += [result for result in results if isinstance(result, Finding)]
         cuts = [result for result in results if isinstance(result, MonoCut)]
         write_corpus_root(temporary, temporary / AUDIO_FOLDER)
@@ -71,7 +72,7 @@ def _converted(name: str, path: Path, folder: Path, out: Path) -> MonoCut | Find
         return Finding(shown, f"cannot be read ({error})", name)
     if not samples.isfinite().all() or not samples.any():
         return Finding(shown, "is silent or not finite", name)
-    # Lossy codecs overshoot: scaled down, not clipped.
+    # Lossy codecs overshoot full scale. Scaling keeps the shape that clipping would cut.
     samples = resample(samples / samples.abs().max().clamp(min=1.0), rate, SAMPLE_RATE)
     target = out / AUDIO_FOLDER / f"{name}.flac"
     soundfile.write(target, samples.numpy(), SAMPLE_RATE, subtype="PCM_16")

@@ -1,4 +1,4 @@
-"""Is a corpus what it says it is? One finding for everything that is not."""
+"""Every transcript and every sample of a corpus is read once; what is wrong with a file is a finding."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tqdm import tqdm
 
 from datamodules.audio import SAMPLE_RATES, Header, read_audio, read_header
 from datamodules.preparing.parallel import mapped
@@ -29,7 +31,7 @@ class Finding:
 
 @dataclass
 class Part:
-    """What was found in one folder of a corpus.
+    """One folder of a corpus, with the findings about it.
 
     Attributes:
         texts: text of each good utterance.
@@ -48,22 +50,31 @@ class Part:
         """Where LibriSpeech keeps the audio of an utterance: ``speaker/chapter/speaker-chapter-number.flac``."""
         return self.root.joinpath(self.name, *utterance.split("-")[:-1], f"{utterance}.flac")
 
+    def without_findings(self) -> list[str]:
+        """The utterances in which nothing wrong has been found yet."""
+        bad = {finding.utterance for finding in self.findings}
+        return [utterance for utterance in self.texts if utterance not in bad]
+
     def relative(self, path: Path) -> str:
         return os.path.relpath(path, self.root)
 
 
-def verified_part(root: Path, name: str, *, num_jobs: int) -> Part:
-    """Reads every transcript and every sample of a part."""
+def transcribed_part(root: Path, name: str) -> Part:
+    """Reads every transcript of a part; its audio is looked for, and not opened."""
     part = Part(root, name)
     _read_transcripts(part)
     part.findings.extend(_audio_without_transcript(part))
-    _read_audio(part, num_jobs)
+    return part
+
+
+def verify_audio(part: Part, *, num_jobs: int, progress: tqdm) -> None:
+    """Reads every sample of a part, and leaves out the utterances with a finding."""
+    _read_audio(part, num_jobs, progress)
     left_out = {finding.utterance for finding in part.findings}
     for utterance in left_out & part.texts.keys():
         del part.texts[utterance]
         part.headers.pop(utterance, None)
     part.findings.extend(_unusual_rates(part))
-    return part
 
 
 def _read_transcripts(part: Part) -> None:
@@ -103,14 +114,10 @@ def _audio_without_transcript(part: Part) -> Iterator[Finding]:
             yield Finding(part.relative(path), "there is audio, but no transcript")
 
 
-def _read_audio(part: Part, num_jobs: int) -> None:
-    bad = {finding.utterance for finding in part.findings}
-    utterances = [utterance for utterance in part.texts if utterance not in bad]
+def _read_audio(part: Part, num_jobs: int, progress: tqdm) -> None:
+    utterances = part.without_findings()
     read = mapped(
-        lambda utterance: _audio_header(part, part.audio(utterance)),
-        utterances,
-        num_jobs=num_jobs,
-        description=f"{part.name}: audio",
+        lambda utterance: _audio_header(part, part.audio(utterance)), utterances, num_jobs=num_jobs, progress=progress
     )
     for utterance, result in zip(utterances, read, strict=True):
         if isinstance(result, Header):
@@ -140,5 +147,5 @@ def _unusual_rates(part: Part) -> Iterator[Finding]:
         ((usual, _),) = rates.most_common(1)
         for utterance, header in part.headers.items():
             if header.sample_rate != usual:
-                # No utterance: it stays, the loader resamples it.
+                # The finding names no utterance, so that it is kept: the loader resamples it.
                 yield Finding(part.relative(part.audio(utterance)), f"has rate {header.sample_rate}, most have {usual}")

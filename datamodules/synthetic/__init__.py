@@ -13,9 +13,9 @@ from typing import Any, get_args
 
 import numpy as np
 import soundfile
-from tqdm import tqdm
 
 from datamodules.preparing.librispeech import prepare_corpus
+from datamodules.preparing.parallel import progress_bar
 from datamodules.speech import Speech
 from datamodules.synthetic.espeak import SAMPLE_RATE as ESPEAK_RATE
 from datamodules.synthetic.espeak import Espeak
@@ -39,7 +39,7 @@ class Settings:
     num_voices: int = 60
     seed: int = 0
     domain: Domain = "everything"
-    # Counted up when the words, the voices or the studio change what the same seed says.
+    # Counted up when a change of the words, the voices or the studio changes the speech of a seed.
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -85,21 +85,21 @@ def make_corpus(out: Path, settings: Settings, *, num_jobs: int | None = None) -
 
 def _check_settings(out: Path, settings: Settings) -> None:
     try:
-        found = json.loads((out / SETTINGS_FILE).read_text())
+        spoken_with = json.loads((out / SETTINGS_FILE).read_text())
     except (OSError, ValueError):
         raise ValueError(f"{out} exists and is not a synthetic corpus; give a folder of its own") from None
-    if found != asdict(settings):
+    if spoken_with != asdict(settings):
         raise ValueError(
-            f"{out} holds a synthetic corpus of {found}, but {asdict(settings)} is asked for; give another folder"
+            f"{out} holds a synthetic corpus of {spoken_with}, but {asdict(settings)} is asked for; give another folder"
         )
 
 
 def _record(root: Path, settings: Settings, *, num_jobs: int) -> None:
     sessions = list(_sessions(root, settings))
-    # Forked, and one process a session: espeak-ng speaks reproducibly only from its start on.
+    # A forked process for each session: espeak-ng speaks reproducibly only from its start on.
     with multiprocessing.get_context("fork").Pool(num_jobs, maxtasksperchild=1) as pool:
         done = pool.imap_unordered(_record_session, sessions, chunksize=1)
-        with tqdm(desc="speaking", total=settings.num_utterances, unit="utterance") as progress:
+        with progress_bar("speaking", total=settings.num_utterances, unit="utterances") as progress:
             for num_utterances in done:
                 progress.update(num_utterances)
 

@@ -1,7 +1,7 @@
 """espeak-ng through ctypes.
 
 Two utterances in one process are not independent: the synthesiser keeps phases and random state, and no call resets
-them. What is said is reproducible only from the first word of a fresh process on, so a process may load it once
+them. Speech is reproducible only from the first word of a fresh process on, so a process may load the library once
 (``Espeak``).
 """
 
@@ -15,7 +15,7 @@ import espeakng_loader
 import numpy as np
 
 SAMPLE_RATE = 22_050
-# Synchronous: eight times as fast as handing samples from a thread of its own.
+# Synchronous mode is eight times as fast as the mode with a thread of its own.
 _SYNCHRONOUS, _UTF8, _PHONEMES = 2, 1, 0x100
 _RATE, _PITCH, _RANGE = 1, 3, 4
 
@@ -27,7 +27,7 @@ class Espeak:
 
     def __init__(self) -> None:
         if Espeak._loaded_by is not None:
-            raise RuntimeError("espeak-ng was loaded before; what it says is reproducible only from a fresh process on")
+            raise RuntimeError("espeak-ng was loaded before; its speech is reproducible only from a fresh process on")
         Espeak._loaded_by = os.getpid()
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         data = str(espeakng_loader.get_data_path()).encode()
@@ -35,7 +35,7 @@ class Espeak:
             raise RuntimeError(f"espeak-ng starts with {rate} instead of {SAMPLE_RATE} hertz")
         self._chunks: list[np.ndarray] = []
         signature = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-        # Kept: ctypes frees a callback that nobody refers to.
+        # Kept in an attribute: ctypes frees a callback that nothing refers to.
         self._callback = signature(self._receive)
         self._library.espeak_SetSynthCallback(self._callback)
 

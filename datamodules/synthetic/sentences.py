@@ -214,7 +214,7 @@ _OUT_OF_CONTEXT = tuple(word for word in words.all_words() if word not in ("A", 
 
 
 def _word_list(random: Random) -> list[str]:
-    # Words out of context: a recogniser learns sounds from them, not sentences by heart.
+    # From words out of context a recogniser learns sounds; sentences it would learn by heart.
     return random.choices(_OUT_OF_CONTEXT, k=random.randint(2, 7))
 
 

@@ -1,4 +1,4 @@
-"""What lies between a mouth and a file: resampling, colour, a room, noise, a level."""
+"""The recording of speech: resampling, a microphone's colour, a room, noise, a level."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ SAMPLE_RATE = 16_000
 def recorded(speech: np.ndarray, rate: int, generator: np.random.Generator) -> np.ndarray:
     """Speech as one of many microphones in one of many rooms would have recorded it.
 
-    All of it is one product in the frequency domain: the resampling is exact, and the rest costs no further transform.
+    Everything is one product in the frequency domain, so the resampling is exact, and room and microphone cost no transform of
+    their own.
 
     Shape: (T,) int16 at ``rate`` hertz -> (T',) float in [-1, 1] at 16 kHz.
     """

@@ -20,7 +20,7 @@ class LastEpochsAveraging(WeightAveraging):
     def __init__(self, num_epochs: int = 5) -> None:
         super().__init__()
         if num_epochs < 1:
-            raise ValueError(f"num_epochs must be at least 1, got {num_epochs}")
+            raise ValueError(f"num_epochs must be at least 1, found {num_epochs}")
         self.num_epochs = num_epochs
         self._first_epoch = 0
 

@@ -1,4 +1,4 @@
-"""Training checkpoints as sealed files: written whole or not at all, every byte checked when read, never a pickle."""
+"""Training checkpoints as sealed files: written whole or not at all, every byte checked when read, no pickle."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ class SafeCheckpointIO(CheckpointIO):
     ) -> dict[str, Any]:
         if weights_only is False:
             raise ValueError(f"{path}: weights_only=False would execute what the file names; it is refused")
-        # On the CPU whatever map_location says, as Lightning's own plugin does: modules and optimisers copy to their device.
+        # Tensors stay on the CPU whatever map_location says, as in Lightning's own plugin: modules and optimisers copy them to
+        # their own device.
         return sealed.materialize(sealed.read(path))
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         path = sealed.local_path(path)
-        # ModelCheckpoint takes the names of files to remove from the checkpoint that was resumed, which may be a stranger's.
+        # ModelCheckpoint reads the names of the files that it removes from the resumed checkpoint, which may be a stranger's.
         if path.resolve().parent not in self._folders or path.is_dir():
             raise ValueError(f"{path}: is not removed; only files in a folder that this run has saved to are")
         path.unlink(missing_ok=True)
@@ -77,10 +78,10 @@ def _most_advanced_first(folder: Path) -> list[Path]:
     ranked = []
     for path in folder.glob("*.ckpt"):
         try:
-            # Ranked by the steps made and not by the time of the file: a copied run folder has new times.
+            # Ranked by the steps made, not by the time of the file: a copied run folder has new times.
             step = sealed.read(path, sealed=False).get("global_step")
             step = step if isinstance(step, int) else -1
-            # At the end of an epoch last is written after best, and alone holds the average and the schedule of the next one.
+            # Of two checkpoints of one step last.ckpt was written later, and holds the average and the schedule of the epoch.
             ranked.append((step, path.name == "last.ckpt", path.stat().st_mtime_ns, path))
         except (OSError, ValueError) as error:
             _passed_over(error)

@@ -8,12 +8,17 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
+from lightning_modules.trainer_internals import accumulates, batches_stepped
+
 
 class LastCheckpoint(Checkpoint):
-    """``last.ckpt``: after every epoch, and every ``every_n_steps`` optimiser steps within one.
+    """``last.ckpt``: after every epoch, and every ``every_n_steps`` batches within one.
 
-    Lightning's ModelCheckpoint skips the end of an epoch whose last step it has saved: what happens at the end of the epoch, an
-    average or a schedule, would happen twice or never after a resume.
+    A batch counts when it ends in a step; two optimisers that step on one batch count once, and one that starts late changes
+    nothing.
+
+    Lightning's ModelCheckpoint does not save at the end of an epoch whose last step it has saved: an average or a schedule, which
+    steps at the end of an epoch, would step twice or never after a resume.
     """
 
     def __init__(self, folder: str, *, every_n_steps: int | None = None) -> None:
@@ -23,10 +28,10 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loop = trainer.fit_loop.epoch_loop
-        if not self.every_n_steps or loop.batch_progress.is_last_batch or loop._should_accumulate():
+        if not self.every_n_steps or trainer.is_last_batch or accumulates(trainer):
             return
-        if trainer.global_step % self.every_n_steps == 0:
+        # Lightning counts the batch at hand only after this hook.
+        if (batches_stepped(trainer) + 1) % self.every_n_steps == 0:
             self.save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -42,7 +47,8 @@ class Checkpoints:
     """Settings of what a run saves under ``<run_dir>/checkpoints``.
 
     Args:
-        every_n_steps: ``last.ckpt`` within an epoch too; needed where an epoch takes hours.
+        every_n_steps: ``last.ckpt`` within an epoch too, every so many batches that end in a step; needed where an epoch takes
+            hours.
         monitor: the logged value by which ``best.ckpt`` is chosen; null saves none.
         mode: whether less or more of it is better.
     """
@@ -51,7 +57,7 @@ class Checkpoints:
         self, *, every_n_steps: int | None = None, monitor: str | None = "val/wer", mode: Literal["min", "max"] = "min"
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(f"checkpoint.every_n_steps must be at least 1 or null, got {every_n_steps}")
+            raise ValueError(f"checkpoint.every_n_steps must be at least 1 or null, found {every_n_steps}")
         self.every_n_steps = every_n_steps
         self.monitor = monitor
         self.mode = mode
@@ -69,6 +75,6 @@ class Checkpoints:
                 auto_insert_metric_name=False,
                 enable_version_counter=False,
             )
-            # Before last: what last records of the best score is then complete.
+            # Before last.ckpt, so that the best score which last.ckpt records is that of this epoch.
             callbacks.insert(0, best)
         return callbacks

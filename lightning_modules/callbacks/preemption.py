@@ -6,18 +6,22 @@ import signal
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Checkpoint
 
 from lightning_modules.callbacks.checkpoints import LastCheckpoint
+from lightning_modules.trainer_internals import accumulates
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again.
 
 
-class Preemption(Callback):
+class Preemption(Checkpoint):
     """On SIGUSR1 every rank finishes its batch, rank zero saves ``last.ckpt``, and the process exits with code 75.
 
     The job script asks the scheduler to run it again and starts with ``--ckpt_path last``. Lightning's own handler saves inside
     the signal, in the middle of a step, and cannot be exact.
+
+    It is a ``Checkpoint`` for its place: Lightning runs those after every callback that measures the batch, so that the row of
+    the batch is complete when it is saved.
     """
 
     def __init__(self) -> None:
@@ -36,12 +40,7 @@ class Preemption(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # The scheduler may signal one rank before another: they must agree on the batch after which they stop.
-        asked = (
-            trainer.strategy.reduce_boolean_decision(self._asked, all=False) if trainer.world_size > 1 else self._asked
-        )
-        loop = trainer.fit_loop.epoch_loop
-        if not asked or loop._should_accumulate() or loop.batch_progress.is_last_batch:
+        if not self._agreed(trainer) or accumulates(trainer) or trainer.is_last_batch:
             return
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, LastCheckpoint):
@@ -49,9 +48,12 @@ class Preemption(Callback):
         raise SystemExit(EXIT_CODE)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Asked during the last batch of an epoch or its validation: last.ckpt was just written.
-        asked = (
-            trainer.strategy.reduce_boolean_decision(self._asked, all=False) if trainer.world_size > 1 else self._asked
-        )
-        if asked:
+        # A signal during the last batch of an epoch, or during its validation, is obeyed here: last.ckpt was just written.
+        if self._agreed(trainer):
             raise SystemExit(EXIT_CODE)
+
+    def _agreed(self, trainer: pl.Trainer) -> bool:
+        """Whether any rank was signalled: the scheduler may signal one before another, and all must stop after the same batch."""
+        if trainer.world_size == 1:
+            return self._asked
+        return trainer.strategy.reduce_boolean_decision(self._asked, all=False)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytorch_lightning as pl
-from lightning_fabric.utilities.apply_func import convert_tensors_to_scalars
 from pytorch_lightning.callbacks import Callback
 
 from lightning_modules.loggers import RunCSVLogger, RunWandbLogger, check_run_id
+from lightning_modules.trainer_internals import accumulates, batches_stepped, logs_batch, metrics_to_log
 
 
 class RewindLoggers(Callback):
     """After a resume the loggers go back to the step of the checkpoint, so that the curve has no gap and no repeat.
 
-    A checkpoint holds the step that comes next in the log, and the W&B run id as plain text. Whatever was measured
-    before a checkpoint is on disk before the checkpoint is: Lightning would log it after saving, and a kill in between
-    would lose it.
+    A step of the log is a batch that ended in an optimiser step, however many optimisers stepped on it. A checkpoint holds the
+    step that comes next in the log, and the W&B run id as plain text. Whatever was measured before a checkpoint is on disk before
+    the checkpoint is: Lightning would log it after saving, and a kill in between would lose it.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class RewindLoggers(Callback):
         if next_step is not None and (not isinstance(next_step, int) or next_step < 0):
             raise ValueError(f"the checkpoint's next_step must be a step of the log, found {next_step!r}")
         self._next_step = next_step
-        # The run folder's id was chosen before any checkpoint was read, and stays.
+        # The id in the run folder was chosen before any checkpoint was read, and goes before the checkpoint's.
         self._run_id = self._run_id or (None if run_id is None else check_run_id(run_id))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -45,17 +45,17 @@ class RewindLoggers(Callback):
                 logger.log_run_config()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        step = trainer.global_step if self._next_step is None else self._next_step
+        step = batches_stepped(trainer) if self._next_step is None else self._next_step
         for logger in _run_loggers(trainer):
             logger.rewind(step)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        step = batches_stepped(trainer)
         self._unlogged_step = None
         # Set before the batch: a callback that runs before this one may save right after it.
-        self._next_step = step if trainer.fit_loop._should_accumulate() else step + 1
+        self._next_step = step if accumulates(trainer) else step + 1
         for logger in trainer.loggers:
             if isinstance(logger, RunWandbLogger):
                 logger.complete_before(step)
@@ -63,14 +63,14 @@ class RewindLoggers(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer._logger_connector.should_update_logs and not trainer.fit_loop._should_accumulate():
-            self._unlogged_step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        if logs_batch(trainer):
+            self._unlogged_step = batches_stepped(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._unlogged_step = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._unlogged_step = trainer.fit_loop.epoch_loop._batches_that_stepped - 1
+        self._unlogged_step = batches_stepped(trainer) - 1
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._unlogged_step = None
@@ -83,8 +83,7 @@ class RewindLoggers(Callback):
     ) -> None:
         loggers = _run_loggers(trainer)
         if self._unlogged_step is not None:
-            # On every rank: computing a metric may be a collective.
-            metrics = convert_tensors_to_scalars(trainer._logger_connector.metrics["log"])
+            metrics = metrics_to_log(trainer)
             metrics.setdefault("epoch", trainer.current_epoch)
             for logger in loggers if len(metrics) > 1 else []:
                 logger.log_metrics(metrics, self._unlogged_step)

@@ -8,16 +8,14 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from lightning_modules.callbacks.throughput import Throughput
 from lightning_modules.loggers.csv_logger import RunCSVLogger
 from lightning_modules.loggers.wandb_logger import RunWandbLogger
+from lightning_modules.trainer_internals import batches_stepped
 from robust_asr.randomness import utterance_seeds
 from robust_asr.report.samples import Sample, samples_page
 from robust_asr.storage.files import written_whole
 from robust_asr.text.alignment import align, align_text
 from robust_asr.types import AudioBatch
-
-__all__ = ["DashboardSamples", "Throughput"]
 
 _COLUMNS = ["id", "audio", "reference", "hypothesis", "alignment", "wer"]
 
@@ -28,8 +26,9 @@ class DashboardSamples(Callback):
     Written by rank zero: ``<run_dir>/samples/step-<step>.html``, and a W&B table ``samples/<part>`` where W&B is
     configured. The step is the one of the row of that validation in ``metrics.csv``.
 
-    ``validation_step`` returns ``{"batch": AudioBatch, "transcripts": list[Transcript]}``; ``pl_module.recognizer`` has
-    a ``sample_rate``; ``trainer.datamodule.dataloader_names("validate")`` names the sets, else they are val0, val1, ...
+    The module has a ``sample_rate``, its ``validation_step`` returns ``{"batch": AudioBatch, "transcripts": list[Transcript]}``; it
+    asks for this callback in ``configure_callbacks``. ``trainer.datamodule.dataloader_names("validate")`` names the sets, else
+    they are val0, val1, ...
 
     Args:
         num_samples: utterances of each set. They are chosen by a hash of their ids, among those that rank zero decodes.
@@ -40,9 +39,9 @@ class DashboardSamples(Callback):
     def __init__(self, *, num_samples: int = 4, max_seconds: float = 10.0, keep: int = 10) -> None:
         for name, value in (("num_samples", num_samples), ("keep", keep)):
             if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+                raise ValueError(f"{name} must be at least 1, found {value}")
         if not 0 < max_seconds <= 60:
-            raise ValueError(f"max_seconds must be above 0 and at most 60, got {max_seconds}")
+            raise ValueError(f"max_seconds must be above 0 and at most 60, found {max_seconds}")
         self.num_samples = num_samples
         self.max_seconds = max_seconds
         self.keep = keep
@@ -66,7 +65,7 @@ class DashboardSamples(Callback):
         chosen = self._chosen.setdefault(dataloader_idx, [])
         for row, rank in enumerate(utterance_seeds(0, heard.ids).tolist()):
             if len(chosen) < self.num_samples or rank < chosen[-1][0]:
-                sample = self._sample(heard, row, outputs["transcripts"][row].text, pl_module.recognizer.sample_rate)
+                sample = self._sample(heard, row, outputs["transcripts"][row].text, pl_module.sample_rate)
                 chosen.append((rank, sample))
                 chosen.sort(key=lambda entry: entry[0])
                 del chosen[self.num_samples :]
@@ -85,7 +84,7 @@ class DashboardSamples(Callback):
             names[index] if index < len(names) else f"val{index}": [sample for _, sample in entries]
             for index, entries in sorted(chosen.items())
         }
-        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        step = batches_stepped(trainer)
         self._write_page(trainer, step, parts)
         for logger in trainer.loggers:
             if isinstance(logger, RunWandbLogger):

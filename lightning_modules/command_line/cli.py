@@ -13,15 +13,15 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from jsonargparse import ArgumentError
-from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 
 from lightning_modules.callbacks.checkpoint_io import SafeCheckpointIO, clean_leftovers, find_resumable
 from lightning_modules.callbacks.checkpoints import Checkpoints
 from lightning_modules.callbacks.preemption import Preemption
+from lightning_modules.callbacks.progress import RunProgress
 from lightning_modules.callbacks.rewind import RewindLoggers
-from lightning_modules.callbacks.samples import DashboardSamples, Throughput
 from lightning_modules.command_line.config_guard import check_arguments, guarded_imports
 from lightning_modules.command_line.expansion import expand
 from lightning_modules.command_line.run_folder import CHECKPOINTS, RunConfig, is_first_process, refuse_used
@@ -29,12 +29,13 @@ from lightning_modules.evaluation import Evaluation
 from lightning_modules.loggers import RunCSVLogger, RunWandbLogger, wandb_run_id
 from lightning_modules.recognition import Recognition
 from robust_asr.checkpoint import load_weights
+from robust_asr.models.base import Recognizer
 
 
 class RobustCLI(LightningCLI):
     """LightningCLI with a run folder, safe checkpoints and class paths that pass the allowlist.
 
-    Nothing from a checkpoint enters the configuration. ``--ckpt_path last`` goes on with the run of ``--run_dir``; ``auto`` too,
+    No checkpoint changes the configuration. ``--ckpt_path last`` goes on with the run of ``--run_dir``; ``auto`` too,
     and starts it where it has no checkpoint yet.
     """
 
@@ -81,24 +82,20 @@ class RobustCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(Checkpoints, "checkpoint")
         parser.link_arguments("run_dir", "trainer.default_root_dir")
-        parser.link_arguments(
-            "model",
-            "data.init_args.sample_rate",
-            compute_fn=lambda model: model.sample_rate,
-            apply_on="instantiate",
-        )
+        for argument, computed in (("sample_rate", sample_rate), ("window_seconds", window_seconds)):
+            parser.link_arguments("model", f"data.init_args.{argument}", compute_fn=computed, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
         self._share_seed()
-        # Opened on the command line and nowhere else: a resolved configuration is a file too.
+        # A package is opened on the command line only, and the resolved configuration will be a file.
         self.settings.allow_module = []
 
     def _share_seed(self) -> None:
         """One seed for the model and the data. (jsonargparse cannot link into a model whose recogniser is loaded by a function.)"""
         seed = self.settings.seed_everything
         if seed < 0:
-            raise ValueError(f"seed_everything must be 0 or more, got {seed}")
+            raise ValueError(f"seed_everything must be 0 or more, found {seed}")
         for name in ("model", "data"):
             arguments = self.settings[name].get("init_args") or {}
             if "seed" in arguments:
@@ -109,7 +106,7 @@ class RobustCLI(LightningCLI):
                 arguments["seed"] = seed
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning takes settings, and class names, from the checkpoint here. We take nothing."""
+        """Lightning takes settings and class names from the checkpoint here; this project takes none."""
 
     def before_instantiate_classes(self) -> None:
         if self.subcommand == "fit":
@@ -117,7 +114,7 @@ class RobustCLI(LightningCLI):
 
     def _prepare_run_folder(self) -> None:
         if self.settings.ckpt_path == "auto":
-            # Where there are only damaged ones, find_resumable says so: a run is never started over by itself.
+            # Where all checkpoints are damaged find_resumable says so: no run is started over without being asked to.
             under_way = any((self.run_dir / CHECKPOINTS).glob("*.ckpt"))
             self.settings.ckpt_path = "last" if under_way else None
             self._start_over = not under_way
@@ -128,6 +125,22 @@ class RobustCLI(LightningCLI):
             self.settings.ckpt_path = str(find_resumable(self.run_dir))
         if resume and is_first_process():
             clean_leftovers(self.run_dir / CHECKPOINTS)
+
+    def before_fit(self) -> None:
+        """A module that steps its optimisers itself is not given settings that would do nothing."""
+        trainer = self.settings.trainer
+        automatic = {
+            "optimizer": self.settings.get("optimizer"),
+            "lr_scheduler": self.settings.get("lr_scheduler"),
+            "trainer.gradient_clip_val": trainer.gradient_clip_val,
+            "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
+        }
+        given = [name for name, value in automatic.items() if value]
+        if given and not self.model.automatic_optimization:
+            raise ValueError(
+                f"{given[0]}: {type(self.model).__name__} steps its optimisers itself and takes its settings as arguments of its "
+                "own; leave it out"
+            )
 
     def before_test(self) -> None:
         """A training configuration is tested, too: its recogniser on clean audio, rows in ``<run_dir>/test``."""
@@ -145,27 +158,43 @@ class RobustCLI(LightningCLI):
         self.config_init[self.subcommand].ckpt_path = None
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """The user's trainer, and what every run has besides: the run folder's logger, callbacks and safe checkpoints."""
         settings = self._get(self.config_init, "trainer")
-        plugins = [*(settings.get("plugins") or []), SafeCheckpointIO()]
-        return super().instantiate_trainer(plugins=plugins, logger=self._loggers(settings.get("logger")), **kwargs)
+        callbacks = _as_list(settings.get("callbacks"))
+        return super().instantiate_trainer(
+            callbacks=[*callbacks, *self._progress(settings, callbacks), *self._callbacks_of_a_fit()],
+            logger=self._loggers(settings.get("logger")),
+            plugins=[*_as_list(settings.get("plugins")), SafeCheckpointIO()],
+            **{"enable_checkpointing": True} if self.subcommand == "fit" else {},
+            **kwargs,
+        )
+
+    def _callbacks_of_a_fit(self) -> list[Callback]:
+        """Those that any module needs; what only a module with a recogniser needs, it asks for in ``configure_callbacks``.
+
+        Lightning adds ``RunConfig`` at the end, and moves those that save behind all others, in this order.
+        """
+        if self.subcommand != "fit":
+            return []
+        return [
+            RewindLoggers(),
+            LearningRateMonitor("step"),
+            Preemption(),
+            *self.config_init.fit.checkpoint.callbacks(self.run_dir / CHECKPOINTS),
+        ]
+
+    def _progress(self, settings: Any, callbacks: list[Callback]) -> list[Callback]:
+        asked = settings.get("enable_progress_bar") is not False
+        return [RunProgress()] if asked and not any(isinstance(own, ProgressBar) for own in callbacks) else []
 
     def _loggers(self, configured: Any) -> list[Logger]:
         """The record in the run folder, and whatever view was configured beside it."""
-        views = configured if isinstance(configured, list) else [configured]
-        loggers = [view for view in views if isinstance(view, Logger) and not isinstance(view, RunCSVLogger)]
+        views = [view for view in _as_list(configured) if isinstance(view, Logger)]
+        loggers = [view for view in views if not isinstance(view, RunCSVLogger)]
         for logger in loggers:
             if isinstance(logger, RunWandbLogger):
                 logger.attach(self.run_dir, wandb_run_id(self.run_dir))
         return [RunCSVLogger(str(self.run_dir)), *loggers] if self.subcommand == "fit" else loggers
-
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
-        if self.subcommand == "fit":
-            # Preemption comes after RewindLoggers: when it saves, the row of the step just made must be known to be missing.
-            own = [RewindLoggers(), LearningRateMonitor("step"), Throughput(), DashboardSamples(), Preemption()]
-            own += self.config_init.fit.checkpoint.callbacks(self.run_dir / CHECKPOINTS)
-            config["enable_checkpointing"] = True
-            callbacks = [*callbacks, *own]
-        return super()._instantiate_trainer(config, callbacks)
 
     @staticmethod
     def configure_optimizers(
@@ -176,6 +205,29 @@ class RobustCLI(LightningCLI):
             interval = getattr(lightning_module, "lr_interval", "epoch")
             configured = {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler, "interval": interval}}
         return configured
+
+
+def sample_rate(model: pl.LightningModule) -> int:
+    """What a module wants its data resampled to. ValueError where it does not say."""
+    if not hasattr(model, "sample_rate"):
+        raise ValueError(
+            f"model: {type(model).__name__} has no attribute sample_rate, to which its data would be resampled"
+        )
+    return model.sample_rate
+
+
+def window_seconds(model: pl.LightningModule) -> float:
+    """What the shortest utterance costs the recognisers of a module in memory: the longest of their windows."""
+    one_sample = torch.ones(1, dtype=torch.long)
+    recognizers = [layer for layer in model.modules() if isinstance(layer, Recognizer)]
+    return max((float(layer.window(one_sample)) / layer.sample_rate for layer in recognizers), default=0.0)
+
+
+def _as_list(setting: Any) -> list[Any]:
+    """One, several or none, as a trainer takes callbacks, loggers and plugins."""
+    if setting is None:
+        return []
+    return list(setting) if isinstance(setting, list | tuple) else [setting]
 
 
 def main(args: list[str] | None = None) -> None:
@@ -196,17 +248,17 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _hush() -> None:
-    """Drop what Lightning says at every start or checkpoint, and nobody can act on."""
+    """Silence what Lightning says at every start or checkpoint and that asks nothing of anybody."""
     said = ("litlogger", "`weights_only` was not set")
     for handler in logging.getLogger("pytorch_lightning").handlers:
         handler.addFilter(lambda record: not any(text in record.getMessage() for text in said))
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
-    # Predictions are on disk.
+    # AttackSet writes its predictions to disk and returns none.
     warnings.filterwarnings("ignore", message="predict returned None.*")
 
 
 def _sentence(message: str) -> str:
-    """jsonargparse's list of all types that a value is not, without what says nothing."""
+    """A message of jsonargparse in one line, without the headings of its list of types."""
     noise = r"(Subtypes:|Errors:|Given value|- Expected a <class 'NoneType'>|Does not validate against any)"
     lines = [line.strip().removeprefix("- ") for line in message.splitlines() if not re.match(rf"\s*{noise}", line)]
     return " ".join(line for line in lines if line) or message

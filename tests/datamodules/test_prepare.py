@@ -178,3 +178,18 @@ def test_real_speech_is_found_clean(real_manifests: Path):
     }
     for name, parts in sizes.items():
         assert {part: len(list(Manifest(real_manifests / name / f"{part}.jsonl.gz"))) for part in parts} == parts
+
+
+@pytest.mark.parametrize("shar", [False, True])
+def test_one_bar_counts_the_whole_task(shar: bool, corpus: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr("datamodules.preparing.parallel._SECONDS_IN_A_FILE", 0.0)
+    arguments = {"shar": True, "shard_size": 5} if shar else {}
+    prepare_corpus(corpus, tmp_path / "out", hold_out_speakers=1, num_jobs=1, **arguments)
+    shown = [line for line in capsys.readouterr().err.replace("\r", "\n").split("\n") if "|" in line]
+    what = "reading and writing" if shar else "reading"
+    assert shown and all(line.startswith(f"{what}: ") for line in shown)
+    sizes = [
+        len(list(Manifest(tmp_path / f"out/{part}.jsonl.gz"))) for part in ("train", "train-rest", "train-dev", "dev")
+    ]
+    work = sizes[0] + sizes[3] + (sum(sizes) if shar else 0)
+    assert re.fullmatch(rf"{what}: 100%\|█+\| {work}/{work} utterances \[\d\d:\d\d, 00:00 left\]", shown[-1].strip())

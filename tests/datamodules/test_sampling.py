@@ -190,3 +190,40 @@ def test_padding_of_real_speech_is_below_5_percent(corpus, part, speeds, real_ma
     batches = [[cut.duration for cut in batch] for batch in _sampler(training, num_buckets=30, max_duration=100.0)]
     padded = sum(len(batch) * max(batch) for batch in batches)
     assert 1 - sum(map(sum, batches)) / padded < 0.05
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_the_number_of_batches_is_known_before_any_is_made(world_size: int):
+    sampler = _sampler(_cuts(201), world_size=world_size)
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        assert sampler.num_batches(epoch) == len(list(sampler))
+
+
+def test_durations_stand_in_the_order_of_iteration(manifests: Path):
+    sources = [Manifest(manifests / "train.jsonl.gz"), Manifest(manifests / "dev.jsonl.gz")]
+    training = TrainingSet(sources, Selection(speeds=(1.0, 0.9, 1.1)))
+    assert training.durations.tolist() == [cut.duration for cut in training]
+    sampler = TrainingSampler(training, max_duration=3.0, num_buckets=3, seed=0)
+    assert sampler.num_batches(0) == len(list(sampler))
+
+
+WINDOW = 5.0
+
+
+def test_an_utterance_costs_at_least_the_window_in_training():
+    batches = [list(batch) for batch in _sampler(_cuts(300), window_seconds=WINDOW)]
+    costs = [len(batch) * max(WINDOW, *(cut.duration for cut in batch)) for batch in batches]
+    assert max(costs) <= 20.0
+    # Without the window, batches of short utterances are larger than memory allows.
+    assert max(map(len, _sampler(_cuts(300)))) > 20.0 / WINDOW
+    assert sum(map(len, batches)) == 300
+
+
+@pytest.mark.parametrize("batching", ["similar", "equal"])
+def test_an_utterance_costs_at_least_the_window_in_evaluation(batching: str):
+    cuts = Cuts(np.array([1.0] * 9 + [2.0] * 7 + [6.0] * 4))
+    sizes = [len(batch) for batch in FixedBatches(cuts, max_duration=20.0, batching=batching, window_seconds=WINDOW)]
+    assert sum(sizes) == 20
+    # Four windows fit into a batch; to lie within one window is similar, though not equal.
+    assert sorted(sizes) == ([1, 3, 4, 4, 4, 4] if batching == "similar" else [1, 1, 3, 3, 4, 4, 4])

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import soundfile
 import yaml
 
 from datamodules import prepare
-from lightning_modules.command_line.cli import main
+from lightning_modules.command_line.cli import RobustCLI, main
+from lightning_modules.command_line.config_guard import guarded_imports
 from robust_asr.checkpoint import load
+from robust_asr.storage import trust
 from tests.command_line import small_config, write_config
 from tests.corpus import write_corpus
 
@@ -177,3 +180,57 @@ def test_corrupt_flac_among_good_ones_is_named(config: dict, tmp_path: Path, cap
     config["data"]["init_args"]["manifests"] = str(tmp_path / "manifests")
     path = write_config(tmp_path / "c.yaml", config)
     assert victim.name in mistake(capsys, "fit", "--config", path)
+
+
+class Silence(pl.LightningDataModule):
+    """Data of one's own, which take neither a sample rate nor a window."""
+
+    def __init__(self, level: float = 0.0) -> None:
+        super().__init__()
+        self.level = level
+
+
+@pytest.fixture
+def assembled(monkeypatch: pytest.MonkeyPatch):
+    """What the command line builds of a configuration; nothing is run."""
+    monkeypatch.setattr(RobustCLI, "_run_subcommand", lambda cli, subcommand: None)
+    monkeypatch.setattr(trust, "_opened", {"tests"})
+
+    def build(subcommand: str, config: dict, folder: Path) -> RobustCLI:
+        with guarded_imports():
+            return RobustCLI([subcommand, "--config", str(write_config(folder / "c.yaml", config))])
+
+    return build
+
+
+def test_the_window_of_the_recognizer_reaches_the_batches(config: dict, tmp_path: Path, assembled) -> None:
+    recognizer = {"class_path": "tests.toys.ToyWindowed", "init_args": {"window_seconds": 3.0}}
+    config["model"]["init_args"]["recognizer"] = recognizer
+    data = assembled("fit", config, tmp_path).datamodule
+    assert data.window_seconds == 3.0 and data.sample_rate == 16_000
+    data.setup("fit")
+    # Batches of 8 seconds: two windows.
+    assert max(map(len, data.train_dataloader().sampler)) == 2
+    del config["optimizer"], config["lr_scheduler"]
+    config["model"] = {
+        "class_path": "lightning_modules.evaluation.Evaluation",
+        "init_args": {"systems": {"compact": {"class_path": "tests.toys.ToyCTC"}, "windowed": recognizer}},
+    }
+    assert assembled("test", config, tmp_path).datamodule.window_seconds == 3.0
+
+
+def test_a_recognizer_without_a_window_costs_what_it_hears(config: dict, tmp_path: Path, assembled) -> None:
+    assert assembled("fit", config, tmp_path).datamodule.window_seconds < 1e-3
+
+
+def test_data_of_ones_own_need_neither_sample_rate_nor_window(config: dict, tmp_path: Path, assembled) -> None:
+    config["data"] = {"class_path": f"{__name__}.Silence", "init_args": {"level": 0.5}}
+    assert assembled("fit", config, tmp_path).datamodule.level == 0.5
+
+
+def test_the_callbacks_of_a_run_stand_in_one_order(config: dict, tmp_path: Path, assembled) -> None:
+    config["trainer"] |= {"enable_progress_bar": True, "callbacks": [{"class_path": "tests.callbacks.PoisonAt"}]}
+    config["trainer"]["callbacks"][0]["init_args"] = {"epoch": 9, "batch": 0, "rank": 0}
+    names = [type(callback).__name__ for callback in assembled("fit", config, tmp_path).trainer.callbacks]
+    measuring = ["PoisonAt", "RunProgress", "RewindLoggers", "LearningRateMonitor", "RunConfig"]
+    assert names == [*measuring, "Preemption", "ModelCheckpoint", "LastCheckpoint"]

@@ -372,5 +372,6 @@ def test_a_logger_without_a_run_folder_says_so():
 
 def test_views_without_the_record_are_rewound_to_nothing(tmp_path):
     """A callback list may hold other loggers: only those of a run are rewound."""
-    trainer = SimpleNamespace(loggers=[SimpleNamespace()], global_step=0)
+    epoch_loop = SimpleNamespace(_batches_that_stepped=0)
+    trainer = SimpleNamespace(loggers=[SimpleNamespace()], fit_loop=SimpleNamespace(epoch_loop=epoch_loop))
     RewindLoggers().on_train_start(trainer, None)

@@ -46,6 +46,7 @@ class Toy(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.recognizer = Echo()
+        self.sample_rate = self.recognizer.sample_rate
 
     def training_step(self, batch, batch_idx):
         step = float(self.global_step)

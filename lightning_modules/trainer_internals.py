@@ -1,0 +1,34 @@
+"""Every private name of Lightning's trainer that this project reads: an upgrade of Lightning breaks here and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.utilities.apply_func import convert_tensors_to_scalars
+
+
+def batches_stepped(trainer: pl.Trainer) -> int:
+    """The training batches before the one at hand that ended in an optimiser step; the loggers' step.
+
+    ``trainer.global_step`` counts the steps of each optimiser: with two of them it is no number of batches.
+    """
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def accumulates(trainer: pl.Trainer) -> bool:
+    """Whether the optimiser waits for more batches after the one at hand; the public settings do not know the end of an epoch."""
+    return trainer.fit_loop._should_accumulate()
+
+
+def logs_batch(trainer: pl.Trainer) -> bool:
+    """Whether the loggers get a row for the batch at hand: what is measured for a row is measured only then."""
+    return trainer._logger_connector.should_update_logs and not accumulates(trainer)
+
+
+def metrics_to_log(trainer: pl.Trainer) -> dict[str, Any]:
+    """What was logged and not yet handed to the loggers; ``trainer.logged_metrics`` holds only what was handed to them.
+
+    Every rank must call it: computing a metric may be a collective.
+    """
+    return convert_tensors_to_scalars(trainer._logger_connector.metrics["log"])
