@@ -115,7 +115,7 @@ class Ball(ThreatModel):
         radius, size = self.radius(batch), batch.waveforms.shape[1]
         if self.norm == "linf":
             return self.project(radius[:, None] * keyed_uniform_noise(seeds, batch.lengths, size), batch)
-        # The volume of a ball grows with the n-th power of its radius, so the radius of a uniform point is the n-th root of U(0, 1).
+        # The volume of a ball grows with the n-th power of its radius, so a uniform point has the n-th root of U(0, 1) as radius.
         depth = keyed_uniform(derive(seeds, draw=1)).to(radius) ** (1 / batch.lengths.clamp(min=1))
         return self.project(scaled_to(keyed_normal(seeds, batch.lengths, size), radius * depth, norm="l2"), batch)
 

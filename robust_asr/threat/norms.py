@@ -14,13 +14,13 @@ Norm = Literal["linf", "l2"]
 
 
 def maximum(values: Tensor) -> Tensor:
-    """Shape: (B, T) -> (B,)."""
+    """The largest magnitude of each row. Shape: (B, T) -> (B,)."""
     return values.abs().amax(1) if values.shape[1] else values.new_zeros(len(values))
 
 
 def euclidean(values: Tensor) -> Tensor:
-    """Shape: (B, T) -> (B,)."""
-    # torch's float32 norm adds sample after sample and is off by 2e-4 after 20 s of audio; ``sum`` adds pairwise and is exact enough.
+    """The Euclidean norm of each row. Shape: (B, T) -> (B,)."""
+    # torch's float32 norm adds sample after sample and is off by 2e-4 after 20 s of audio; ``sum`` adds pairwise.
     return values.square().sum(1).sqrt()
 
 
