@@ -41,7 +41,7 @@ def speed(bout: Bout, best: Setting, estimator: Estimator, batch: AudioBatch, *,
     for size in sizes:
         mine, theirs = seconds["ours", size], seconds["ART", size]
         print(f"| {size} | {median(mine):.3f} | {median(theirs):.3f} | {_ratio(mine, theirs):.2f} |")
-    mine, theirs = (min((seconds[who, size] for size in sizes), key=median) for who in ("ours", "ART"))
+    mine, theirs = (min((seconds[side, size] for size in sizes), key=median) for side in ("ours", "ART"))
     print(f"\neach in its best batches: ours / ART {_ratio(mine, theirs):.2f} (at most 1.0)")
     print(f"batch of one / ours in its best: ART's {_ratio(seconds['ART', 1], mine):.1f} (at least 2), ", end="")
     print(f"ours {_ratio(seconds['ours', 1], mine):.1f}", flush=True)

@@ -1,4 +1,4 @@
-"""What an attack is: a threat model, a goal and an optimiser, and public calls that verify their own contract.
+"""The contract of an attack: a threat model, a goal and an optimiser, with public calls that verify the result.
 
 Legend: B utterances, T samples.
 """

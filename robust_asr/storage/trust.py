@@ -64,7 +64,7 @@ def check_name(name: str, *, field: str = "class_path") -> None:
         raise ValueError(f"{field}: {name!r} is not the dotted name of a class")
     if not any(".".join(parts[:length]) in _ALLOWED | _opened for length in range(1, len(parts) + 1)):
         raise ValueError(
-            f"{field}: {name!r} is not on the list of what a file may name ({_SUMMARY}); "
+            f"{field}: {name!r} is not on the list of names that a file may use ({_SUMMARY}); "
             f"--allow_module {parts[0]} opens a package of your own"
         )
 
