@@ -18,7 +18,7 @@ class Key(IntEnum):
     """Numbers for the ``step`` or ``draw`` of random draws that belong to no iteration, for ``derive`` and ``utterance_seeds``.
 
     An attack numbers its iterations and draws from zero; restart r adds r * ``RESTART`` to the number of an iteration. Every
-    other use of random draws has a number here, larger than any number of an iteration, so that no two uses share their draws.
+    other use of random draws has a number here, beyond the iterations of the attack, so that no two uses share their draws.
     """
 
     RESTART = 2**20
