@@ -1,8 +1,8 @@
-"""What adversarial training costs beyond its passes: a step with K inner iterations, over K input gradients and a clean step.
+"""The overhead of adversarial training: a step with K inner iterations, over the time of K input gradients and a clean step.
 
-``python -m benchmarks.adversarial_step [--corpus FOLDER] [--iterations K] [--steps N]``. The step is Lightning's, from the
-batch to the updated weights. Beside it, after every step and on the same batch: K bare forward and backward passes to the
-waveform of a frozen model, and a bare training step. Seconds are those of the CPU that this process used, or of the GPU.
+``python -m benchmarks.adversarial_step [--corpus FOLDER] [--iterations K] [--steps N]``. A step is timed in Lightning, from the
+batch to the updated weights. After every step, the baseline runs on the same batch: K plain forward and backward passes to the
+waveform of a frozen model, and a plain training step. Times are CPU seconds of this process, or seconds of the GPU.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def seconds() -> float:
 
 
 class Beside(pl.Callback):
-    """Times every step, and its parts without us on a copy of the model. ``rows``: (ours, K gradients, clean step) each."""
+    """Times every step, and its baseline on a copy of the model. ``rows``: (our step, K gradients, clean step) for each step."""
 
     def __init__(self, recognizer: Recognizer, *, num_iterations: int) -> None:
         self.recognizer, self.num_iterations = recognizer, num_iterations

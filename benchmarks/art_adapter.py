@@ -1,4 +1,4 @@
-"""A recogniser as adversarial-robustness-toolbox 1.20.1 (ART) wants to see it, and what two of its attacks lack on torch 2.
+"""A recogniser as an estimator of adversarial-robustness-toolbox 1.20.1 (ART), and repairs of two ART attacks for torch 2.
 
 Legend: B utterances, T samples.
 """
@@ -25,7 +25,8 @@ from robust_asr.types import AudioBatch, Transcript
 class Estimator(PytorchSpeechRecognizerMixin, SpeechRecognizerMixin, PyTorchEstimator):
     """Loss, gradient and texts of a recogniser in evaluation mode, for one batch at a time.
 
-    ART's arrays are rectangles (B, T) without lengths, or objects (B,) of arrays: ``attend`` says whose rectangle comes.
+    ART's arrays are rectangles (B, T) without lengths, or objects (B,) of arrays. ``attend`` must be called before an attack with
+    the batch, whose lengths are then used for the rectangles.
 
     Attributes:
         gradients, predictions: utterances passed through the recogniser so far, with and without a gradient.
@@ -65,14 +66,14 @@ class Estimator(PytorchSpeechRecognizerMixin, SpeechRecognizerMixin, PyTorchEsti
         shared = SharedPass(self.model)
         losses = shared.loss(waveforms, lengths, self.model.targets(list(original_output)))
         self.gradients += len(waveforms)
-        # The mean: ART adds it to the masking losses and takes the mean of the sums.
+        # ART adds this value to every masking loss and takes the mean of the sums, so this value must be a mean.
         return losses.mean(), texts_of(shared.transcribe(waveforms, lengths))
 
     def to_training_mode(self) -> None:
-        """The recogniser stays in evaluation mode, as ours: dropout would make it another one."""
+        """Do nothing: the recogniser stays in evaluation mode as in our attacks, because dropout would change it."""
 
     def set_batchnorm(self, train: bool) -> None:
-        """Afterwards ART would leave BatchNorm in training mode."""
+        """Do nothing: ART would leave BatchNorm in training mode after the attack."""
 
     def fit(self, x: np.ndarray, y: np.ndarray, **kwargs: object) -> None:
         raise NotImplementedError("this recogniser is attacked, not trained")
@@ -88,14 +89,14 @@ class Estimator(PytorchSpeechRecognizerMixin, SpeechRecognizerMixin, PyTorchEsti
 
 
 class RaggedImperceptible(ImperceptibleASRPyTorch):
-    """One batch of any lengths, on NumPy 2 and torch 2.
+    """ART's attack on one batch of any lengths, repaired for NumPy 2 and torch 2.
 
-    ART's ``generate`` builds an array of rows of unequal length, which NumPy refuses since 1.24, and its second stage compares
-    a tensor with an array, which torch refuses, as soon as an utterance succeeds twice.
+    ART's ``generate`` builds an array of rows of unequal length, which fails since NumPy 1.24. Its second stage compares a tensor
+    with an array when an utterance succeeds for the second time, which fails in torch 2.
     """
 
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: object) -> np.ndarray:
-        # In float64 as ART's own.
+        # float64, as in ART's own generate.
         self.global_optimal_delta.data = torch.zeros_like(self.global_optimal_delta, dtype=torch.float64)
         attacked = self._generate_batch(ragged(row.astype(np.float64) for row in x), y)
         return ragged(row[: len(clean)] for row, clean in zip(attacked, x, strict=True))
@@ -105,7 +106,7 @@ class RaggedImperceptible(ImperceptibleASRPyTorch):
 
 
 class FirstStage(RaggedImperceptible):
-    """Its first stage alone, which is the attack of Carlini and Wagner with Adam on the signs of the gradient."""
+    """Only the first stage of ART's attack: the attack of Carlini and Wagner with Adam on the signs of the gradient."""
 
     def _generate_batch(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return self._attack_1st_stage(x=x, y=y)[0].detach().cpu().numpy()
@@ -117,7 +118,7 @@ class _Comparable(Tensor):
 
 
 def ragged(rows: Iterable[np.ndarray]) -> np.ndarray:
-    """Arrays (t,) as one array of objects, also where all have the same length. Shape: -> (B,)."""
+    """Arrays (t,) as one array of objects, even if all have the same length. Shape: -> (B,)."""
     rows = list(rows)
     array = np.empty(len(rows), dtype=object)
     array[:] = rows

@@ -1,4 +1,4 @@
-"""One run of an attack, ours or one of adversarial-robustness-toolbox (ART), and what the same judge makes of it.
+"""One run of an attack, ours or one of adversarial-robustness-toolbox (ART), and the verdict of the same judge on both.
 
 Legend: B utterances, T samples.
 """
@@ -23,19 +23,19 @@ from robust_asr.models.base import Recognizer
 from robust_asr.randomness import utterance_seeds
 from robust_asr.types import AudioBatch
 
-# A pass forward and back takes as long as three forward on the recognisers measured here.
+# The cost of a backward pass in forward passes, measured on the recognisers of this benchmark.
 _BACKWARD = 2
 
 
 def clock() -> float:
-    """Seconds; of one thread without a GPU those of the processor, so that other work on the machine does not count."""
+    """Seconds. In one thread without a GPU these are CPU seconds, so that other work on the machine does not count."""
     alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
     return time.process_time() if alone else time.perf_counter()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an attack returned and spent. Shape: waveforms (B, T). gradients and forwards: passes of single utterances."""
+    """The result and the cost of an attack. Shape: waveforms (B, T). gradients and forwards count passes of single utterances."""
 
     waveforms: Tensor
     seconds: float
@@ -49,13 +49,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of one run. Shape: success and snr (B,) float64; snr is nan where the goal was not reached.
+    """The verdict on one run. Shape: success and snr (B,) float64; snr is nan where the goal was not reached.
 
     Attributes:
-        wer: of the texts that were attacked: a target's is to fall, a reference's to rise.
-        largest: sample of any perturbation.
-        excess: median l_theta of the successes, see ``psychoacoustics``.
-        cost: forward-equivalents a success.
+        wer: the word error rate against the texts that were attacked; low is good for a target, high is good for a reference.
+        largest: the largest sample of all perturbations.
+        excess: the median l_theta of the successes, see ``psychoacoustics``.
+        cost: forward-equivalents for each success.
     """
 
     success: Tensor
@@ -70,14 +70,14 @@ class Verdict:
 
 
 def run_ours(attack: Attack, recognizer: Recognizer, batch: AudioBatch, *, size: int) -> Outcome:
-    """In batches of ``size`` utterances; verified, without a verdict, as ART's."""
+    """Run our attack in batches of ``size`` utterances; the result is verified but not judged, as with ART."""
     waveforms, gradients, forwards = batch.waveforms.clone(), 0, 0
     start = clock()
     for rows in torch.arange(len(batch)).split(size):
         part = batch.select(rows)
-        found = attack.generate(recognizer, part, seeds=utterance_seeds(0, part.ids))
-        waveforms[rows, : found.waveforms.shape[1]] = found.waveforms
-        gradients, forwards = gradients + int(found.iterations.sum()), forwards + int(found.forwards.sum())
+        made = attack.generate(recognizer, part, seeds=utterance_seeds(0, part.ids))
+        waveforms[rows, : made.waveforms.shape[1]] = made.waveforms
+        gradients, forwards = gradients + int(made.iterations.sum()), forwards + int(made.forwards.sum())
     return Outcome(waveforms, clock() - start, gradients, forwards)
 
 
@@ -88,8 +88,8 @@ def run_art(setting: Setting, estimator: Estimator, batch: AudioBatch, texts: tu
     with frozen_for_attack(estimator.model):
         for rows in torch.arange(len(batch)).split(size):
             part = batch.select(rows)
-            found = setting.generate(estimator, part, tuple(texts[row] for row in rows.tolist()))
-            for row, length, attacked in zip(rows.tolist(), part.lengths.tolist(), found, strict=True):
+            made = setting.generate(estimator, part, tuple(texts[row] for row in rows.tolist()))
+            for row, length, attacked in zip(rows.tolist(), part.lengths.tolist(), made, strict=True):
                 waveforms[row, :length] = torch.from_numpy(np.asarray(attacked[:length], dtype=np.float32))
     seconds = clock() - start
     gradients, predictions = estimator.gradients - gradients, estimator.predictions - predictions
@@ -97,7 +97,7 @@ def run_art(setting: Setting, estimator: Estimator, batch: AudioBatch, texts: tu
 
 
 def verdict(goal: Goal, recognizer: Recognizer, batch: AudioBatch, texts: tuple[str, ...], outcome: Outcome) -> Verdict:
-    """The same judge for both, on float32 waveforms."""
+    """Judge the outcome of a run, ours or ART's, on float32 waveforms."""
     attacked, delta = batch.replace(outcome.waveforms), outcome.waveforms - batch.waveforms
     with frozen_for_attack(recognizer):
         _, heard = judge(recognizer, attacked, texts, seeds=utterance_seeds(0, batch.ids))

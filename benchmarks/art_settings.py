@@ -1,6 +1,6 @@
-"""The search over ART's settings: every attack of its that applies, with steps, iterations and batch sizes.
+"""The search over ART's settings: all attacks of ART that apply, with several steps, iterations and batch sizes.
 
-The best row of an attack is the baseline that ours meets, picked on the utterances that are reported: in ART's favour.
+The best setting is the baseline for our attack. It is chosen on the same utterances that are reported, which favours ART.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from robust_asr.types import AudioBatch
 
 Family = Literal["PGD", "PGD targeted", "CW", "Imperceptible"]
 
-# Of PGD over the radius; of the others in 16-bit steps: of the first stage, and of the second.
+# Pairs of steps for the first and the second stage: for PGD divided by the radius, for the other attacks in 16-bit steps.
 _STEPS: dict[str, tuple[tuple[float, float], ...]] = {
     "ProjectedGradientDescent": ((0.1, 0), (0.2, 0), (0.5, 0)),
     "CarliniWagnerASR": ((10, 0), (100, 0)),
@@ -40,7 +40,7 @@ _ITERATIONS = (0.5, 1.0)
 
 @dataclass(frozen=True)
 class Setting:
-    """One row of the search. ``bound`` is the radius, or the bound at the start; ``iterations`` those of all stages."""
+    """One row of the search. ``bound`` is the radius, or the initial bound; ``iterations`` is the total over all stages."""
 
     attack: str
     bound: float
@@ -53,7 +53,7 @@ class Setting:
         return f"{self.attack}, step {self.steps[0]:g}{second}, {self.iterations} iterations"
 
     def generate(self, estimator: Estimator, batch: AudioBatch, texts: tuple[str, ...]) -> np.ndarray:
-        """Attacked waveforms, (B, T) or (B,) of (t,); padded rows where ART can keep the padding at zero, which is faster."""
+        """Attacked waveforms, (B, T) or (B,) of (t,). Padded rows are faster and used if ART can keep the padding at zero."""
         estimator.attend(batch)
         padded = batch.waveforms.cpu().numpy()
         lengths = batch.lengths.tolist()
@@ -87,7 +87,7 @@ class Setting:
         return RaggedImperceptible(estimator, learning_rate_2=second, **stages, **self._adam(first, size, longest))
 
     def _adam(self, rate: float, size: int, longest: int) -> dict[str, float]:
-        """Schedules of the paper; the class's own look in every iteration and start from alpha 1.2."""
+        """The paper's schedules. ART's own defaults check the transcript in every iteration and start with an alpha of 1.2."""
         return {
             "eps": self.bound,
             "learning_rate_1": rate,

@@ -1,4 +1,4 @@
-"""Seconds of our attacks and masking thresholds beside those of adversarial-robustness-toolbox (ART), in turns."""
+"""The time of our attacks and masking thresholds beside adversarial-robustness-toolbox (ART), measured in turns."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from robust_asr.randomness import utterance_seeds
 from robust_asr.types import AudioBatch
 
 _Key = TypeVar("_Key", bound=Hashable)
-# The last batch is of all utterances.
+# The batch sizes to measure; a batch of all utterances is added.
 _SIZES = (1, 4, 16)
 
 
 def speed(bout: Bout, best: Setting, estimator: Estimator, batch: AudioBatch, *, num: int, repeats: int) -> None:
-    """Seconds an iteration of all utterances, in batches of several sizes; ours and ART's take turns."""
+    """Print the seconds for an iteration of all utterances, in batches of several sizes; ours and ART's take turns."""
     recognizer = estimator.model
     texts = bout.ours.goal.texts(batch, seeds=utterance_seeds(0, batch.ids))
     art = replace(best, iterations=num)
@@ -41,14 +41,17 @@ def speed(bout: Bout, best: Setting, estimator: Estimator, batch: AudioBatch, *,
     for size in sizes:
         mine, theirs = seconds["ours", size], seconds["ART", size]
         print(f"| {size} | {median(mine):.3f} | {median(theirs):.3f} | {_ratio(mine, theirs):.2f} |")
-    mine, theirs = (min((seconds[who, size] for size in sizes), key=median) for who in ("ours", "ART"))
+    mine, theirs = (min((seconds[side, size] for size in sizes), key=median) for side in ("ours", "ART"))
     print(f"\neach in its best batches: ours / ART {_ratio(mine, theirs):.2f} (at most 1.0)")
     print(f"batch of one / ours in its best: ART's {_ratio(seconds['ART', 1], mine):.1f} (at least 2), ", end="")
     print(f"ours {_ratio(seconds['ours', 1], mine):.1f}", flush=True)
 
 
 def thresholds(estimator: Estimator, batch: AudioBatch, *, repeats: int) -> None:
-    """Ours for all utterances at once, and both of ART's, which go through frames and maskers one by one."""
+    """Print the seconds for masking thresholds: ours for all utterances at once, and ART's two implementations.
+
+    Both of ART's implementations process frames and maskers one after the other.
+    """
     rows = [waveform[:length] for waveform, length in zip(batch.waveforms.cpu().numpy(), batch.lengths, strict=True)]
     masker = PsychoacousticMasker(sample_rate=estimator.sample_rate)
     attack = RaggedImperceptible(estimator, batch_size=1, global_max_length=1)
@@ -79,14 +82,14 @@ def thresholds(estimator: Estimator, batch: AudioBatch, *, repeats: int) -> None
 
 
 def rounds(contenders: dict[_Key, Callable[[], float]], repeats: int) -> dict[_Key, list[float]]:
-    """What each returns. All take turns; the first round warms up and does not count."""
-    found: dict[_Key, list[float]] = {key: [] for key in contenders}
+    """The values that each contender returns in each round. All take turns; the first round is a warm-up and does not count."""
+    values: dict[_Key, list[float]] = {key: [] for key in contenders}
     for index in range(repeats + 1):
         for key, contender in contenders.items():
             value = contender()
             if index:
-                found[key].append(value)
-    return found
+                values[key].append(value)
+    return values
 
 
 def _seconds(contender: Callable[[], object]) -> float:
@@ -96,5 +99,5 @@ def _seconds(contender: Callable[[], object]) -> float:
 
 
 def _ratio(numerators: list[float], denominators: list[float]) -> float:
-    """The median over the rounds."""
+    """The median of the ratio over the rounds."""
     return median(a / b for a, b in zip(numerators, denominators, strict=True))

@@ -1,4 +1,4 @@
-"""How strong our attacks are beside those of adversarial-robustness-toolbox (ART), one table an attack."""
+"""The strength of our attacks beside adversarial-robustness-toolbox (ART), one table for each attack."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from robust_asr.types import AudioBatch
 
 @dataclass(frozen=True)
 class Bout:
-    """One attack of ours, and the settings of ART's that are compared with it."""
+    """One of our attacks, and the ART settings that are compared with it."""
 
     family: Family
     ours: Attack
@@ -29,31 +29,31 @@ class Bout:
 
 
 def strength(bout: Bout, estimator: Estimator, batch: AudioBatch) -> Setting:
-    """Ours and every setting of ART's. Returns ART's best: most successes, then the highest SNR, then by word errors."""
+    """Run our attack and every setting of ART. Returns ART's best: most successes, then highest SNR, then word errors."""
     recognizer, size, goal = estimator.model, len(batch), bout.ours.goal
     texts = goal.texts(batch, seeds=utterance_seeds(0, batch.ids))
     print(f"\n{bout.family}: strength, {size} utterances\n\n{_HEAD}\n{'|---' * 8}|", flush=True)
 
     def judged(name: str, outcome: Outcome) -> Verdict:
-        found = verdict(goal, recognizer, batch, texts, outcome)
-        _print_row(name, found, outcome)
-        return found
+        judgement = verdict(goal, recognizer, batch, texts, outcome)
+        _print_row(name, judgement, outcome)
+        return judgement
 
-    found = {
+    theirs = {
         setting: judged(f"ART {setting}", run_art(setting, estimator, batch, texts, size=size))
         for setting in bout.settings
     }
-    best = max(found, key=lambda setting: found[setting].rank(goal))
+    best = max(theirs, key=lambda setting: theirs[setting].rank(goal))
     ours = {"ours": bout.ours, "ours at the baseline's settings": matched(bout.ours, best)}
     verdicts = {name: judged(name, run_ours(attack, recognizer, batch, size=size)) for name, attack in ours.items()}
     print(f"\nbaseline: {best}. Paired, less the baseline, with 95 % intervals:")
     for name, mine in verdicts.items():
-        print(f"- {name}: {_difference(mine, found[best])}", flush=True)
+        print(f"- {name}: {_difference(mine, theirs[best])}", flush=True)
     return best
 
 
 def matched(attack: Attack, setting: Setting) -> Attack:
-    """Ours with steps and iterations of one of ART's settings."""
+    """Our attack with the steps and iterations of an ART setting."""
     if isinstance(attack, PGD):
         return replace(attack, num_iterations=setting.iterations, step_factor=setting.steps[0])
     first, second = (step / FULL_SCALE for step in setting.steps)
@@ -76,15 +76,15 @@ _HEAD = (
 )
 
 
-def _print_row(name: str, found: Verdict, outcome: Outcome) -> None:
+def _print_row(name: str, judgement: Verdict, outcome: Outcome) -> None:
     cells = [
         name,
-        _share(found.success),
-        _mean(found.snr[found.success > 0]),
-        f"{100 * found.wer:.1f}",
-        f"{found.largest:.2g}",
-        f"{found.excess:.3g}" if found.success.any() else "-",
-        f"{found.cost:.0f}" if found.success.any() else "-",
+        _share(judgement.success),
+        _mean(judgement.snr[judgement.success > 0]),
+        f"{100 * judgement.wer:.1f}",
+        f"{judgement.largest:.2g}",
+        f"{judgement.excess:.3g}" if judgement.success.any() else "-",
+        f"{judgement.cost:.0f}" if judgement.success.any() else "-",
         f"{outcome.seconds_per_iteration:.3f}",
     ]
     print("| " + " | ".join(cells) + " |", flush=True)
@@ -98,7 +98,7 @@ def _mean(values: Tensor) -> str:
 
 
 def _share(success: Tensor) -> str:
-    """With Wilson's interval of 95 %, which has a width also where all or none succeed."""
+    """The success rate with Wilson's 95 % interval, which has a positive width even if all or no utterances succeed."""
     num, share, width = len(success), float(success.mean()), 1.96**2
     center = (share + width / (2 * num)) / (1 + width / num)
     half = (width * (share * (1 - share) / num + width / (4 * num**2))) ** 0.5 / (1 + width / num)

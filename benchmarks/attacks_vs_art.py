@@ -1,7 +1,7 @@
 """Our attacks beside those of adversarial-robustness-toolbox 1.20.1 (ART): strength, speed, masking thresholds.
 
-Same weights, utterances, budgets and iterations, in one process, in turns: ``python -m benchmarks.attacks_vs_art [--quick]``, after
-``pip install -c constraints.txt -e '.[bench]'``.
+Both get the same weights, utterances, budgets and iterations, in one process, and take turns:
+``python -m benchmarks.attacks_vs_art [--quick]``, after ``pip install -c constraints.txt -e '.[bench]'``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _QUICK = {
 
 
 def utterances(recognizer: Recognizer, goal: Goal, options: argparse.Namespace) -> AudioBatch:
-    """Some that are heard right and can carry their target, by length."""
+    """Utterances that are transcribed without an error and are long enough for their target, sorted by length."""
     data = Speech(manifests=options.manifests, test=[options.part], eval_utterances=4 * options.utterances)
     data.setup("test")
     picked: list[tuple[Tensor, str, str]] = []

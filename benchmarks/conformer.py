@@ -1,8 +1,8 @@
-"""A training step of the Conformer of Joshi et al. 2022: beside torchaudio's Conformer, and what of it lattice-free MMI takes.
+"""A training step of the Conformer of Joshi et al. 2022, beside torchaudio's Conformer, and the share of lattice-free MMI in it.
 
-``python -m benchmarks.conformer [--batch N] [--seconds S] [--repeats N]``. Five things take turns in one process: the step of ours,
-the step with torchaudio's blocks of the same size in the place of ours, the blocks of either alone, and the loss alone,
-targets included.
+``python -m benchmarks.conformer [--batch N] [--seconds S] [--repeats N]``. Five contenders take turns in one process: our training
+step, the same step with torchaudio's blocks of the same size, our blocks alone, torchaudio's blocks alone, and the loss alone
+with its targets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from robust_asr.models.conformer import ConformerEncoder
 from robust_asr.models.conformer_lfmmi import ConformerLFMMI
 from robust_asr.models.relative_attention import relative_positions
 
-# Read aloud at LibriSpeech's pace it lasts about six seconds.
+# At the reading speed of LibriSpeech this text takes about six seconds.
 TEXT = "MISTER QUILTER IS THE APOSTLE OF THE MIDDLE CLASSES AND WE ARE GLAD TO WELCOME HIS GOSPEL"
 
 
@@ -73,7 +73,7 @@ def training_step(
 
 
 def blocks_alone(blocks: nn.Module, values: Tensor, lengths: Tensor) -> Callable[[], None]:
-    """Forward and backward pass."""
+    """A forward and backward pass through the blocks only."""
 
     def both_passes() -> None:
         blocks(values, lengths)[0].square().mean().backward()
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=11)
     options = parser.parse_args()
-    # CPU seconds add up over threads.
+    # One thread, because CPU seconds add up over threads.
     torch.set_num_threads(1)
     torch.manual_seed(0)
     waveforms = 0.1 * torch.randn(options.batch, options.seconds * 16_000)

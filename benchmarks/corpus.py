@@ -1,4 +1,4 @@
-"""Manifests to measure on: a corpus in LibriSpeech layout that is named, else the embedded one."""
+"""The manifests that benchmarks use: a given corpus in LibriSpeech layout, or by default the embedded corpus."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def manifests(corpus: Path | None, part: str) -> str:
-    """A folder of manifests in a temporary place."""
+    """Make the manifests in a temporary folder and return the folder."""
     folder = tempfile.mkdtemp()
     if corpus is None:
         prepare.main(["synthetic", folder, "--num-utterances", "400"])
@@ -33,7 +33,7 @@ def manifests(corpus: Path | None, part: str) -> str:
 
 
 def hardware() -> str:
-    """One line for the README."""
+    """A line for the README that describes this machine."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     return f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 

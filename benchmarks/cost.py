@@ -1,6 +1,6 @@
 """Cost against utterance length and batch size: a table, and a plot beside it.
 
-``python -m benchmarks.cost [--out benchmarks/cost.png]``: milliseconds of a training step an audio second.
+``python -m benchmarks.cost [--out benchmarks/cost.png]``: the milliseconds of a training step for each second of audio.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BATCHES = (1, 2, 4, 8, 16)
 
 
 def milliseconds(recognizer: Recognizer, *, seconds: int, batch: int, repeats: int = 3) -> float:
-    """Median time of a forward and backward pass, an audio second."""
+    """The median time of a forward and backward pass, divided by the seconds of audio."""
     waveforms = 0.1 * torch.randn(batch, seconds * 16_000)
     lengths = torch.full((batch,), seconds * 16_000)
     targets = recognizer.targets(["A"] * batch)

@@ -1,7 +1,7 @@
-"""The denoiser beside torchaudio's Conv-TasNet: the pass of an attack step, there and back to the gradient of the waveform.
+"""The denoiser beside torchaudio's Conv-TasNet: the forward pass of an attack step and the backward pass to the waveform.
 
-``python -m benchmarks.denoiser [--repeats N]``. Both have the same weights and hear the same audio, in which nothing is padded;
-they take turns in one process.
+``python -m benchmarks.denoiser [--repeats N]``. Both have the same weights and get the same audio, without padding; they take
+turns in one process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.turns import median_ratio, print_seconds, seconds_of
 from robust_asr.models.conv_tasnet import ConvTasNet
 
 SCALES = Path(__file__).resolve().parents[1] / "configs" / "scale"
-# Scale, utterances, seconds each.
+# Scale, number of utterances, seconds of each utterance.
 SIZES = (("an4", 4, 3), ("librispeech", 1, 2))
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=11)
     repeats = parser.parse_args().repeats
-    # CPU seconds add up over threads.
+    # One thread, because CPU seconds add up over threads.
     torch.set_num_threads(1)
     print(f"{hardware()}; medians of {repeats}, CPU seconds")
     for name, batch, seconds in SIZES:
@@ -68,7 +68,7 @@ def main() -> None:
         ours = ConvTasNet(**network(name))
         waveforms = 0.1 * torch.randn(batch, seconds * 16_000)
         lengths, theirs = torch.full((batch,), waveforms.shape[1]), torchaudios(ours)
-        found = seconds_of(
+        measured = seconds_of(
             {
                 "ours": attack_pass(lambda leaf, ours=ours, lengths=lengths: ours(leaf, lengths), waveforms),
                 "theirs": attack_pass(lambda leaf, theirs=theirs: theirs(leaf[:, None]), waveforms),
@@ -77,8 +77,8 @@ def main() -> None:
         )
         parameters = sum(parameter.numel() for parameter in ours.parameters())
         print(f"{name}: {parameters:,} parameters, {batch} x {seconds} s")
-        print_seconds(found)
-        print(f"ours over theirs: {median_ratio(found, 'ours', 'theirs'):.3f}")
+        print_seconds(measured)
+        print(f"ours over theirs: {median_ratio(measured, 'ours', 'theirs'):.3f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks that train through Lightning share: an optimiser, and a trainer that writes nothing."""
+"""Common parts of the benchmarks that train with Lightning: an optimiser, and a trainer that writes no files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading alone against training: audio seconds a second of the data pipeline over those of DeepSpeech2's training step.
+"""The speed of loading data beside the speed of DeepSpeech2's training step, both in seconds of audio per second.
 
 ``python -m benchmarks.loading [--corpus FOLDER]``.
 """
@@ -64,8 +64,8 @@ def main() -> None:
     for speed_perturb in (False, True):
         for num_workers in (0, 2):
             rate = loading_rate(folder, options.part, num_workers=num_workers, speed_perturb=speed_perturb)
-            what = f"loading, {num_workers} workers, {'three speeds' if speed_perturb else 'one speed'}"
-            print(f"{what:47} {rate:8.1f}   {rate / step:.0f} x the step (at least 10)")
+            name = f"loading, {num_workers} workers, {'three speeds' if speed_perturb else 'one speed'}"
+            print(f"{name:47} {rate:8.1f}   {rate / step:.0f} x the step (at least 10)")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Peak memory of a step of joint training against the length of the utterance, with activation checkpointing and without.
 
-``python -m benchmarks.memory [--seconds 1 2 4 8 16]``. One utterance, JO22's denoiser in front of CompactCTC, both
-learning, one inner iteration (more take no more memory). Every step runs in a process of its own, after a step of 0.2 s: the
-peak of its resident memory over what it had then, so activations, but not weights, their moments and libraries.
+``python -m benchmarks.memory [--seconds 1 2 4 8 16]``. The step trains JO22's denoiser and CompactCTC on one utterance, with one
+inner iteration (more iterations need no more memory). Every step runs in a process of its own, after a first step on 0.2 s of
+audio. The reported memory is the peak above the resident memory after that first step: it contains the activations, but not the
+weights, the optimiser's moments and the libraries.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def peak(training: JointDenoiserASR, seconds: float) -> tuple[float, float]:
     if child == 0:
         try:
             step(training, 0.2)
-            # The peak so far is forgotten.
+            # Writing 5 resets the kernel's record of this process's peak memory.
             Path("/proc/self/clear_refs").write_text("5")
             before, start = kibibytes("VmRSS"), time.process_time()
             step(training, seconds)
@@ -64,7 +65,7 @@ def peak(training: JointDenoiserASR, seconds: float) -> tuple[float, float]:
 
 
 def kibibytes(field: str) -> int:
-    """Of this process: ``VmRSS``, its memory now, or ``VmHWM``, the most it had."""
+    """A field of this process's status: ``VmRSS``, its present memory, or ``VmHWM``, its peak memory."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
@@ -74,20 +75,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--without-up-to", type=float, default=4, help="longest utterance to try without checkpointing")
     options = parser.parse_args()
-    # The parent computes nothing: a fork of a process with threads could hang.
+    # One thread, because forking a process that has started threads could hang.
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(f"{hardware()}; JO22's denoiser and CompactCTC, one utterance, peak of a step above the start")
     for seconds in options.seconds:
-        found = {}
+        peaks = {}
         for checkpointing in (True, False) if seconds <= options.without_up_to else (True,):
             tandem = Defended(Denoise(ConvTasNet()), CompactCTC())
             attack = PGD(LinfRange(1e-4, 0.02), num_iterations=1)
-            found[checkpointing] = peak(JointDenoiserASR(tandem, attack=attack, checkpointing=checkpointing), seconds)
-        plain = "not run" if False not in found else f"{found[False][0]:.2f} GiB, {found[False][1]:.0f} s"
-        ratio = "" if False not in found else f", ratio {found[True][0] / found[False][0]:.2f}"
+            peaks[checkpointing] = peak(JointDenoiserASR(tandem, attack=attack, checkpointing=checkpointing), seconds)
+        plain = "not run" if False not in peaks else f"{peaks[False][0]:.2f} GiB, {peaks[False][1]:.0f} s"
+        ratio = "" if False not in peaks else f", ratio {peaks[True][0] / peaks[False][0]:.2f}"
         print(
-            f"{seconds:5g} s: {found[True][0]:.2f} GiB, {found[True][1]:.0f} s with checkpointing; without {plain}{ratio}",
+            f"{seconds:5g} s: {peaks[True][0]:.2f} GiB, {peaks[True][1]:.0f} s with checkpointing; without {plain}{ratio}",
             flush=True,
         )
 

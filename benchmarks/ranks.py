@@ -1,7 +1,8 @@
 """Two processes against one on the same number of threads: seconds of an epoch of adversarial fine-tuning.
 
-``python -m benchmarks.ranks [--corpus FOLDER] [--threads N] [--repeats R]``. One process takes batches of 30 s with all
-threads, two take batches of 15 s with half of them each; they take turns. The first epoch, which decodes the audio, does not count.
+``python -m benchmarks.ranks [--corpus FOLDER] [--threads N] [--repeats R]``. One process uses batches of 30 s and all threads; two
+processes use batches of 15 s and half the threads each. Both settings take turns. The first epoch decodes the audio and does not
+count.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _SECONDS = 30.0
 
 
 class EpochFile(pl.Callback):
-    """Appends the seconds of each epoch to a file: a spawned process has no other way to say it."""
+    """Appends the seconds of each epoch to a file, by which a spawned process reports them to its parent."""
 
     def __init__(self, path: Path, *, num_threads: int) -> None:
         self.path, self.num_threads = path, num_threads
@@ -42,7 +43,7 @@ class EpochFile(pl.Callback):
 
 
 def epoch(folder: str, part: str, *, num_ranks: int, num_threads: int) -> float:
-    """Seconds of the second epoch."""
+    """Train for two epochs and return the seconds of the second epoch."""
     path = Path(tempfile.mkdtemp()) / "seconds"
     strategy = DDPStrategy(process_group_backend="gloo", start_method="spawn") if num_ranks > 1 else "auto"
     trainer = silent_trainer(

@@ -1,8 +1,8 @@
-"""What Lightning and the data pipeline cost: seconds an epoch through both, over a bare loop on tensors in memory.
+"""The overhead of Lightning and the data pipeline: the time of an epoch over the time of a plain loop on tensors in memory.
 
-The first epoch decodes FLAC in the training process; later ones find the samples in the cache, as a small corpus does.
+The first epoch decodes FLAC in the training process; later epochs read the samples from the cache, which holds a small corpus.
 
-``python -m benchmarks.training [--corpus FOLDER] [--repeats N]``. The two take turns in one process; the ratio is the median.
+``python -m benchmarks.training [--corpus FOLDER] [--repeats N]``. Both take turns in one process; the reported ratio is the median.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from robust_asr.types import AudioBatch
 
 
 class EpochClock(pl.Callback):
-    """Seconds of each training epoch, from its start to its end, loading included."""
+    """Measures the seconds of each training epoch, from its start to its end, including loading."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -41,7 +41,7 @@ class Optimized(Recognition):
 
 
 def through_lightning(recognizer: Recognizer, data: Speech) -> tuple[float, float]:
-    """Seconds of the first and of the second epoch."""
+    """Train with Lightning; returns the seconds of the first and of the second epoch."""
     clock = EpochClock()
     trainer = pl.Trainer(
         accelerator="cpu",

@@ -26,22 +26,21 @@ from robust_asr.results import Row, audio_hash, audio_path
 from robust_asr.types import AudioBatch
 
 _STEPS = 2**23
-# Draws of the verdict on the saved audio: the attack has not seen them, nor has its own verdict.
-_SAVED = 2**42
 
 
 class AttackSet(Evaluation):
-    """Attacks every utterance of the parts to predict, and writes what comes out: audio, rows and a manifest.
+    """Attacks every utterance of the ``predict`` data parts and writes an adversarial set: audio, rows and a manifest.
 
-    The folder is one of an evaluation with one system and one condition, so the report reads it; it goes on where it stopped, and
-    any number of ranks makes the same set. Audio is FLAC of 24 bits: 16 would move the samples of a small perturbation by a
-    third of its bound. Each file is read back, and what the rows say - SNR, what was heard, success - was measured on it.
+    The folder has the form of an evaluation with one system and one condition, so the report can read it. An interrupted run
+    continues where it stopped, and any number of ranks makes the same set. Audio is FLAC with 24 bits, because 16 bits would
+    move the samples of a small perturbation by a third of its bound. Each file is read back after writing, and the values in
+    the rows (SNR, transcript, success) are measured on the saved audio.
 
-    ``robust_asr.attacks.saved.Saved`` plays the set to any system; ``<part>.jsonl.gz`` is a manifest of it for training.
+    ``robust_asr.attacks.saved.Saved`` applies the set to any system; ``<part>.jsonl.gz`` is a manifest of the set for training.
 
     Args:
-        recognizer: what is attacked.
-        attack: a value of ``robust_asr.attacks``.
+        recognizer: the recogniser to attack.
+        attack: an attack of ``robust_asr.attacks``.
         seed: keys every random draw; linked to ``seed_everything`` on the command line.
     """
 
@@ -86,7 +85,7 @@ class AttackSet(Evaluation):
         return MonoCut(row["id"], 0, seconds, 0, [text], recording=recording)
 
     def _save(self, attacked: AudioBatch, batch: AudioBatch, cell: tuple[str, str, str]) -> Tensor:
-        """Write every utterance and return what the files hold. Shape: (B, T)."""
+        """Write the audio of every utterance and return the waveforms as the files hold them. Shape: (B, T)."""
         saved = quantized(attacked.waveforms, batch)
         for index, (utterance, length) in enumerate(zip(batch.ids, batch.lengths.tolist(), strict=True)):
             if not bool(saved[index].isfinite().all()):
@@ -95,7 +94,7 @@ class AttackSet(Evaluation):
             write_flac(path, saved[index, :length], self.sample_rate)
             read_back = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
             if not torch.equal(read_back, saved[index, :length].cpu()):
-                raise OSError(f"{path}: reads back otherwise than it was written")
+                raise OSError(f"{path}: reading the file back gives other samples than were written")
         return saved
 
     def _path(self, cell: tuple[str, str, str], utterance: str) -> Path:
@@ -103,10 +102,10 @@ class AttackSet(Evaluation):
 
 
 def quantized(attacked: Tensor, batch: AudioBatch) -> Tensor:
-    """To steps of 24 bits, towards the clean audio: a perturbation within a ball stays within it. Shape: (B, T) -> (B, T)."""
+    """Round to 24 bits, always towards the clean audio, so that a perturbation stays in its ball. Shape: (B, T) -> (B, T)."""
     scaled = attacked.double() * _STEPS
     inwards = torch.where(attacked > batch.waveforms, scaled.floor(), scaled.ceil())
     inwards = torch.where(attacked == batch.waveforms, scaled.round(), inwards)
-    # A file knows no negative zero, and the hash of a row does.
+    # Adding 0.0 turns negative zeros into zeros: a file does not keep the sign of a zero, but the hash in a row depends on it.
     inwards = inwards + 0.0
     return masked((inwards.clamp(-_STEPS, _STEPS - 1) / _STEPS).to(attacked.dtype), batch.lengths)

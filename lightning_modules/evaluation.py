@@ -41,7 +41,7 @@ from robust_asr.types import AudioBatch
 
 
 class SharedAttacks:
-    """What was generated for one batch under one condition, by gradient source; a source of None is nobody else's."""
+    """The attacked audio of one batch under one condition, by gradient source. Audio of the source None is not shared."""
 
     def __init__(self) -> None:
         self._generated: dict[str, Generated] = {}
@@ -55,27 +55,29 @@ class SharedAttacks:
 
 
 class Evaluation(pl.LightningModule):
-    """What every system hears under every condition, one row an utterance, in ``<run_dir>/results.jsonl``.
+    """Evaluates every system under every condition and writes one row for each utterance to ``<run_dir>/results.jsonl``.
 
-    Killed at any moment and started again, it goes on where it stopped: a batch whose rows are there is skipped, if they were
-    made by the same weights and settings from the same audio; else it is refused. One and many ranks write the same rows.
-    The draws of an utterance are keyed by (seed, id): all systems meet the same noise, so their differences are paired.
+    An evaluation that was killed continues where it stopped when it is started again. A batch is skipped if its rows exist and
+    were made with the same weights, settings and audio; rows made with others are refused. The rows do not depend on the number
+    of ranks. The random draws of an utterance are keyed by (seed, id), so all systems get the same noise and can be compared
+    utterance by utterance.
 
-    Systems of which an attacker sees the same - several votes over one recogniser, or any defences that an attacker is unaware
-    of - are attacked once and judged each: the rows of the first pay for the attack, those of the others name it in ``paid_by``.
+    Systems with the same attacker's view (several votes over one recogniser, or any defences that the attacker is unaware of) are
+    attacked once and judged separately. The rows of the first system count the passes of the attack; the rows of the others name
+    that system in ``paid_by``.
 
-    An attack of minutes keeps its state below ``<run_dir>/partial`` while it runs: a kill costs it ``keep_every_seconds`` and one
-    step at most.
+    An attack that takes minutes saves its state in ``<run_dir>/partial`` while it runs, so a kill loses at most
+    ``keep_every_seconds`` and one step.
 
     Args:
-        systems: what is compared; the first is the baseline of the differences.
+        systems: the systems to compare; differences are computed from the first.
         conditions: attacks and noise, ``robust_asr.attacks``; clean audio if none is given.
         seed: keys every random draw; linked to ``seed_everything`` on the command line.
-        keep_audio: worst utterances of each cell whose audio is kept for the report.
-        keep_every_seconds: how often an attack that runs long keeps its state.
+        keep_audio: the number of worst utterances of each cell whose audio is saved for the report.
+        keep_every_seconds: the time between two saves of a running attack's state.
 
-    Errors: ValueError for systems of different sample rates, for a condition that a system cannot meet, and for rows of another
-        system, condition or recording.
+    Errors: ValueError for systems of different sample rates, for a condition that cannot be applied to a system, and for rows of
+        another system, condition or recording.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class Evaluation(pl.LightningModule):
             raise ValueError(f"keep_audio must be 0 or more, found {keep_audio}")
         if not 0 <= keep_every_seconds < float("inf"):
             raise ValueError(f"keep_every_seconds must be finite and 0 or more, found {keep_every_seconds}")
-        # A ModuleDict would refuse names such as "sigma .01".
+        # A ModuleList beside the list of names, because a ModuleDict does not accept names such as "sigma .01".
         self.names = list(systems)
         self.recognizers = torch.nn.ModuleList(systems.values())
         self.conditions = conditions or {"none": Clean()}
@@ -113,7 +115,7 @@ class Evaluation(pl.LightningModule):
 
     @property
     def run_dir(self) -> Path:
-        """Where the rows are: the trainer's folder, unless ``folder`` names another."""
+        """The folder of the rows: ``folder``, or the trainer's folder if that is None."""
         return self.folder or Path(self.trainer.default_root_dir)
 
     def on_test_start(self) -> None:
@@ -128,15 +130,15 @@ class Evaluation(pl.LightningModule):
         description = self._description(stage)
         for kind in self._hashes:
             self._hashes[kind] = {name: entry["hash"] for name, entry in description[f"{kind}s"].items()}
-        # Asked of every pair before the first batch: what an attacker cannot be shown is an error of the recipe.
+        # Computed for all pairs before the first batch, so that a view that does not exist is reported at once, not after hours.
         self._sources = gradient_sources(self.systems, self.conditions)
         if self.trainer.is_global_zero:
             write_description(self.run_dir, description)
             merge(self.run_dir)
             if other_code(self.run_dir) and read_rows(self.run_dir):
                 rank_zero_warn(
-                    f"{self.run_dir}: some of its rows were made by another version of robust_asr, which may have attacked "
-                    "otherwise; to make all of them anew, delete the folder or name another --run_dir"
+                    f"{self.run_dir}: some of its rows were made by another version of robust_asr, whose attacks may differ; "
+                    "to evaluate everything with this version, delete the folder or name another --run_dir"
                 )
         self.trainer.strategy.barrier()
         self._rows = read_rows(self.run_dir)
@@ -182,7 +184,7 @@ class Evaluation(pl.LightningModule):
         self.trainer.strategy.barrier()
 
     def complete(self, evaluation: Record) -> None:
-        """What is left to do on rank zero when every row is there."""
+        """The last work of rank zero, called when all rows are written."""
         self._audio.prune(evaluation.rows)
 
     def _description(self, stage: str) -> dict[str, Any]:
@@ -213,8 +215,8 @@ class Evaluation(pl.LightningModule):
         data: list[str],
         shared: SharedAttacks,
     ) -> None:
-        # The whole batch is attacked, also where a kill left some of its rows: utterances pass together, and what one of them
-        # gets must not depend on where a kill came.
+        # The whole batch is attacked even if some of its rows exist already. Rounding depends on the batch, so attacking the
+        # missing utterances alone could give other results than an evaluation that was not killed.
         start = time.perf_counter()
         attack = self.conditions[cell[1]]
         hashes = {kind: self._hashes[kind][name] for kind, name in zip(("system", "condition"), cell, strict=False)}
@@ -243,7 +245,7 @@ class Evaluation(pl.LightningModule):
         partial.forget()
 
     def _payer(self, cell: tuple[str, str, str]) -> str:
-        """The system whose rows count the cost of a cell's attack: the first of those that share it."""
+        """The system whose rows count the passes of a cell's attack: the first of the systems that share the attacked audio."""
         source = self._sources[cell[:2]]
         if source is None:
             return cell[0]
@@ -261,11 +263,11 @@ class Evaluation(pl.LightningModule):
         generated: Generated,
         cell: tuple[str, str, str],
     ) -> AttackResult:
-        """What the rows of a batch are measured on."""
+        """The result from which the rows of a batch are made. ``AttackSet`` judges the saved audio instead."""
         return attack.verdict(recognizer, batch, generated, seeds=utterance_seeds(self.seed, batch.ids))
 
     def keep_audio_of(self, rows: list[Row], indices: list[int], clean: AudioBatch, result: AttackResult) -> None:
-        """Audio is on disk before its row is."""
+        """Save audio for these rows. Called before the rows are written, so that a row's audio always exists."""
         self._audio.keep_worst(rows, indices, clean, result.batch)
 
     def _say(self, what: str, *, share: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""What was trained, on disk: weights in named parts, and the descriptions from which the parts are built again."""
+"""Trained modules on disk: a file holds named parts, each with its weights and the description from which it is built."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ T = TypeVar("T", bound=nn.Module)
 
 
 def save(module: nn.Module, path: str | os.PathLike[str], *, name: str = RECOGNIZER) -> None:
-    """Write a recogniser, or another module as a part of this name, into one sealed file, whole or not at all."""
+    """Write a module as the part ``name`` of a sealed file; the file is written completely or not at all."""
     state = {f"{name}.{key}": tensor.detach().cpu() for key, tensor in module.state_dict().items()}
     sealed.write(finish({**metadata({name: (f"{name}.", module)}), "state_dict": state}), path)
 
 
 def load(path: str, *, map_location: str = "cpu", search: Search | None = None) -> Recognizer:
-    """The recogniser of a file written by ``save`` or by training, in evaluation mode. In a configuration:
+    """Load the recogniser of a file written by ``save`` or by training, in evaluation mode. In a configuration:
     ``class_path: robust_asr.checkpoint.load``.
 
-    ``search`` is how it searches, where its own greedy search shall not be used; a file holds no search.
+    ``search`` replaces the recogniser's default search; a file holds no search.
 
-    Errors: as ``load_part``; ValueError for a search that the recogniser cannot serve.
+    Errors: as ``load_part``; ValueError for a search that does not fit the recogniser's outputs.
     """
     recognizer = load_part(path, RECOGNIZER, Recognizer)
     if search is not None:
@@ -48,17 +48,17 @@ def load(path: str, *, map_location: str = "cpu", search: Search | None = None) 
 
 
 def load_defense(path: str, *, part: str = "denoiser") -> Defense:
-    """The trained defence of a file written by training, in evaluation mode. Errors: as ``load_part``."""
+    """Load a trained defence from a file written by training, in evaluation mode. Errors: as ``load_part``."""
     return load_part(path, part, Defense)
 
 
 def load_part(path: str | os.PathLike[str], name: str, expected: type[T]) -> T:
-    """One part of a file written by ``save`` or by training - recogniser, denoiser, detector - as what it is.
+    """Load one part of a file written by ``save`` or by training: a recogniser, a denoiser, a detector.
 
-    The file's class names pass the allowlist before anything is imported, and its tensors are compared with the
-    described architecture before anything is allocated. The part is in evaluation mode, on the CPU.
+    The file's class names are checked against the allowlist before anything is imported, and its tensors are compared with the
+    described architecture before memory is allocated. The part is in evaluation mode, on the CPU.
 
-    Errors: FileNotFoundError; ValueError says what is wrong with the file, or that the part is not there or no ``expected``.
+    Errors: FileNotFoundError; ValueError says what is wrong with the file, or that the part is missing or no ``expected``.
     """
     content = sealed.read(path)
     entry = part_of(content, name, path)
@@ -73,7 +73,7 @@ def load_part(path: str | os.PathLike[str], name: str, expected: type[T]) -> T:
 
 
 def load_weights(recognizer: Recognizer, path: str) -> None:
-    """Fill a recogniser that is there from a file written by ``save`` or by training.
+    """Load the weights of a file written by ``save`` or by training into an existing recogniser.
 
     Errors: FileNotFoundError; ValueError says what is wrong with the file, or names the first difference in architecture.
     """
@@ -85,7 +85,7 @@ def load_weights(recognizer: Recognizer, path: str) -> None:
 
 
 def import_weights(path: str, recognizer: Recognizer) -> None:
-    """Fill a recogniser from a plain ``state_dict`` file (``torch.save``) of other origin; ``save`` then seals it."""
+    """Load a plain ``state_dict`` file (``torch.save``) from elsewhere into a recogniser; ``save`` can then write a sealed file."""
     state = sealed.read(path, sealed=False)
     check_state(state, recognizer, path)
     recognizer.load_state_dict(state)
@@ -95,7 +95,7 @@ def metadata(parts: Mapping[str, tuple[str, nn.Module]]) -> dict[str, dict[str, 
     """The entry that makes the parts of a checkpoint loadable: plain data under the key "robust_asr".
 
     Args:
-        parts: name -> what the names of its tensors begin with, and the part.
+        parts: name -> the prefix of its tensors' names, and the module.
     """
     entries = {
         name: {"prefix": prefix, "description": json.dumps(describe(module), allow_nan=False)}
@@ -105,7 +105,7 @@ def metadata(parts: Mapping[str, tuple[str, nn.Module]]) -> dict[str, dict[str, 
 
 
 def finish(content: dict[str, Any]) -> dict[str, Any]:
-    """The content with the hash of each part's weights in its entry, taken when the weights are final."""
+    """Add the hash of its weights to the entry of each part. Must be called when the weights are final."""
     if KEY not in content:
         return content
     parts = {
@@ -116,7 +116,7 @@ def finish(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:
-    """SHA-256 over the names, types, shapes and bytes of a state dict; the same on every device."""
+    """SHA-256 over the names, types, shapes and bytes of a state dict; independent of the device."""
     state = weights.state_dict() if isinstance(weights, nn.Module) else weights
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
@@ -126,7 +126,7 @@ def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:
 
 
 def part_of(content: Mapping[str, Any], name: str, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The plain-data entry of a part of a checkpoint, of a format that this version reads."""
+    """The entry of a part in a checkpoint, as plain data. ValueError unless this version can read its format."""
     entry = content.get(KEY)
     if not isinstance(entry, dict):
         raise ValueError(f"{path}: describes nothing to load (entry {KEY!r}); it was not written by this project")
@@ -151,7 +151,7 @@ def parse_description(text: str, path: str | os.PathLike[str]) -> dict[str, Any]
 
 
 def part_state(content: Mapping[str, Any], name: str, path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a part of a checkpoint; in one of a training run that averages weights, the averaged ones."""
+    """The tensors of a part of a checkpoint; the averaged tensors if the training run averages weights."""
     return _tensors(content, part_of(content, name, path)["prefix"], path)
 
 
@@ -166,14 +166,14 @@ def _tensors(content: Mapping[str, Any], prefix: str, path: str | os.PathLike[st
 
 
 def check_state(state: Mapping[str, Any], module: nn.Module, path: str | os.PathLike[str]) -> None:
-    """ValueError names the first tensors whose name, shape or type is not what the architecture has."""
+    """Raise a ValueError that names the first tensors whose name, shape or type differs from the architecture."""
     wanted = {name: _kind(tensor) for name, tensor in module.state_dict().items()}
-    found = {str(name): _kind(tensor) for name, tensor in state.items()}
-    names = sorted(wanted.keys() | found.keys())
+    saved = {str(name): _kind(tensor) for name, tensor in state.items()}
+    names = sorted(wanted.keys() | saved.keys())
     differences = [
-        f"{name} is {found.get(name, 'absent')} in the file, {wanted.get(name, 'absent')} in the architecture"
+        f"{name} is {saved.get(name, 'absent')} in the file, {wanted.get(name, 'absent')} in the architecture"
         for name in names
-        if found.get(name) != wanted.get(name)
+        if saved.get(name) != wanted.get(name)
     ]
     if differences:
         more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
@@ -181,25 +181,31 @@ def check_state(state: Mapping[str, Any], module: nn.Module, path: str | os.Path
 
 
 def check_matches(content: Mapping[str, Any], parts: Mapping[str, nn.Module], path: str | os.PathLike[str]) -> None:
-    """ValueError unless a checkpoint's parts are built like these; another alphabet is named as such."""
+    """Raise a ValueError unless the parts of a checkpoint have the same descriptions as these modules.
+
+    A difference of tokenizers is reported as another alphabet, any other difference as another architecture.
+    """
     for name, module in parts.items():
         description = parse_description(part_of(content, name, path)["description"], path)
         present = json.loads(json.dumps(describe(module)))
         differences = list(islice(_differences(description, present, ""), 4))
         if differences:
-            what = "alphabet" if any("tokenizer" in difference for difference in differences) else "architecture"
+            subject = "alphabet" if any("tokenizer" in difference for difference in differences) else "architecture"
             differences.sort(key=lambda difference: "tokenizer" not in difference)
-            raise ValueError(f"{path}: checkpoint of another {what}: {'; '.join(differences[:3])}")
+            raise ValueError(f"{path}: checkpoint of another {subject}: {'; '.join(differences[:3])}")
 
 
 def _on_meta(description: dict[str, Any], expected: type[nn.Module], *, limit: int, field: str) -> nn.Module:
-    """The described module without memory. Its parameters are counted: a description cannot ask for endless layers."""
+    """Build the described module on the meta device, which needs no memory.
+
+    Its parameters are counted, so that a malicious description cannot ask for an endless number of layers.
+    """
     registered = 0
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         nonlocal registered
         registered += 1
-        # Twice: some layers register a parameter, then replace it.
+        # The limit is twice the number in the file, because some layers register a parameter and then replace it.
         if registered > 2 * limit + 100:
             raise ValueError(
                 f"checkpoint of another architecture: it describes more parameters than the {limit} in the file"
@@ -218,14 +224,14 @@ def _on_meta(description: dict[str, Any], expected: type[nn.Module], *, limit: i
         handle.remove()
 
 
-def _differences(found: Any, present: Any, field: str) -> Iterator[str]:
-    if isinstance(found, dict) and isinstance(present, dict):
-        for key in sorted(found.keys() | present.keys()):
-            # init_args is how a description is written, not what a user names.
+def _differences(saved: Any, present: Any, field: str) -> Iterator[str]:
+    if isinstance(saved, dict) and isinstance(present, dict):
+        for key in sorted(saved.keys() | present.keys()):
+            # The key init_args is left out of the reported name, because users write the names of arguments only.
             inner = field if key == "init_args" else f"{field}.{key}".lstrip(".")
-            yield from _differences(found.get(key), present.get(key), inner)
-    elif found != present:
-        yield f"{field} is {found!r} in the file, {present!r} here"
+            yield from _differences(saved.get(key), present.get(key), inner)
+    elif saved != present:
+        yield f"{field} is {saved!r} in the file, {present!r} here"
 
 
 def _kind(tensor: Any) -> str:

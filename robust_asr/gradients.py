@@ -1,4 +1,4 @@
-"""Gradients with respect to the waveform, on a model that is left as it was found."""
+"""Gradients with respect to the waveform, computed without changing the model."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch.utils.checkpoint import checkpoint
 
 @contextmanager
 def frozen_for_attack(recognizer: nn.Module) -> Iterator[nn.Module]:
-    """The one place for attack mode: inside, the model is a fixed function of the waveform, in float32.
+    """Attack mode: inside the ``with`` block the model is a fixed function of the waveform, in float32.
 
-    As ``hold``, and autocast is off. On exit every module's mode, every parameter's ``requires_grad`` and ``grad`` and every
-    RNN's dropout are what they were, also after an error.
+    The block applies ``hold`` and turns autocast off. On exit, also after an error, every module's mode, every parameter's
+    ``requires_grad`` and ``grad`` and every RNN's dropout are restored.
     """
     modes = {module: module.training for module in recognizer.modules()}
     wanted = {parameter: parameter.requires_grad for parameter in recognizer.parameters()}
@@ -37,9 +37,9 @@ def frozen_for_attack(recognizer: nn.Module) -> Iterator[nn.Module]:
 
 
 def hold(module: nn.Module) -> None:
-    """Make a module a fixed function through which gradients still flow: no gradient for parameters, no dropout, no statistics.
+    """Make a module a fixed function: no gradients for parameters, no dropout, no batch statistics. Input gradients still flow.
 
-    cuDNN refuses to differentiate an RNN in evaluation mode, so on a GPU the RNNs stay in training mode with dropout 0, which
+    cuDNN cannot differentiate an RNN in evaluation mode, so on a GPU the RNNs stay in training mode with dropout 0, which
     computes the same function.
     """
     module.eval().requires_grad_(False)
@@ -50,41 +50,42 @@ def hold(module: nn.Module) -> None:
 
 
 def freeze_batch_norm(module: nn.Module) -> None:
-    """BatchNorm to evaluation mode: its statistics stay; its scale and shift still learn."""
+    """Set BatchNorm layers to evaluation mode: their statistics stay fixed, their scale and shift are still trained."""
     for layer in module.modules():
         if isinstance(layer, _BatchNorm):
             layer.eval()
 
 
 class Checkpointed(nn.Module):
-    """A module that can keep only what enters each of its blocks, and compute their inside again for the gradient.
+    """A module that can save only the inputs of its blocks and recompute the values inside them for the gradient.
 
     Attributes:
-        checkpointing: whether it does: a third more time, the memory of one block instead of all. No part of the architecture.
+        checkpointing: whether values are recomputed; takes a third more time, but the memory of one block instead of all. This
+            attribute is not part of the architecture.
     """
 
     checkpointing: bool = False
 
     def run_block(self, block: nn.Module, *arguments: Any) -> Any:
-        """What ``block`` makes of its arguments."""
+        """The output of ``block``; with ``checkpointing``, its inside is recomputed for the gradient."""
         if self.checkpointing and torch.is_grad_enabled():
-            # The other kind of checkpointing refuses torch.autograd.grad, which attacks use.
+            # Reentrant checkpointing does not work with torch.autograd.grad, which attacks use.
             return checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
         return block(*arguments)
 
 
 def use_checkpointing(module: nn.Module, *, checkpointing: bool) -> None:
-    """Switch it on or off in everything inside that knows it."""
+    """Switch checkpointing on or off in a module and all ``Checkpointed`` modules inside it."""
     for layer in module.modules():
         if isinstance(layer, Checkpointed):
             layer.checkpointing = checkpointing
 
 
 def input_gradient(loss: Callable[[Tensor], Tensor], waveforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Per-utterance losses and their gradient in the waveform.
+    """Per-utterance losses and their gradient in the waveforms.
 
-    The losses are summed, so the gradient of one utterance does not depend on its neighbours. ``torch.autograd.grad`` touches
-    no parameter's ``.grad`` and no DDP hook, and works inside ``no_grad`` loops.
+    The losses are summed, so the gradient of an utterance does not depend on the other utterances. ``torch.autograd.grad`` does
+    not change the ``.grad`` of any parameter, triggers no DDP hook, and works inside ``no_grad`` loops.
 
     Shape: waveforms (B, T) -> losses (B,), gradient (B, T).
     """
@@ -96,14 +97,16 @@ def input_gradient(loss: Callable[[Tensor], Tensor], waveforms: Tensor) -> tuple
 
 
 def straight_through(value: Tensor, waveforms: Tensor) -> Tensor:
-    """``value`` exactly, with the gradient of ``waveforms``: the backward pass takes what lies between for the identity.
+    """Return exactly ``value``, with the gradient of ``waveforms``, as if ``value`` were the identity of ``waveforms``.
 
-    BPDA (Athalye, Carlini and Wagner 2018, section 4.1).
+    This is BPDA (Athalye, Carlini and Wagner 2018, section 4.1).
 
     Shape: both (B, T).
-    Errors: ValueError where the shapes differ.
+    Errors: ValueError if the shapes differ.
     """
     if value.shape != waveforms.shape:
-        raise ValueError(f"{tuple(waveforms.shape)} samples became {tuple(value.shape)}: no identity lies between them")
-    # x - x is exactly zero, while x + (value - x) would round.
+        raise ValueError(
+            f"{tuple(waveforms.shape)} samples became {tuple(value.shape)}: a straight-through gradient needs equal shapes"
+        )
+    # Adding x - x, which is exactly zero, keeps ``value`` exact; x + (value - x) would round.
     return value.detach() + (waveforms - waveforms.detach())

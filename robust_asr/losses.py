@@ -1,4 +1,4 @@
-"""Losses per utterance: CTC, and distances between waveforms; the padding counts in none of them.
+"""Losses per utterance: CTC, and distances between waveforms. The padding never counts.
 
 Legend: B utterances, T samples, F frames, K frequencies.
 """
@@ -14,23 +14,24 @@ from torch.nn import functional
 from robust_asr.masking import length_mask, masked
 from robust_asr.types import TokenTargets
 
-# Of the squared magnitude, as in auraloss: without it the logarithm has no gradient at zero.
+# The smallest squared magnitude, as in auraloss: without it the logarithm and its gradient are infinite at zero.
 _POWER_FLOOR = 1e-8
 
 
 class MultiResolutionSTFT(nn.Module):
     """Distance of two magnitude spectrograms at several resolutions (Yamamoto et al. 2020; JO22 eq. 3-6).
 
-    At each resolution the spectral convergence || |X| - |Y| ||_F / || |X| ||_F plus the mean of |log |X| - log |Y|| over time and
-    frequency; their mean over the resolutions. (JO22 print a sum, which differs by a factor of three in the learning rate.)
+    The distance at one resolution is the spectral convergence || |X| - |Y| ||_F / || |X| ||_F plus the mean of
+    |log |X| - log |Y|| over time and frequency. The loss is the mean over the resolutions. (JO22 print a sum, which is the same
+    up to a factor of three in the learning rate.)
 
-    An utterance's loss is that of the utterance alone: frames are those it has without padding, and its edges are mirrored where
-    it ends. A batch-wide norm would let long and loud utterances decide.
+    The loss of an utterance does not depend on its batch: it uses the frames that the utterance has without padding, and the
+    audio is mirrored at the utterance's own ends. A norm over the whole batch would let long and loud utterances dominate.
 
     Args:
-        fft_sizes, hops, windows: in samples, one of each a resolution.
-        quietest: the reference counts as if its root mean square magnitude were at least this, so that silence as a reference
-            does not let the loss explode. White noise of -63 dB has 0.01 at the default window of 600.
+        fft_sizes, hops, windows: in samples, one value for each resolution.
+        quietest: the smallest root mean square magnitude of a reference that the spectral convergence divides by, so that a
+            silent reference does not make the loss explode. White noise of -63 dB has 0.01 at the default window of 600.
     """
 
     def __init__(
@@ -43,12 +44,12 @@ class MultiResolutionSTFT(nn.Module):
     ) -> None:
         super().__init__()
         if not len(fft_sizes) == len(hops) == len(windows) > 0:
-            found = f"{len(fft_sizes)}, {len(hops)} and {len(windows)}"
-            raise ValueError(f"fft_sizes, hops and windows must be of one length, at least 1, found {found}")
+            counts = f"{len(fft_sizes)}, {len(hops)} and {len(windows)}"
+            raise ValueError(f"fft_sizes, hops and windows must be of one length, at least 1, found {counts}")
         for fft_size, hop, window in zip(fft_sizes, hops, windows, strict=True):
             if not 0 < window <= fft_size or not 0 < hop <= fft_size or fft_size % 2:
-                found = f"({fft_size}, {hop}, {window})"
-                raise ValueError(f"a resolution must obey 0 < window, hop <= fft_size, which is even, found {found}")
+                sizes = f"({fft_size}, {hop}, {window})"
+                raise ValueError(f"a resolution must obey 0 < window, hop <= fft_size, which is even, found {sizes}")
         if not 0 < quietest < float("inf"):
             raise ValueError(f"quietest must be finite and positive, found {quietest}")
         self.fft_sizes, self.hops, self.windows = tuple(fft_sizes), tuple(hops), tuple(windows)
@@ -57,10 +58,10 @@ class MultiResolutionSTFT(nn.Module):
             self.register_buffer(f"window_{window}", torch.hann_window(window), persistent=False)
 
     def forward(self, estimates: Tensor, references: Tensor, lengths: Tensor) -> Tensor:
-        """Shape: estimates and references (B, T), lengths (B,) -> (B,)."""
+        """The loss of each utterance. Shape: estimates and references (B, T), lengths (B,) -> (B,)."""
         if estimates.shape != references.shape:
-            found = f"{tuple(estimates.shape)} and {tuple(references.shape)}"
-            raise ValueError(f"estimates and references must have one shape, found {found}")
+            shapes = f"{tuple(estimates.shape)} and {tuple(references.shape)}"
+            raise ValueError(f"estimates and references must have one shape, found {shapes}")
         resolutions = zip(self.fft_sizes, self.hops, self.windows, strict=True)
         losses = [self._at(estimates, references, lengths, *resolution) for resolution in resolutions]
         return torch.stack(losses).mean(0)
@@ -77,20 +78,20 @@ class MultiResolutionSTFT(nn.Module):
         mask = length_mask(frame_lengths, powers[0].shape[2])[:, None]
         estimate, reference = (power.sqrt().masked_fill(~mask, 0) for power in powers)
         count = frame_lengths * powers[0].shape[1]
-        # vector_norm: its gradient is zero, not NaN, where both are equal.
+        # vector_norm, because its gradient is zero, not NaN, if both spectrograms are equal.
         least = self.quietest * count.sqrt()
         convergence = torch.linalg.vector_norm(reference - estimate, dim=(1, 2)) / torch.maximum(
             torch.linalg.vector_norm(reference, dim=(1, 2)), least
         )
-        # Half the logarithm of the power is that of the magnitude.
+        # The logarithm of a magnitude is half the logarithm of its power.
         distance = (powers[1].log() - powers[0].log()).abs().masked_fill(~mask, 0)
         return convergence + 0.5 * distance.sum((1, 2)) / count
 
 
 def mirrored(waveforms: Tensor, lengths: Tensor, margin: int) -> Tensor:
-    """Each utterance with ``margin`` samples mirrored at its own two ends, zero after that.
+    """Each utterance extended by ``margin`` mirrored samples at both of its own ends, then zeros.
 
-    Mirrored again and again where the utterance is shorter than the margin.
+    An utterance shorter than the margin is mirrored repeatedly.
 
     Shape: (B, T), (B,) -> (B, T + 2 margin).
     """
@@ -100,7 +101,7 @@ def mirrored(waveforms: Tensor, lengths: Tensor, margin: int) -> Tensor:
     period = (2 * last).clamp(min=1)
     folded = places % period
     source = torch.minimum(folded, period - folded).clamp(max=max(waveforms.shape[1] - 1, 0))
-    # An utterance of one sample has nothing to mirror but itself.
+    # An utterance of one sample has no second sample to mirror, so its only sample is repeated.
     source = torch.where(last == 0, torch.zeros_like(source), source)
     return masked(waveforms.gather(1, source), lengths + 2 * margin)
 
@@ -116,7 +117,7 @@ def _powers(waveforms: Tensor, fft_size: int, hop: int, window: Tensor) -> Tenso
 
 
 def ctc_frames_needed(targets: TokenTargets) -> Tensor:
-    """The fewest frames that can carry each target: one a token, and one more between equal neighbours.
+    """The smallest number of frames for each target: one for each token, and one more between two equal tokens.
 
     Shape: tokens (B, U) -> (B,).
     """
@@ -127,7 +128,7 @@ def ctc_frames_needed(targets: TokenTargets) -> Tensor:
 
 
 def ctc_loss(log_probs: Tensor, frame_lengths: Tensor, targets: TokenTargets, *, blank: int = 0) -> Tensor:
-    """CTC loss of each utterance; infinite, with zero gradient, where the frames cannot carry the target.
+    """CTC loss of each utterance; infinite, with zero gradient, if there are too few frames for the target.
 
     Shape: log_probs (B, F, V), frame_lengths (B,) -> (B,) nats.
     """
@@ -141,6 +142,6 @@ def ctc_loss(log_probs: Tensor, frame_lengths: Tensor, targets: TokenTargets, *,
         reduction="none",
         zero_infinity=True,
     )
-    # zero_infinity keeps the gradient finite, but a loss of 0 would read as a perfect score.
+    # zero_infinity keeps the gradient finite but gives a loss of 0, which would look like a perfect score.
     infeasible = ctc_frames_needed(targets).to(frame_lengths.device) > frame_lengths
     return losses.masked_fill(infeasible, torch.inf)

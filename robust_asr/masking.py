@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def length_mask(lengths: Tensor, size: int) -> Tensor:
-    """True where a position holds data, False in the padding.
+    """A mask that is True at positions of data and False in the padding.
 
     Shape: lengths (B,) -> (B, size) bool.
     """
@@ -15,9 +15,9 @@ def length_mask(lengths: Tensor, size: int) -> Tensor:
 
 
 def masked(values: Tensor, lengths: Tensor) -> Tensor:
-    """Zero the padding along dimension 1.
+    """Set the padding along dimension 1 to zero.
 
-    Zeros are written, not multiplied: NaN or infinity in the padding does not survive.
+    Zeros are written, not multiplied, so NaN and infinity in the padding become zero too.
 
     Shape: values (B, T, ...), lengths (B,) -> (B, T, ...).
     """

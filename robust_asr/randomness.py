@@ -1,4 +1,4 @@
-"""Keyed randomness: what is drawn for an utterance does not depend on its batch, rank, order or on a resume."""
+"""Keyed randomness: the random draws of an utterance do not depend on its batch, its rank, the order or a resume."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from robust_asr.masking import masked
 
 
 class Key(IntEnum):
-    """Steps and draws of what belongs to no iteration, for ``derive`` and ``utterance_seeds``.
+    """Numbers for the ``step`` or ``draw`` of random draws that belong to no iteration, for ``derive`` and ``utterance_seeds``.
 
-    An attack numbers its iterations and draws from zero, a restart shifts the iterations by ``RESTART``; everything else that is
-    drawn for an utterance has a number of its own beyond, so that no two draws are ever the same.
+    An attack numbers its iterations and draws from zero; restart r adds r * ``RESTART`` to the number of an iteration. Every
+    other use of random draws has a number here, beyond the iterations of the attack, so that no two uses share their draws.
     """
 
     RESTART = 2**20
@@ -38,7 +38,7 @@ class Key(IntEnum):
 
 
 def _hash63(*key: int | str) -> int:
-    # The length of each part is hashed with it: ("a", "bc") and ("ab", "c") differ.
+    # The length of each part is hashed too, so that ("a", "bc") and ("ab", "c") have different hashes.
     digest = hashlib.blake2b(digest_size=8)
     for part in key:
         encoded = str(part).encode()
@@ -47,15 +47,15 @@ def _hash63(*key: int | str) -> int:
 
 
 def utterance_seeds(seed: int, ids: Sequence[str], *, step: int = 0, draw: int = 0) -> Tensor:
-    """One seed an utterance: a hash of (seed, id, step, draw).
+    """One seed for each utterance: a hash of (seed, id, step, draw).
 
-    Shape: B ids -> (B,) int64, on the CPU: a seed is read by the host that starts the generator.
+    Shape: B ids -> (B,) int64, on the CPU, because the host reads a seed to start a generator.
     """
     return torch.tensor([_hash63(seed, utterance, step, draw) for utterance in ids], dtype=torch.int64)
 
 
 def derive(seeds: Tensor, *, step: int = 0, draw: int = 0) -> Tensor:
-    """New seeds from seeds: for an inner step or draw of something that was itself given seeds.
+    """Derive new seeds from given seeds, for one step or draw of a function that was given those seeds.
 
     Shape: (B,) int64 -> (B,) int64.
     """
@@ -72,7 +72,7 @@ def _draw(seeds: Tensor, lengths: Tensor, size: int, device: torch.device | str 
 
 
 def keyed_normal(seeds: Tensor, lengths: Tensor, size: int, *, device: torch.device | str | None = None) -> Tensor:
-    """Standard normal noise, one generator an utterance, zero past ``lengths``.
+    """Standard normal noise, with a generator for each utterance; zero past ``lengths``.
 
     Shape: seeds (B,), lengths (B,) -> (B, size) float32.
     """
@@ -82,7 +82,7 @@ def keyed_normal(seeds: Tensor, lengths: Tensor, size: int, *, device: torch.dev
 def keyed_uniform_noise(
     seeds: Tensor, lengths: Tensor, size: int, *, device: torch.device | str | None = None
 ) -> Tensor:
-    """Noise from U(-1, 1), one generator an utterance, zero past ``lengths``.
+    """Noise from U(-1, 1), with a generator for each utterance; zero past ``lengths``.
 
     Shape: seeds (B,), lengths (B,) -> (B, size) float32.
     """
@@ -90,14 +90,14 @@ def keyed_uniform_noise(
 
 
 def keyed_uniform(seeds: Tensor) -> Tensor:
-    """One number from U(0, 1) an utterance. Shape: (B,) -> (B,) float32, on the CPU."""
+    """A number from U(0, 1) for each utterance. Shape: (B,) -> (B,) float32, on the CPU."""
     return _draw(seeds, torch.ones_like(seeds), 1, "cpu", "uniform_")[:, 0]
 
 
 def reseed_global(*key: int | str) -> None:
     """Seed the global generators of Python, NumPy and torch by a key such as (seed, rank, epoch, batch).
 
-    For what takes no key of its own: dropout and SpecAugment.
+    For randomness that takes no seeds, which is dropout and SpecAugment.
     """
     seed = _hash63(*key)
     random.seed(seed)

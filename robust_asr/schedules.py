@@ -7,10 +7,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 class Noam(LRScheduler):
-    """Linear warm-up, then the inverse square root of the step (Vaswani et al. 2017, section 5.3); counts optimiser steps.
+    """Linear warm-up, then the inverse square root of the step (Vaswani et al. 2017, section 5.3); a step is an optimiser step.
 
-    The rate of step s, from 1, is that of the optimiser times width^-0.5 min(s^-0.5, s warmup_steps^-1.5); with an optimiser of
-    ``lr: 1.0`` it is the paper's.
+    At step s, counted from 1, the optimiser's own learning rate is multiplied by width^-0.5 min(s^-0.5, s warmup_steps^-1.5);
+    with ``lr: 1.0`` in the optimiser this is the paper's learning rate.
     """
 
     def __init__(self, optimizer: Optimizer, *, width: int, warmup_steps: int, last_epoch: int = -1) -> None:

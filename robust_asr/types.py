@@ -1,4 +1,4 @@
-"""The values that travel between data, recognisers and attacks.
+"""The values that data, recognisers and attacks exchange.
 
 Legend: B utterances, T samples, F frames, D hidden units, U labels, V vocabulary.
 Waveforms are float32 in [-1, 1], mono, right-padded with zeros; lengths count samples.
@@ -37,9 +37,9 @@ class AudioBatch:
         return len(self.ids)
 
     def replace(self, waveforms: Tensor, lengths: Tensor | None = None) -> AudioBatch:
-        """The same utterances with other waveforms, and with other lengths where a transformation changed them.
+        """The same utterances with other waveforms, and with other lengths if a transformation changed the lengths.
 
-        Shape: waveforms (B, T) as they are now; with ``lengths`` (B,), waveforms (B, T').
+        Shape: waveforms (B, T) like the present waveforms; with ``lengths`` (B,), waveforms (B, T').
         """
         if lengths is None and waveforms.shape != self.waveforms.shape:
             raise ValueError(f"waveforms of shape {tuple(self.waveforms.shape)} replaced by {tuple(waveforms.shape)}")
@@ -48,7 +48,7 @@ class AudioBatch:
         return replace(self, waveforms=waveforms, lengths=self.lengths if lengths is None else lengths)
 
     def select(self, indices: Sequence[int] | Tensor) -> Self:
-        """The utterances at ``indices`` (or where a mask is True), padded no further than the longest of them needs."""
+        """The utterances at ``indices`` (or where a mask is True), padded to the longest of them."""
         rows = torch.as_tensor(indices)
         rows = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows.long()
         lengths = self.lengths[rows.to(self.lengths.device)]
@@ -57,8 +57,8 @@ class AudioBatch:
 
         def selected(value: Any) -> Any:
             if isinstance(value, Tensor):
-                kept = value[rows.to(value.device)]
-                return kept[:, :longest] if kept.dim() > 1 else kept
+                remaining = value[rows.to(value.device)]
+                return remaining[:, :longest] if remaining.dim() > 1 else remaining
             return tuple(value[row] for row in picked)
 
         return replace(self, **{field.name: selected(getattr(self, field.name)) for field in fields(self)})
@@ -76,16 +76,16 @@ class AudioBatch:
 
 @dataclass(frozen=True)
 class PairedBatch(AudioBatch):
-    """Attacked utterances, with the same stretch of the audio that each was made from.
+    """Attacked utterances, together with the same section of the clean audio that each utterance was made from.
 
-    Shape: clean (B, T), as waveforms.
+    Shape: clean (B, T), like waveforms.
     """
 
     clean: Tensor
 
 
 class Targets(Protocol):
-    """What a recogniser made of texts: opaque to everyone but that recogniser."""
+    """Texts in the form that a recogniser's loss needs, such as token ids. Only the recogniser that made them reads them."""
 
     def __len__(self) -> int: ...
 
@@ -93,7 +93,7 @@ class Targets(Protocol):
         """The targets at ``indices`` (num,)."""
 
     def repeat(self, num: int) -> Targets:
-        """Every target ``num`` times in a row: a, a, b, b for num = 2."""
+        """Each target ``num`` times, next to each other: a, a, b, b for num = 2."""
 
 
 @dataclass(frozen=True)
@@ -141,12 +141,12 @@ class Word:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What a recogniser heard, and what a detector beside it says of the audio.
+    """The text that a recogniser heard, and the judgement of a detector on the audio, if there is a detector.
 
     Attributes:
-        words: empty where the recogniser knows no word times.
-        score: of a detector, higher where the audio is more likely adversarial; None where there is no detector.
-        flagged: whether the detector calls the audio adversarial; what it flags has not been heard.
+        words: empty if the recogniser gives no word times.
+        score: the score of a detector, higher if the audio is more likely adversarial; None without a detector.
+        flagged: whether the detector calls the audio adversarial; the system does not act on the text of flagged audio.
     """
 
     text: str
@@ -156,12 +156,12 @@ class Transcript:
 
 
 class Status(StrEnum):
-    """What became of an utterance in an attack, as a row records it."""
+    """The status of an utterance after an attack, as a row records it."""
 
     ATTACKED = "attacked"
-    # Its audio or its text is such that the attack returned it as it came.
+    # The audio or the text of the utterance cannot be attacked, so the attack returned the utterance unchanged.
     REFUSED = "refused"
     # A gradient that was not finite ended the attack early.
     BROKEN_OFF = "broken off"
-    # Every gradient was zero: the attack ran and never moved, which says nothing about robustness.
+    # Every gradient was zero, so the attack never changed the audio. This is no evidence of robustness.
     MASKED_GRADIENT = "masked gradient"

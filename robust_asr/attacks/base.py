@@ -1,4 +1,4 @@
-"""What an attack is: a threat model, a goal and an optimiser, and public calls that verify their own contract.
+"""The contract of an attack: a threat model, a goal and an optimiser, with public calls that verify the result.
 
 Legend: B utterances, T samples.
 """
@@ -22,7 +22,7 @@ from robust_asr.storage.partial import NOWHERE, Partial
 from robust_asr.threat import ThreatModel, in_box
 from robust_asr.types import AudioBatch, Status, Targets
 
-# What a status of an attack that ran means, in a sentence.
+# One sentence for each status that an attack that ran can give an utterance; a row of the results carries it as its note.
 _SENTENCES = {
     Status.ATTACKED: "",
     Status.BROKEN_OFF: "stopped where its gradient was no longer finite",
@@ -32,10 +32,10 @@ _SENTENCES = {
 
 @dataclass(frozen=True)
 class Perturbation:
-    """What ``perturb`` returns. Shape: waveforms (B, T); iterations and forwards (B,) int64, on any device.
+    """The return value of ``perturb``. Shape: waveforms (B, T); iterations and forwards (B,) int64, on any device.
 
     Attributes:
-        status: of each utterance; empty where all were attacked to the end.
+        status: the status of each utterance; an empty tuple if every utterance was attacked to the end.
     """
 
     waveforms: Tensor
@@ -50,8 +50,8 @@ class Generated:
 
     Attributes:
         batch: the attacked waveforms with the true texts and ids.
-        texts: what each utterance was attacked with: its target, or its reference.
-        status, notes: what became of each utterance, and one sentence where that is not "attacked", else "".
+        texts: the text that each utterance was attacked with: its target, or its reference.
+        status, notes: the status of each utterance, and a sentence that explains any status other than "attacked", else "".
     """
 
     batch: AudioBatch
@@ -71,15 +71,15 @@ class Attack(ABC):
     """A frozen dataclass whose fields are its configuration; a subclass writes ``perturb`` and ``name``.
 
     Attributes:
-        threat: which perturbations are allowed.
-        goal: what the recogniser shall hear.
-        knowledge: what the attacker knows of a defence: ``exact``, ``straight_through`` or ``unaware``.
+        threat: the threat model, which says which perturbations are allowed.
+        goal: the transcript that the attacker wants: a given text, or any text but the reference.
+        knowledge: how much the attacker knows of a defence: ``exact``, ``straight_through`` or ``unaware``.
     """
 
     threat: ThreatModel
     goal: Goal = Untargeted()
     knowledge: Knowledge = "exact"
-    # Whether perturb asks for losses of texts; noise does not.
+    # Whether perturb computes the loss of a text. Noise computes none, so its texts need not be writable by the recogniser.
     needs_targets: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -89,11 +89,11 @@ class Attack(ABC):
     def perturb(
         self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
     ) -> Perturbation:
-        """The attack itself. Every utterance of the batch can be attacked: finite, audible, its target feasible.
+        """Compute the attack. Every utterance of the batch can be attacked: it is finite and audible, its target feasible.
 
-        The recogniser is frozen and is what ``attackers_view`` made of it. The result may leave the threat model by rounding
-        only: the caller verifies, and raises. An attack of minutes keeps its state in
-        ``partial`` and begins with what it finds there.
+        The recogniser is frozen, and ``attackers_view`` has been applied to it. The result may leave the threat model by
+        rounding errors only; the caller verifies it and raises otherwise. An attack that takes minutes saves its state in
+        ``partial`` and starts from the state that it finds there.
 
         Shape: seeds (B,) int64; ``targets`` of B texts.
         """
@@ -101,30 +101,30 @@ class Attack(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """As the papers' tables write it: ``PGD-7 targeted``."""
+        """The attack's name in the papers' tables: ``PGD-7 targeted``."""
 
     def columns(self) -> dict[str, Any]:
         """``attack``, ``norm``, ``strength``, ``strength_unit`` as in the papers' tables, and ``knowledge``."""
         return {"attack": self.name, **self.threat.columns(), "knowledge": self.knowledge}
 
     def attackers_view(self, recognizer: Recognizer) -> Recognizer:
-        """All that ``perturb`` is given of a system. An attack without gradients overrides it with what answers queries only."""
+        """The recogniser that ``perturb`` is given. An attack without gradients returns an object that only answers queries."""
         return recognizer.view(self.knowledge)
 
     def of_epoch(self, *, seed: int, epoch: int) -> Self:
-        """The attack of an epoch of training: itself, unless its threat model is drawn anew in each."""
+        """The attack to use in an epoch of training: the attack itself, unless its threat model is redrawn every epoch."""
         threat = self.threat.of_epoch(seed=seed, epoch=epoch)
         return self if threat is self.threat else replace(self, threat=threat)
 
     @final
     def __call__(self, recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor) -> AttackResult:
-        """Attack each utterance alone, verify, and let the recogniser judge on draws that the attack never saw.
+        """Attack each utterance independently, verify the result, and judge it on random draws that the attack never saw.
 
-        What cannot be attacked - audio that is not finite or not within [-1, 1], silence under a bound on the SNR, a text that
-        the recogniser cannot write or that does not fit into the audio - is returned as it came, with a note.
+        An utterance that cannot be attacked is returned unchanged, with a note: audio that is not finite or not within [-1, 1],
+        silence under a bound on the SNR, a text that the recogniser cannot write or that does not fit into the audio.
 
         Shape: seeds (B,) int64.
-        Errors: AssertionError if the attack left its threat model: a defect of the attack, never of the input.
+        Errors: AssertionError if the attack left its threat model, which is a defect of the attack, never of the input.
         """
         return self.verdict(recognizer, batch, self.generate(recognizer, batch, seeds=seeds), seeds=seeds)
 
@@ -132,7 +132,7 @@ class Attack(ABC):
     def generate(
         self, recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor, partial: Partial | None = None
     ) -> Generated:
-        """The attack, verified, without the verdict. Systems of which the attacker sees the same share what is generated.
+        """Make and verify the attacked audio, without a verdict. Systems with the same attacker's view can share the audio.
 
         Shape: seeds (B,) int64.
         """
@@ -142,7 +142,7 @@ class Attack(ABC):
             status, notes = self._refusals(known, batch, texts)
             waveforms = batch.waveforms.clone()
             iterations, forwards = torch.zeros(2, len(batch), dtype=torch.long)
-            possible = [row for row, what in enumerate(status) if what is not Status.REFUSED]
+            possible = [row for row, given in enumerate(status) if given is not Status.REFUSED]
             for number, rows in enumerate(rows_that_pass_together(known, batch, possible)):
                 part = batch.select(rows)
                 made = self._made(
@@ -150,22 +150,22 @@ class Attack(ABC):
                 )
                 waveforms[rows, : made.waveforms.shape[1]] = made.waveforms.detach().to(waveforms)
                 iterations[rows], forwards[rows] = made.iterations.cpu(), made.forwards.cpu()
-                for row, what in zip(rows, made.status, strict=bool(made.status)):
-                    status[row], notes[row] = what, _SENTENCES[what]
+                for row, given in zip(rows, made.status, strict=bool(made.status)):
+                    status[row], notes[row] = given, _SENTENCES[given]
         return Generated(batch.replace(waveforms), texts, iterations, forwards, tuple(status), tuple(notes))
 
     def _made(
         self, recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], seeds: Tensor, partial: Partial = NOWHERE
     ) -> Perturbation:
-        """What ``perturb`` makes of utterances that pass together, or made before a kill; verified."""
-        kept = partial.load()
-        if kept is not None and kept.get("finished"):
-            made = Perturbation(*(kept[name] for name in ("waveforms", "iterations", "forwards")))
-            made = replace(made, status=tuple(map(Status, kept["status"])))
+        """The verified result of ``perturb`` for utterances that share a pass; a result that a killed run saved is reused."""
+        saved = partial.load()
+        if saved is not None and saved.get("finished"):
+            made = Perturbation(*(saved[name] for name in ("waveforms", "iterations", "forwards")))
+            made = replace(made, status=tuple(map(Status, saved["status"])))
         else:
             targets = recognizer.targets(texts) if self.needs_targets else None
             made = self.perturb(recognizer, batch, targets, seeds=seeds, partial=partial)
-            partial.keep(lambda: {"finished": True, **vars(made), "status": [str(what) for what in made.status]})
+            partial.keep(lambda: {"finished": True, **vars(made), "status": [str(given) for given in made.status]})
         self.verify(made.waveforms.to(batch.waveforms), batch)
         return made
 
@@ -179,9 +179,9 @@ class Attack(ABC):
         seeds: Tensor,
         draws: Key = Key.VERDICT,
     ) -> AttackResult:
-        """What a recogniser makes of generated audio, on draws that the attack never saw.
+        """Let a recogniser judge generated audio, on random draws that the attack never saw.
 
-        Shape: seeds (B,) int64, those that the audio was generated with. ``draws`` keys the draws of the verdict.
+        Shape: seeds (B,) int64, the seeds that the audio was generated with. ``draws`` is the key of the verdict's random draws.
         """
         with frozen_for_attack(recognizer):
             judged = derive(seeds, step=draws)
@@ -202,7 +202,7 @@ class Attack(ABC):
 
     @final
     def verify(self, waveforms: Tensor, batch: AudioBatch) -> None:
-        """AssertionError names the utterances whose attacked waveforms (B, T) are not allowed."""
+        """Check attacked waveforms (B, T): an AssertionError names the utterances that the threat model does not allow."""
         inside = self.threat.contains(waveforms, batch)
         if not bool(inside.all()):
             ids = [utterance for utterance, flag in zip(batch.ids, inside.tolist(), strict=True) if not flag]
@@ -211,7 +211,7 @@ class Attack(ABC):
     def _refusals(
         self, recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str]
     ) -> tuple[list[Status], list[str]]:
-        """Which utterances cannot be attacked, and why: "" where one can."""
+        """The status of each utterance before the attack, and the reason where it is refused; "" where it can be attacked."""
         reasons = _audio_reasons(self.threat, batch)
         if self.needs_targets:
             possible = [row for row, reason in enumerate(reasons) if not reason]
@@ -234,7 +234,7 @@ def _audio_reasons(threat: ThreatModel, batch: AudioBatch) -> list[str]:
 
 
 def _text_reasons(recognizer: Recognizer, lengths: Tensor, texts: Sequence[str], rows: Sequence[int]) -> list[str]:
-    """Of the utterances at ``rows``: why the recogniser cannot write a text, or its audio not carry it."""
+    """For each utterance at ``rows``: why its text cannot be written or does not fit into its audio; "" if neither is true."""
     reasons = dict.fromkeys(rows, "")
     for row in rows:
         try:
@@ -243,7 +243,7 @@ def _text_reasons(recognizer: Recognizer, lengths: Tensor, texts: Sequence[str],
             reasons[row] = str(error)
     writable = [row for row, reason in reasons.items() if not reason]
     if writable:
-        # Of all at once: one look at the device instead of one an utterance.
+        # All utterances in one call: the host then waits for the device once, not once for every utterance.
         fits = recognizer.feasible(lengths[writable], recognizer.targets([texts[row] for row in writable])).tolist()
         for row, fit in zip(writable, fits, strict=True):
             reasons[row] = "" if fit else f"the text {texts[row]!r} does not fit into {int(lengths[row])} samples"

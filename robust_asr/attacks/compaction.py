@@ -1,4 +1,4 @@
-"""Per-utterance early stopping: who is done leaves the batch, and the rest is padded no further than it needs.
+"""Per-utterance early stopping: finished utterances leave the batch, and the padding shrinks to the longest that remains.
 
 Legend: B utterances still attacked, T samples.
 """
@@ -38,7 +38,7 @@ class Workload:
         return len(self.places)
 
     def select(self, rows: Tensor) -> Workload:
-        """The utterances at ``rows`` (num,), padded no further than they need."""
+        """The utterances at ``rows`` (num,), padded to the longest of them."""
         return Workload(
             batch=self.batch.select(rows),
             targets=self.targets.select(rows),
@@ -49,22 +49,22 @@ class Workload:
 
 
 def select_state(state: State, rows: Tensor, size: int) -> State:
-    """A dataclass of tensors with only the given utterances: (B,) and (B, T) tensors lose rows, and T shrinks to ``size``.
+    """A dataclass of tensors reduced to the given utterances: (B,) and (B, T) tensors lose rows, and T shrinks to ``size``.
 
-    What is None or no tensor stays.
+    Fields that hold no tensor stay as they are.
     """
 
     def selected(value: object) -> object:
         if not isinstance(value, Tensor):
             return value
-        kept = value[rows.to(value.device)]
-        return kept[:, :size] if kept.dim() > 1 else kept
+        remaining = value[rows.to(value.device)]
+        return remaining[:, :size] if remaining.dim() > 1 else remaining
 
     return replace(state, **{field.name: selected(getattr(state, field.name)) for field in fields(state)})
 
 
 def status_of(intact: Tensor, moved: Tensor) -> tuple[Status, ...]:
-    """What became of utterances whose gradients were all finite (``intact``), some of them not zero (``moved``).
+    """The status of each utterance. ``intact``: all its gradients were finite. ``moved``: some gradient was not zero.
 
     Shape: (B,) bool each.
     """

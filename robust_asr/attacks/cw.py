@@ -1,4 +1,4 @@
-"""The attack of Carlini and Wagner (2018) on speech: a given text from a perturbation as small as possible.
+"""The attack of Carlini and Wagner (2018) on speech: the smallest perturbation that makes the recogniser hear a given text.
 
 Legend: B utterances, T samples; d a perturbation, b its bound.
 """
@@ -21,35 +21,36 @@ from robust_asr.threat import ThreatModel, Unbounded
 from robust_asr.threat.norms import euclidean, maximum
 from robust_asr.types import AudioBatch, Targets
 
-# Full scale of the references' 16-bit audio.
+# Full scale of 16-bit audio, the unit of the authors' implementations.
 FULL_SCALE = 32768
 _MOST = 2**30
 
 
 @dataclass(frozen=True)
 class CarliniWagner(Attack):
-    """Minimise the loss of the target under a bound of the largest sample that shrinks after every success.
+    """Minimise the loss of the target under a bound on the largest sample of d; the bound shrinks after every success.
 
-    Each utterance has its own bound b and is attacked until the iterations end. Where its text is heard, on at least
-    ``success_fraction`` of ``success_draws`` draws, d is kept as the best so far and shrinks to decrease * d, its bound to
-    decrease * max|d|, so every further success is smaller in the maximum norm. Steps shrink with the bound: the authors optimise
-    v in d = b v. What is returned is the last success, or else the perturbation of the lowest loss. An utterance that says the
-    target without any perturbation stays as it is.
+    Each utterance has its own bound b and is attacked until the iterations end. A success is a d whose text is heard on at least
+    ``success_fraction`` of ``success_draws`` draws. After a success, d is saved as the best so far and shrinks to decrease * d,
+    and its bound to decrease * max|d|, so every further success is smaller in the maximum norm. Steps shrink with the bound, as
+    the authors optimise v in d = b v. The attack returns the last success, or, without a success, the perturbation of lowest
+    loss. An utterance that is transcribed as the target without any perturbation stays unchanged.
 
     The defaults are the schedule of the authors' implementation (Carlini and Wagner 2018, section III, and their code: Adam on
-    the signs of the gradient, no penalty of the norm), without the noise of two 16-bit steps that it adds to every pass.
+    the signs of the gradient, no penalty on the norm), but not the noise of two 16-bit steps that their code adds to every pass.
 
     Attributes:
         bound: b at the start, in full-scale amplitude.
-        learning_rate: of Adam while b is ``bound``, in full-scale amplitude.
-        check_every: iterations between looks at what is heard; the start and the end are always looked at.
-        max_decreases: leave an utterance alone after as many successes; by default none is.
-        num_draws: of a random recogniser, over which each gradient is averaged (expectation over transformation).
-        success_draws: on which a success is decided; with one, a lucky draw of a random recogniser counts and shrinks b.
+        learning_rate: the learning rate of Adam while b is ``bound``, in full-scale amplitude.
+        check_every: the transcript is checked after every so many iterations, and at the start and the end.
+        max_decreases: stop attacking an utterance after this many successes; None: never stop early.
+        num_draws: draws of a random recogniser over which each gradient is averaged (expectation over transformation).
+        success_draws: draws on which a success is decided; if 1, a single lucky draw of a random recogniser shrinks b.
         sign_gradient: give Adam the signs of the gradient.
-        l2_weight: of the Euclidean norm of d, added to the loss.
-        max_samples: of a forward pass, utterances times draws times padded length; by default what one draw of the batch has.
-        threat: what d must satisfy besides.
+        l2_weight: the weight of the Euclidean norm of d, which is added to the loss.
+        max_samples: the largest forward pass, utterances times draws times padded length; by default that of one draw of the
+            whole batch.
+        threat: a threat model that d must satisfy in addition to its bound.
     """
 
     goal: Goal = field()
@@ -93,16 +94,16 @@ class CarliniWagner(Attack):
         return as_perturbation(batch, self.shrink(recognizer, work, partial))
 
     def shrink(self, recognizer: Recognizer, work: Workload, partial: Partial = NOWHERE) -> State:
-        """The search itself, from no perturbation."""
+        """Run the search, starting from a perturbation of zero."""
         return _Shrinking(self, recognizer, work).run(partial)
 
 
 @dataclass(frozen=True)
 class OlivierCarliniWagner(CarliniWagner):
-    """CW with the numbers of Olivier and Raj (2021): they look in every iteration, halve the bound, and average 16 draws.
+    """CW with the numbers of Olivier and Raj (2021): check in every iteration, halve the bound, average 16 draws.
 
-    Their text adds the Euclidean norm to the loss; their code, which made the tables, does not, and looks for success on one
-    draw (``success_draws``).
+    The text of the paper adds the Euclidean norm to the loss. The authors' code, which made the tables, does not add it, and it
+    decides success on one draw (``success_draws``).
     """
 
     _: KW_ONLY
@@ -141,7 +142,7 @@ class _Shrinking(Descent):
         gradient, delta = self.state.gradient, self.state.delta
         if self.settings.l2_weight:
             length = euclidean(delta)[:, None]
-            # The norm has no gradient at zero: it is given none there.
+            # The Euclidean norm is not differentiable at zero; there its gradient is taken as zero.
             gradient = gradient + self.settings.l2_weight * torch.where(length > 0, delta / length, 0)
         return [gradient.sign() if self.settings.sign_gradient else gradient]
 
@@ -178,7 +179,10 @@ def as_perturbation(batch: AudioBatch, state: State) -> Perturbation:
 
 
 def require_counts(attack: Attack, *names: str, optional: bool = False) -> None:
-    """ValueError names the first of these fields that is no number of things, or None where that is accepted."""
+    """Check fields that count iterations or draws: a ValueError names the first whose value is out of range.
+
+    ``optional``: None is accepted too.
+    """
     for name in names:
         value = getattr(attack, name)
         if not (optional and value is None) and not 1 <= value <= _MOST:

@@ -1,4 +1,4 @@
-"""Adam on the perturbation of each utterance, with looks at what is heard: the loop of the attacks that minimise.
+"""Adam on the perturbation of each utterance, with regular checks of the transcript: the loop of CW and imperceptible attacks.
 
 Legend: B utterances still attacked, T samples; x a waveform, d its perturbation.
 """
@@ -28,7 +28,7 @@ _State = TypeVar("_State", bound="State")
 
 
 class Settings(Protocol):
-    """What a descent reads from its attack."""
+    """The fields of an attack that a descent reads."""
 
     goal: Goal
     threat: ThreatModel
@@ -41,13 +41,13 @@ class Settings(Protocol):
 
 @dataclass
 class State:
-    """Where each utterance stands. Shape: delta, best, gradient and Adam's moments (B, T); the others (B,).
+    """The present state of each utterance. Shape: delta, best, gradient and Adam's moments (B, T); the others (B,).
 
     Attributes:
-        best: the perturbation that the descent would return now.
-        gradient: of what is minimised, at ``delta``.
-        intact: False once a gradient was not finite; the perturbation then stays as it is.
-        moved: whether there was a gradient other than zero.
+        best: the perturbation that the descent would return if it ended now.
+        gradient: the gradient of the minimised loss at ``delta``.
+        intact: False once a gradient was not finite; from then on the perturbation stays unchanged.
+        moved: whether any gradient so far was not zero.
     """
 
     delta: Tensor
@@ -72,14 +72,15 @@ class State:
 
 
 class Descent(ABC):
-    """One run. A subclass says what is minimised beside the loss, which perturbation is best, and who is done.
+    """One run of Adam. A subclass defines the gradients, which perturbation is best, and which utterances are finished.
 
-    The perturbation after k updates is looked at in the pass that update k + 1 needs anyway: its success is decided on itself,
-    never on what it was before or after a step. The last one gets a look of its own.
+    The pass that computes the gradient for update k + 1 also decides the success of the perturbation after k updates, so a
+    success always belongs to exactly the perturbation that was transcribed. The perturbation after the last update gets an
+    extra pass.
     """
 
     num_iterations: int
-    # The draws of iteration k are keyed by this plus k.
+    # The random draws of iteration k have the key first_step + k.
     first_step: int = 0
 
     def __init__(self, settings: Settings, recognizer: Recognizer, work: Workload, state: State) -> None:
@@ -94,34 +95,34 @@ class Descent(ABC):
 
     @abstractmethod
     def gradients(self) -> Sequence[Tensor]:
-        """What Adam is given at the present perturbation: one update for each. Shape: (B, T) each."""
+        """The gradients at the present perturbation; Adam makes one update for each. Shape: (B, T) each."""
 
     @abstractmethod
     def learning_rate(self, iteration: int) -> float | Tensor:
-        """Shape: () or (B, 1)."""
+        """The learning rate of Adam in an iteration. Shape: () or (B, 1)."""
 
     @abstractmethod
     def bound(self) -> Tensor:
-        """Of the largest sample. Shape: (B,)."""
+        """The bound on the largest sample of each perturbation. Shape: (B,)."""
 
     @abstractmethod
     def observe(self, losses: Tensor, reached: Tensor | None, iteration: int) -> None:
         """Judge the present perturbation, after ``iteration`` updates.
 
-        Shape: losses to minimise (B,); reached (B,) bool, whether the goal is, None where nobody looked.
+        Shape: losses to minimise (B,); reached (B,) bool, whether the goal is reached, or None if this iteration did not check.
         """
 
     @abstractmethod
     def done(self) -> Tensor:
-        """Who needs no further update. Shape: (B,) bool."""
+        """Which utterances need no further update. Shape: (B,) bool."""
 
     def select(self, rows: Tensor) -> None:  # noqa: B027 - most hold nothing else
-        """Keep what else the subclass holds for these utterances only. Shape: (num,)."""
+        """Reduce tensors that a subclass holds beside its ``state`` to the utterances at ``rows``. Shape: (num,)."""
 
     def run(self, partial: Partial = NOWHERE) -> State:
-        """The state of every utterance in the end; begins with what a killed run kept in ``partial``."""
-        kept = partial.load()
-        first = 0 if kept is None else self._take_up(kept)
+        """Run to the end and return the state of every utterance. Starts from the state that a killed run saved in ``partial``."""
+        saved = partial.load()
+        first = 0 if saved is None else self._take_up(saved)
         for iteration in range(first, self.num_iterations + 1):
             last = iteration == self.num_iterations
             check = last or iteration % self.settings.check_every == 0
@@ -137,23 +138,23 @@ class Descent(ABC):
         return self._whole
 
     def _kept(self, iteration: int) -> dict[str, Any]:
-        """All from which ``iteration`` can begin."""
+        """The complete state from which ``iteration`` can begin."""
         self._store()
         tensors = {field.name: getattr(self._whole, field.name) for field in fields(self._whole)}
         counts = {"stage": int(self.first_step), "iteration": iteration, "num_updates": self._num_updates}
         return {**counts, "rows": self._rows, **tensors}
 
-    def _take_up(self, kept: dict[str, Any]) -> int:
-        """Go back to what ``_kept`` said. Returns the iteration to begin with."""
+    def _take_up(self, saved: dict[str, Any]) -> int:
+        """Restore a state that ``_kept`` returned. Returns the iteration to begin with."""
         device = self.state.delta.device
-        tensors = {field.name: kept[field.name].to(device) for field in fields(self._whole)}
+        tensors = {field.name: saved[field.name].to(device) for field in fields(self._whole)}
         self._whole = replace(self._whole, **tensors)
-        self._num_updates = kept["num_updates"]
-        self._keep_only(kept["rows"])
-        return kept["iteration"]
+        self._num_updates = saved["num_updates"]
+        self._keep_only(saved["rows"])
+        return saved["iteration"]
 
     def _keep_only(self, rows: Tensor) -> None:
-        """Attend to these of the utterances that are attended to now, as the whole knows them. Shape: (num,)."""
+        """Reduce the working batch to its utterances at ``rows``; their state comes from ``_whole``. Shape: (num,)."""
         work = self.work.select(rows)
         self._rows = self._rows[rows]
         self.state = select_state(self._whole, self._rows, work.batch.waveforms.shape[1])
@@ -177,7 +178,7 @@ class Descent(ABC):
             self.work.batch.waveforms + state.delta, goal, step=step, gradient=not last, check=check
         )
         if look.gradient is not None:
-            # Decided on the device: asking the host in every iteration would let the device wait.
+            # These flags stay on the device: reading them on the host in every iteration would make the device wait.
             peak = maximum(look.gradient)
             state.intact &= peak.isfinite()
             state.moved |= state.intact & (peak > 0)
@@ -200,7 +201,7 @@ class Descent(ABC):
         state.iterations += state.intact
 
     def _release(self) -> None:
-        """Utterances that are done leave the batch."""
+        """Remove finished utterances from the working batch."""
         done = (self.done() | ~self.state.intact).cpu()
         if bool(done.any()):
             self._store()
@@ -218,9 +219,9 @@ class Descent(ABC):
 def adam_update(mean: Tensor, square: Tensor, gradient: Tensor, *, count: int) -> Tensor:
     """Adam (Kingma and Ba 2015) of one tensor at a learning rate of 1; the moments are updated in place.
 
-    ``torch.optim.Adam`` keeps its moments by parameter: it could not let go of single utterances.
+    ``torch.optim.Adam`` keeps its moments by parameter, so it cannot drop the moments of a single utterance of the batch.
 
-    Shape: (B, T) each. ``count``: of updates, this one included.
+    Shape: (B, T) each. ``count``: the number of updates, including the present one.
     """
     mean.lerp_(gradient, 1 - _MEAN)
     square.mul_(_SQUARE).addcmul_(gradient, gradient, value=1 - _SQUARE)

@@ -22,18 +22,18 @@ from robust_asr.randomness import derive
 from robust_asr.types import AudioBatch, Targets, Transcript
 
 Precision = Literal["32-true", "bf16-mixed"]
-# What is heard in each draw: J tuples of B transcripts.
+# The transcripts of each draw: J tuples of B transcripts.
 Draws = list[tuple[Transcript, ...]]
 
 
 class Expectation:
     """Loss and gradient of a workload, averaged over draws of the recogniser: expectation over transformation.
 
-    J draws of B utterances are B * J rows of ``max_samples / T`` or fewer a forward pass, by default as many as one draw of
-    the batch has: draws then cost time and no memory. However they are split, the mean is over the same draws; draw j of
-    ``step`` has the seeds ``derive(seeds, step=step, draw=j)``.
+    J draws of B utterances are B * J rows. They are split into forward passes of at most ``max_samples / T`` rows, by default
+    the size of one draw of the batch, so more draws cost time but no memory. The mean does not depend on the split: draw j of
+    ``step`` always has the seeds ``derive(seeds, step=step, draw=j)``.
 
-    A recogniser that is not ``stochastic`` is asked once.
+    A recogniser that is not ``stochastic`` gets one draw only, because all its draws are equal.
 
     With precision "bf16-mixed" the recogniser runs under autocast; losses, gradient and perturbation stay float32.
 
@@ -71,7 +71,7 @@ class Expectation:
     def look(
         self, waveforms: Tensor, *, step: int, gradient: bool = False, listen: bool = False
     ) -> tuple[Tensor, Tensor | None, Draws | None]:
-        """Mean loss, and where it is asked for its gradient and what is heard in each draw, from the same passes.
+        """Mean loss; on request also its gradient and the transcripts of each draw, from the same passes.
 
         Shape: (B, T) -> (B,) nats, (B, T) zero in the padding, J tuples of B transcripts.
         """
@@ -96,7 +96,7 @@ class Expectation:
         return losses, slopes, heard.draws() if listen else None
 
     def transcripts(self, waveforms: Tensor, *, step: int) -> Draws:
-        """What is heard in each draw. Shape: (B, T) -> J tuples of B transcripts."""
+        """The transcripts of each draw. Shape: (B, T) -> J tuples of B transcripts."""
         heard = _Heard(self.num_draws, len(self.work))
         for part in self._passes:
             values = part.repeated(waveforms[part.rows, : part.size])
@@ -106,7 +106,7 @@ class Expectation:
         return heard.draws()
 
     def _losses(self, part: _Pass, values: Tensor, step: int, heard: _Heard | None) -> Tensor:
-        """Each utterance's share of its mean loss; what is heard on the way is kept. Shape: (b, t) -> (b,)."""
+        """The share that a pass adds to each utterance's mean loss; transcripts go into ``heard``. Shape: (b, t) -> (b,)."""
         given = part.repeated(values), part.lengths, part.targets
         seeds = part.seeds(self.work.seeds, step)
         with self._autocast(values):
@@ -122,7 +122,7 @@ class Expectation:
 
 
 def room_of(recognizer: Recognizer, batch: AudioBatch) -> int:
-    """What one draw of a batch has, padding included. Units: samples, as ``Recognizer.window`` counts them."""
+    """The size of one draw of a batch, padding included. Units: samples, as ``Recognizer.window`` counts them."""
     return len(batch) * _window(recognizer, batch)
 
 
@@ -131,13 +131,13 @@ def _window(recognizer: Recognizer, batch: AudioBatch) -> int:
 
 
 class _Heard:
-    """Transcripts of all draws of all utterances, as the passes bring them."""
+    """Collects the transcripts of all draws of all utterances, pass by pass."""
 
     def __init__(self, num_draws: int, num_utterances: int) -> None:
         self._rows = [[Transcript("")] * num_utterances for _ in range(num_draws)]
 
     def keep(self, part: _Pass, transcripts: Sequence[Transcript]) -> None:
-        """Shape: transcripts of the rows of a pass, the draws of an utterance one after the other."""
+        """Store the transcripts of a pass: its rows in order, the draws of an utterance next to each other."""
         remaining = iter(transcripts)
         for row in range(part.rows.start, part.rows.stop):
             for draw in part.draws:
@@ -149,7 +149,7 @@ class _Heard:
 
 @dataclass(frozen=True)
 class _Pass:
-    """One forward pass: neighbouring utterances, each with some of its draws in a row: a, a, b, b."""
+    """One forward pass: neighbouring utterances, each repeated for some of its draws: a, a, b, b."""
 
     rows: slice
     draws: range
@@ -165,7 +165,7 @@ class _Pass:
 
 
 def _passes(work: Workload, *, num_draws: int, max_rows: int) -> list[_Pass]:
-    """All draws of all utterances, in passes of up to ``max_rows`` rows and of nearly equal size."""
+    """Split all draws of all utterances into passes of nearly equal size, with at most ``max_rows`` rows each."""
     passes = []
     lengths = work.batch.lengths.tolist()
     for rows in _even_parts(len(work), max_rows):

@@ -18,7 +18,7 @@ from robust_asr.types import AudioBatch, Targets
 
 @dataclass(frozen=True)
 class FGSM(Attack):
-    """x + sign * eps * sign(gradient), within [-1, 1]: PGD of one step of the whole radius (Joshi et al. 2022).
+    """x + sign * eps * sign(gradient), within [-1, 1]: PGD with a single step as long as the radius (Joshi et al. 2022).
 
     Attributes: as in ``PGD``.
     """

@@ -1,4 +1,4 @@
-"""What an attack wants the recogniser to hear: something else, or a given text."""
+"""The goal of an attack: any transcript that differs from the reference (untargeted), or a given text (targeted)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from robust_asr.types import AudioBatch, Transcript
 
 
 class Goal(ABC):
-    """The text whose loss an attack moves, in which direction, and when it has won.
+    """The text whose loss an attack changes, the direction of the change, and when a transcript counts as success.
 
     Attributes:
-        sign: +1 where the loss is to rise (untargeted), -1 where it is to fall (targeted).
+        sign: +1 if the loss is to rise (untargeted), -1 if it is to fall (targeted).
     """
 
     sign: int
@@ -29,10 +29,10 @@ class Goal(ABC):
 
     @abstractmethod
     def wins(self, text: str, transcript: Transcript) -> bool:
-        """Whether a transcript is what the attacker wanted; ``text`` is that of ``texts()``."""
+        """Whether a transcript is a success for the attacker; ``text`` is the utterance's entry in ``texts()``."""
 
     def reached(self, texts: Sequence[str], transcripts: Sequence[Transcript]) -> list[bool]:
-        """Whether each transcript is what the attacker wanted. What a detector flags the system does not act on: never."""
+        """Whether each transcript is a success. A flagged transcript never is: the system does not act on flagged audio."""
         pairs = zip(texts, transcripts, strict=True)
         return [not transcript.flagged and self.wins(text, transcript) for text, transcript in pairs]
 
@@ -43,7 +43,7 @@ class Goal(ABC):
 
 @dataclass(frozen=True)
 class Untargeted(Goal):
-    """Away from the reference. Reached where the transcript differs from it."""
+    """Raise the loss of the reference. Reached if the transcript differs from the reference."""
 
     sign = 1
 
@@ -56,11 +56,11 @@ class Untargeted(Goal):
 
 @dataclass(frozen=True)
 class Targeted(Goal):
-    """Towards a phrase of the attacker's, of about the length of the reference. Reached where it is heard word for word.
+    """Lower the loss of a phrase that is about as long as the reference. Reached if the transcript is exactly that phrase.
 
-    The choice is keyed by the utterance's seed: every system and every strength of an attack meets the same target.
+    The phrase is chosen by the utterance's seed, so every system and every strength of an attack uses the same target.
 
-    Errors: ValueError names an utterance that says the only phrase there is.
+    Errors: ValueError names an utterance whose reference equals the only phrase of the list.
     """
 
     phrases: Phrases

@@ -1,4 +1,4 @@
-"""Loss, gradient and what is heard at one perturbation, from one pass through the recogniser where the draws are the same.
+"""Loss, gradient and transcripts at one perturbation; a single pass through the recogniser gives all three where it can.
 
 Legend: B utterances, J draws, T samples.
 """
@@ -18,10 +18,10 @@ from robust_asr.models.base import Recognizer
 
 @dataclass(frozen=True)
 class Look:
-    """What an attack sees at one perturbation.
+    """The measurements of an attack at one perturbation.
 
-    Shape: losses (B,) nats; gradient (B, T), None where it was not asked for; hits (B,) float64 on the CPU, the fraction of the
-    draws on which the goal is reached, None where nobody listened.
+    Shape: losses (B,) nats; gradient (B, T), or None if it was not requested; hits (B,) float64 on the CPU, the fraction of the
+    draws on which the goal is reached, or None if success was not checked.
     """
 
     losses: Tensor
@@ -30,14 +30,14 @@ class Look:
 
 
 class Hearing:
-    """What an attack asks about a workload: losses with their gradient on ``num_draws`` draws, success on ``success_draws``.
+    """Measures a workload: losses and their gradient on ``num_draws`` draws, success on ``success_draws`` draws.
 
-    Draw j of a step is the same for both, so where both have equally many the recogniser answers both at once
-    (``Recognizer.loss_and_transcripts``). A recogniser that says ``stochastic = False`` is asked once: all its draws are equal.
+    Draw j of a step is the same for losses and success. With equal numbers of draws, one pass therefore gives both
+    (``Recognizer.loss_and_transcripts``). A recogniser with ``stochastic = False`` gets one draw, because its draws are equal.
 
     Attributes:
-        forwards: passes of each utterance in a look at the loss.
-        check_forwards: additional ones where success is looked at too.
+        forwards: passes of each utterance in a look that measures losses only.
+        check_forwards: the additional passes of a look that checks success too.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Hearing:
             self.check_forwards = success_draws * recognizer.forwards_per_transcript
 
     def look(self, waveforms: Tensor, goal: Goal, *, step: int, gradient: bool, check: bool) -> Look:
-        """Losses, with their gradient and with success where they are asked for. Shape: (B, T)."""
+        """Losses; with ``gradient`` their gradient too, with ``check`` success too. Shape: (B, T)."""
         together = check and self._together
         losses, slopes, heard = self._losses.look(waveforms, step=step, gradient=gradient, listen=together)
         if check and not together:

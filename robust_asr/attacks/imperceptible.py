@@ -1,4 +1,4 @@
-"""The imperceptible attack of Qin et al. (2019): a given text from a perturbation that the utterance masks.
+"""The imperceptible attack of Qin et al. (2019): a given text, from a perturbation that the utterance makes inaudible.
 
 Legend: B utterances, T samples; d a perturbation.
 """
@@ -32,23 +32,25 @@ _STEEPEST = 1e15
 class Imperceptible(CarliniWagner):
     """First ``CarliniWagner``; then, under its initial bound, minimise loss + alpha * l_theta (Qin et al. 2019, section 4).
 
-    l_theta is how far d exceeds the masking thresholds of its utterance, see ``psychoacoustics``. Every ``check_every``
-    iterations an utterance whose text is heard keeps d if its l_theta is the lowest so far; each utterance's alpha rises where
-    the text is heard and falls where it is not. What is returned is the d of lowest l_theta among those that succeeded in the
-    second stage, its start included, or else its last.
+    l_theta measures how far d exceeds the masking thresholds of its utterance, see ``psychoacoustics``. Every ``check_every``
+    iterations the transcript is checked: if it is the target and l_theta is the lowest so far, d is saved. The alpha of an
+    utterance rises while its target is heard and falls while it is not. The attack returns the d of lowest l_theta among the
+    successes of the second stage, its start included, or, without a success, the last d.
 
     The fields of ``CarliniWagner`` configure the first stage; ``bound``, ``check_every``, the draws, ``max_samples`` and ``threat``
     hold for both. Defaults as in the authors' implementation.
 
     Attributes:
-        masking_iterations: of the second stage.
-        masking_learning_rate: of its Adam, on the gradient as it is, in full-scale amplitude.
-        slow_after: iterations of the second stage after which its learning rate is a tenth.
-        alpha: at the start of the second stage.
-        raise_every, raise_by: after so many iterations alpha is multiplied where the text is heard.
-        lower_every, lower_by, lowest_alpha: after so many iterations alpha is multiplied where it is not, down to the lowest.
-        two_adam: one update for each of the two terms, with shared moments, as the authors' code does; else one for their sum.
-        qin_gain_bug: the perturbation 4.26 dB too strict, as in the authors' code.
+        masking_iterations: the number of iterations of the second stage.
+        masking_learning_rate: the learning rate of Adam in the second stage (no signs), in full-scale amplitude.
+        slow_after: iterations of the second stage after which its learning rate is divided by ten.
+        alpha: the value of alpha at the start of the second stage.
+        raise_every, raise_by: every ``raise_every`` iterations alpha is multiplied by ``raise_by`` if the target is heard.
+        lower_every, lower_by, lowest_alpha: every ``lower_every`` iterations alpha is multiplied by ``lower_by`` if the target is
+            not heard, but never falls below ``lowest_alpha``.
+        two_adam: one Adam update for each of the two terms, with shared moments, as the authors' code does; False: one update for
+            their sum.
+        qin_gain_bug: measure the perturbation as 4.26 dB too loud, as the authors' code does.
     """
 
     goal: Goal = field()
@@ -83,29 +85,29 @@ class Imperceptible(CarliniWagner):
         return "Imperceptible" if self.goal.targeted else "Imperceptible untargeted"
 
     def columns(self) -> dict[str, Any]:
-        """Without a strength, as in ZE21 Table I, where no threat model was asked for."""
+        """The columns of the papers' tables; the strength is empty if no threat model was given, as in ZE21 Table I."""
         return super().columns() | ({"strength": ""} if self.threat == Unbounded() else {})
 
     def perturb(
         self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
     ) -> Perturbation:
         work = Workload.whole(batch, targets, self.goal.texts(batch, seeds=seeds), seeds=seeds)
-        kept = partial.load()
-        if kept is not None and kept["stage"] == Key.SECOND_STAGE:
-            # What the first stage found is part of what the second has kept.
+        saved = partial.load()
+        if saved is not None and saved["stage"] == Key.SECOND_STAGE:
+            # The saved state of the second stage replaces this placeholder; it contains the result of the first stage.
             nothing = State.at(torch.zeros_like(batch.waveforms))
             return as_perturbation(batch, self.hide(recognizer, work, nothing, partial))
         first = self.shrink(recognizer, work, partial)
         return as_perturbation(batch, self.hide(recognizer, work, first, Restarted(partial)))
 
     def hide(self, recognizer: Recognizer, work: Workload, first: State, partial: Partial = NOWHERE) -> State:
-        """The second stage, from the best of the first."""
+        """Run the second stage, starting from the best perturbation of the first."""
         return _Masking(self, recognizer, work, first).run(partial)
 
 
 @dataclass
 class _MaskingState(State):
-    """Shape: repelling (B, T), the gradient of l_theta; lowest (B,), l_theta of the best success, infinite without one."""
+    """Shape: repelling (B, T), the gradient of l_theta; lowest (B,), the l_theta of the best success, or infinity before any."""
 
     repelling: Tensor
     lowest: Tensor
@@ -113,7 +115,7 @@ class _MaskingState(State):
 
 
 class _Masking(Descent):
-    """The second stage."""
+    """The second stage of ``Imperceptible``."""
 
     settings: Imperceptible
     state: _MaskingState
@@ -136,7 +138,7 @@ class _Masking(Descent):
 
     def gradients(self) -> Sequence[Tensor]:
         state = self.state
-        # Adam squares them, and beside silence they leave float32.
+        # Adam squares the gradients, and in silent passages, with low thresholds, the squares would overflow float32.
         repelling = (state.alpha[:, None] * state.repelling).clamp(-_STEEPEST, _STEEPEST)
         return [state.gradient, repelling] if self.settings.two_adam else [state.gradient + repelling]
 
@@ -165,7 +167,7 @@ class _Masking(Descent):
         return masking_excess(delta, self._thresholds, qin_gain_bug=self.settings.qin_gain_bug)
 
     def _adapt(self, reached: Tensor, iteration: int) -> None:
-        """Weigh audibility more where the text is heard, less where it is not."""
+        """Raise the weight of audibility, alpha, where the target is heard, and lower it where it is not."""
         attack, alpha = self.settings, self.state.alpha
         if iteration and iteration % attack.raise_every == 0:
             alpha = torch.where(reached, alpha * attack.raise_by, alpha)

@@ -1,4 +1,4 @@
-"""No attack, and noise that nobody aimed: the controls beside which every attack is reported."""
+"""Unchanged audio, and noise that ignores the recogniser: the controls beside which every attack is reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from robust_asr.types import AudioBatch, Targets
 
 @dataclass(frozen=True)
 class Clean(Attack):
-    """The audio as it is."""
+    """The unchanged audio."""
 
     needs_targets: ClassVar[bool] = False
 
@@ -44,10 +44,10 @@ class Clean(Attack):
 class Noise(Attack):
     """White noise on the audio, of a given standard deviation or signal-to-noise ratio; the result stays in [-1, 1].
 
-    The noise of an utterance depends on its seed alone, so two strengths are the same noise at two sizes.
+    The noise of an utterance depends only on its seed, so two strengths are the same noise at two volumes.
 
-    Units: sigma in full-scale amplitude, snr_db in decibels; exactly one of them is given. A silent utterance gets no noise
-    at any SNR.
+    Units: sigma in full-scale amplitude, snr_db in decibels; exactly one of the two is given. Under an SNR a silent utterance
+    gets no noise.
     """
 
     sigma: float | None
@@ -123,13 +123,13 @@ class Uniform(Noise):
 
 @dataclass(frozen=True)
 class MatchedNoise(Attack):
-    """Noise that nobody aimed, as large as a threat model allows: the control of every attack under that threat model.
+    """Noise that ignores the recogniser, as large as a threat model allows: the control for attacks under that threat model.
 
-    Drawn sample by sample from ``distribution``, then scaled until its norm is the radius, then clamped to [-1, 1]. So in the
-    Euclidean norm and under an SNR, "gaussian" has a direction that is uniform on the sphere; in the maximum norm "uniform"
-    fills the ball and "signs" are its corners, which is where most attacks end.
+    The noise is drawn sample by sample from ``distribution``, scaled until its norm equals the radius, and clamped to [-1, 1].
+    In the Euclidean norm and under an SNR, the direction of "gaussian" is therefore uniform on the sphere. In the maximum norm,
+    "uniform" fills the ball and "signs" draws its corners, where most attacks end.
 
-    The noise of an utterance depends on its seed alone, so two strengths are the same noise at two sizes.
+    The noise of an utterance depends only on its seed, so two strengths are the same noise at two volumes.
     """
 
     threat: Ball

@@ -26,18 +26,18 @@ _Value = TypeVar("_Value", int, float)
 
 @dataclass(frozen=True)
 class OfflinePGD(Attack):
-    """PGD whose norm, budget and iterations are drawn for each utterance, the strong ones more often.
+    """PGD whose norm, budget and number of iterations are drawn for each utterance, strong values more often than weak ones.
 
-    Both norms are as likely; within a list, from weak to strong, the r-th is drawn with a probability proportional to r. JO22
-    give the lists and say that larger norms and more iterations are drawn more often; how much more is our reading. The draw is
-    keyed by the seed of the utterance alone, so any number of ranks makes the same set.
+    Both norms are equally likely. In each list, sorted from weak to strong, the r-th value is drawn with a probability
+    proportional to r. JO22 give the lists and say that larger norms and more iterations are drawn more often; these
+    probabilities are our reading. The draw depends only on the seed of the utterance, so any number of ranks makes the same set.
 
-    Each perturbation is verified against the ball that was drawn for it. As a whole the attack has no bound.
+    Each perturbation is verified against the ball that was drawn for it; the attack as a whole has no common bound.
 
     Attributes:
-        linf, l2: budgets, in full-scale amplitude, each list rising; an empty list leaves the norm out.
-        iterations: rising.
-        step_factor: step over radius, in both norms.
+        linf, l2: lists of budgets, in full-scale amplitude, in rising order; an empty list leaves its norm out.
+        iterations: the possible numbers of iterations, in rising order.
+        step_factor: the step divided by the radius, in both norms.
     """
 
     _: KW_ONLY
@@ -58,7 +58,7 @@ class OfflinePGD(Attack):
             if list(values) != sorted(set(values)):
                 raise ValueError(f"{name} must rise, found {values}")
             object.__setattr__(self, name, values)
-        # Ranges are those of the attacks that these become.
+        # Every combination is built once, so that PGD and its threat models check the ranges of the values.
         for choice in (choice for norm in self._norms for choice in self._choices(norm)):
             self._attack(*choice)
 
@@ -71,7 +71,7 @@ class OfflinePGD(Attack):
         return f"offline PGD{' targeted' if self.goal.targeted else ''}"
 
     def drawn(self, seeds: Tensor) -> list[PGD]:
-        """The attack of each utterance. Shape: seeds (B,) -> B attacks."""
+        """The attack that is drawn for each utterance. Shape: seeds (B,) -> B attacks."""
         norms, budgets, iterations = (
             keyed_uniform(derive(seeds, draw=key)).tolist()
             for key in (Key.OFFLINE_NORM, Key.OFFLINE_RADIUS, Key.OFFLINE_ITERATIONS)
@@ -98,8 +98,8 @@ class OfflinePGD(Attack):
             attack.verify(made.waveforms, part)
             waveforms[rows, : made.waveforms.shape[1]] = made.waveforms
             iterations[places], forwards[places] = made.iterations.cpu(), made.forwards.cpu()
-            for row, what in zip(rows, made.status, strict=True):
-                status[row] = what
+            for row, given in zip(rows, made.status, strict=True):
+                status[row] = given
         return Perturbation(waveforms, iterations, forwards, tuple(status))
 
     @property
@@ -115,11 +115,11 @@ class OfflinePGD(Attack):
 
 
 def _biased(values: Sequence[_Value], uniform: float) -> _Value:
-    """The value whose share of [0, 1), proportional to its rank, holds ``uniform``."""
+    """Pick a value with a probability proportional to its rank; ``uniform`` is a random number in [0, 1)."""
     total = len(values) * (len(values) + 1) / 2
-    reached = 0.0
+    upper_end = 0.0
     for rank, value in enumerate(values, start=1):
-        reached += rank / total
-        if uniform < reached:
+        upper_end += rank / total
+        if uniform < upper_end:
             return value
     return values[-1]

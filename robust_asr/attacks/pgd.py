@@ -28,24 +28,25 @@ from robust_asr.types import AudioBatch, Targets
 
 @dataclass(frozen=True)
 class PGD(Attack):
-    """d <- P(d + sign * step * direction): steepest ascent in the norm of the ball, then back into ball and box.
+    """d <- P(d + sign * step * direction): a step of steepest ascent in the ball's norm, then projection P into ball and box.
 
-    Each iteration is one pass forward and back on ``num_draws`` draws of the recogniser, whose gradients are averaged. An
-    utterance whose gradient is not finite keeps its last perturbation, with a note; the others go on.
+    Each iteration is one forward and backward pass on ``num_draws`` draws of the recogniser, whose gradients are averaged. An
+    utterance whose gradient is not finite stops at its last perturbation, with a note; the other utterances continue.
 
     Sources: Zelasko et al. (2021, eq. 2, where a targeted attack has the wrong sign) and Joshi et al. (2022) for the maximum
     norm, the experiments of Olivier & Raj (2021) for the Euclidean; their steps are the defaults.
 
     Attributes:
-        step_factor: step over radius; by default that of the threat model, 1/5 for ``Linf``, 1/10 for ``L2`` and ``SNR``. From
-            x, fewer than 1 / step_factor iterations cannot reach the surface of the ball.
-        random_start: in the ball, instead of at x.
-        num_restarts: attacks from as many random starts; each utterance keeps the one with the best loss for the attacker.
-        keep: the last iterate, or the best by the losses that the iterations measure anyway.
-        num_draws: of a random recogniser, in each iteration.
-        stop_on_success: leave an utterance alone once its goal is reached on ``num_draws`` fresh draws, looked at every
+        step_factor: the step divided by the radius; by default the threat model's, 1/5 for ``Linf``, 1/10 for ``L2`` and
+            ``SNR``. Starting at x, fewer than 1 / step_factor iterations cannot reach the surface of the ball.
+        random_start: start at a random point of the ball instead of at x.
+        num_restarts: the number of runs from random starts; each utterance keeps the run with the best loss for the attacker.
+        keep: return the last perturbation of a run, or the best by the losses that the iterations compute anyway.
+        num_draws: the number of draws of a random recogniser in each iteration.
+        stop_on_success: stop attacking an utterance when its goal is reached on ``num_draws`` fresh draws, checked every
             ``check_every`` iterations.
-        max_samples: of a forward pass, utterances times draws times padded length; by default what one draw of the batch has.
+        max_samples: the largest forward pass, utterances times draws times padded length; by default that of one draw of the
+            whole batch.
         precision: "bf16-mixed" runs the recogniser under autocast.
     """
 
@@ -99,12 +100,12 @@ class PGD(Attack):
         )
         outcome = Outcome(batch)
         restart, descent = 0, None
-        if (kept := partial.load()) is not None:
-            outcome.take_up(kept["outcome"])
-            restart, work = kept["restart"], work.select(kept["places"])
+        if (saved := partial.load()) is not None:
+            outcome.take_up(saved["outcome"])
+            restart, work = saved["restart"], work.select(saved["places"])
             descent = (
-                kept["iteration"],
-                Run(**{name: value.to(batch.lengths.device) for name, value in kept["run"].items()}),
+                saved["iteration"],
+                Run(**{name: value.to(batch.lengths.device) for name, value in saved["run"].items()}),
             )
         for number in range(restart, self.num_restarts):
             if len(work):
@@ -123,7 +124,7 @@ class PGD(Attack):
         first_key: int,
         begun: tuple[int, Run] | None,
     ) -> Workload:
-        """One run from one start, or from where a kill left it. Returns the utterances that another run may still improve."""
+        """One run, from its start or from the saved state of a killed run. Returns the utterances that have not succeeded yet."""
         first, run = begun if begun is not None else (0, self._start(work, first_key))
         loss, region = expectation(work), self.threat.region(work.batch)
         for iteration in range(first, self.num_iterations):
@@ -155,7 +156,7 @@ class PGD(Attack):
 
     def _step(self, run: Run, gradient: Tensor, region: Region) -> None:
         direction, peak = steepest(gradient, norm=region.norm)
-        # Decided on the device: asking the host in every iteration would let the device wait.
+        # These flags stay on the device: reading them on the host in every iteration would make the device wait.
         run.intact &= peak.isfinite()
         run.moved |= run.intact & (peak > 0)
         run.iterations += run.intact
@@ -169,16 +170,16 @@ class PGD(Attack):
         )
 
     def _reached(self, loss: Expectation, work: Workload, run: Run, *, step: int) -> Tensor:
-        """Which goals are reached on every draw. Shape: (B,) bool, on the CPU."""
+        """Whether the goal of each utterance is reached on every draw. Shape: (B,) bool, on the CPU."""
         draws = loss.transcripts(work.batch.waveforms + run.delta, step=step)
         run.forwards += loss.num_draws
         return torch.tensor([self.goal.reached(work.texts, texts) for texts in draws]).all(0)
 
     def _conclude(self, loss: Expectation, work: Workload, run: Run) -> None:
-        """Which perturbation the run offers, and how good it is where that decides something."""
+        """Choose the perturbation that the run returns, and compute its score if perturbations or runs are compared."""
         scores = torch.zeros_like(run.scores)
         if self.keep == "best" or self.num_restarts > 1:
-            # The same draws for every run.
+            # Every run is scored on the same draws, so that their scores can be compared.
             scores = self.goal.sign * loss.loss(work.batch.waveforms + run.delta, step=Key.COMPARISON)
             run.forwards += loss.num_draws
         if self.keep == "best":

@@ -1,4 +1,4 @@
-"""What a targeted attacker wants to be heard: lists of phrases, and the choice of one for an utterance."""
+"""The phrases that targeted attacks use as targets: lists of phrases, and the choice of a phrase for an utterance."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ _MAX_CHARACTERS = 2000
 
 
 class Phrases(ABC):
-    """Phrases, one of which is chosen for each utterance among those whose length is closest to that of its reference.
+    """A list of phrases; for each utterance one is chosen at random among the phrases closest in length to its reference.
 
     Attributes:
-        texts: the phrases; those that are equal after normalisation count once.
-        num_nearest: among how many the choice is made.
+        texts: the phrases; phrases that are equal after normalisation count once.
+        num_nearest: the number of closest phrases among which one is chosen.
     """
 
     texts: tuple[str, ...]
     num_nearest: int = 1
 
     def choose(self, reference: str, *, seed: int) -> str:
-        """One of the ``num_nearest`` phrases nearest in length to the reference, each as likely, never the reference itself.
+        """Choose one of the ``num_nearest`` phrases closest in length to the reference, all equally likely.
 
-        Equal distances are put in an order by the seed. Phrase and reference are compared normalised, and the phrase is
-        returned so.
+        The reference itself is never chosen. The seed also orders phrases at equal distance. Phrase and reference are compared
+        after normalisation, and the normalised phrase is returned.
 
         Units: lengths in characters.
         Errors: ValueError where no phrase differs from the reference.
         """
         reference = normalize(reference)
         generator = torch.Generator().manual_seed(seed)
-        # Distances are whole numbers, so a fraction decides between equal ones only.
+        # Distances are whole numbers, so adding a fraction changes the order of phrases at equal distance only.
         order = torch.rand(len(self._lengths), generator=generator, dtype=torch.float64)
         order += (self._lengths - len(reference)).abs()
         excluded = self._positions.get(reference)
@@ -47,7 +47,7 @@ class Phrases(ABC):
             order[excluded] = torch.inf
         num_left = len(order) - (excluded is not None)
         if not num_left:
-            raise ValueError(f"no phrase is left to want: the only one, {reference!r}, is what the utterance says")
+            raise ValueError(f"no phrase differs from the reference: the only phrase of the list is {reference!r}")
         nearest = order.topk(min(self.num_nearest, num_left), largest=False).indices
         pick = torch.randint(len(nearest), (), generator=generator)
         return self._normalized[int(nearest[pick])]
@@ -67,7 +67,7 @@ class Phrases(ABC):
 
 @dataclass(frozen=True)
 class PhraseList(Phrases):
-    """Phrases as they are given; an empty one asks for silence."""
+    """Phrases given in the configuration; an empty phrase asks for an empty transcript."""
 
     texts: tuple[str, ...]
     num_nearest: int = 20
@@ -80,10 +80,10 @@ class PhraseList(Phrases):
 
 @dataclass(frozen=True)
 class PhraseFile(Phrases):
-    """Phrases from a text file, one a line, such as the transcripts of a training set (ZE21, JO22).
+    """Phrases from a text file, one per line, such as the transcripts of a training set (ZE21, JO22).
 
-    Without ``sha256`` the file's is taken: whoever describes this object says which phrases were meant, and a description
-    refuses a file that has changed.
+    ``sha256`` is the checksum of the file. Without it the file's own checksum is filled in, so a written description of this
+    object fixes the phrases: an object built from that description refuses a file that has changed since.
 
     Errors: FileNotFoundError; ValueError names the file and the line.
     """
@@ -95,21 +95,21 @@ class PhraseFile(Phrases):
     def __post_init__(self) -> None:
         _check_num_nearest(self.num_nearest)
         content = _read(self.path)
-        found = hashlib.sha256(content).hexdigest()
-        if self.sha256 not in (None, found):
+        digest = hashlib.sha256(content).hexdigest()
+        if self.sha256 not in (None, digest):
             raise ValueError(
-                f"{self.path}: holds other phrases than those meant: its sha256 is {found}, not {self.sha256}"
+                f"{self.path}: holds other phrases than the configuration asks for: its sha256 is {digest}, not {self.sha256}"
             )
-        object.__setattr__(self, "sha256", found)
+        object.__setattr__(self, "sha256", digest)
         object.__setattr__(self, "texts", _lines(content, self.path))
 
 
 @dataclass(frozen=True)
 class Olivier2021(Phrases):
-    """A short, a median and a long phrase, of which the one closest in length is taken (OR21).
+    """A short, a median and a long phrase; the phrase closest in length to the reference is chosen (OR21).
 
-    The lengths, which decide, are those of its configurations: 24, 85 and 198 characters in 4, 16 and 36 words. The wording
-    of the longer two is ours.
+    Only the lengths matter, and they are those of the authors' configurations: 24, 85 and 198 characters in 4, 16 and 36 words.
+    The wording of the two longer phrases is ours.
     """
 
     texts = (
@@ -122,14 +122,14 @@ class Olivier2021(Phrases):
 
 @dataclass(frozen=True)
 class Jayashankar2020(Phrases):
-    """The one command of JA20."""
+    """The only target phrase of JA20."""
 
     texts = ("OKAY GOOGLE UNLOCK PHONE AND DELETE FILES",)
 
 
 @dataclass(frozen=True)
 class Yang2022(Phrases):
-    """The one command of YA22."""
+    """The only target phrase of YA22."""
 
     texts = ("OPEN THE DOOR",)
 
@@ -142,7 +142,7 @@ def _check_num_nearest(num_nearest: int) -> None:
 def _read(path: str) -> bytes:
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file of phrases")
-    # Asked before opening: a named pipe would block for ever.
+    # The kind of file is checked before opening, because opening a named pipe would block for ever.
     if not Path(path).is_file():
         raise ValueError(f"{path}: is a folder or a device; phrases are one text file")
     with open(path, "rb") as file:

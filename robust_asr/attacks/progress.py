@@ -1,4 +1,4 @@
-"""What becomes of each utterance in an attack of several runs: its perturbation so far, its best, and what it cost.
+"""The bookkeeping of an attack with several runs: each utterance's present and best perturbation, and the work spent on it.
 
 Legend: B utterances, T samples.
 """
@@ -17,15 +17,15 @@ from robust_asr.types import AudioBatch
 
 @dataclass
 class Run:
-    """One run from one start.
+    """The state of one run of an attack from one start.
 
     Shape: delta and best (B, T), the others (B,).
 
     Attributes:
-        delta, best: where the run is, and where its score was highest.
-        scores: of ``best``, by the loss; the higher, the better for the attacker.
-        intact: whether every gradient was finite; where one was not, the run has ended.
-        moved: whether there was a gradient at all.
+        delta, best: the present perturbation, and the perturbation with the highest score so far.
+        scores: the score of ``best``, its loss times the goal's sign; the higher, the better for the attacker.
+        intact: whether every gradient so far was finite; an utterance whose gradient was not finite has stopped.
+        moved: whether any gradient so far was not zero.
         iterations, forwards: as in ``AttackResult``.
     """
 
@@ -51,18 +51,18 @@ class Run:
 
 
 class Outcome:
-    """What became of every utterance that the attack was given, over all runs."""
+    """The result of every utterance of the batch, over all runs."""
 
     def __init__(self, batch: AudioBatch) -> None:
         self.batch = batch
         self.state = Run.at(torch.zeros_like(batch.waveforms))
 
     def take_up(self, state: dict[str, Tensor]) -> None:
-        """Go back to what a killed attack kept of ``state``."""
+        """Restore the ``state`` that a killed attack saved."""
         self.state = Run(**{name: value.to(self.batch.waveforms.device) for name, value in state.items()})
 
     def update(self, places: Tensor, run: Run) -> None:
-        """Take over the runs that are better than what there was, and count all of them. Shape: places (num,)."""
+        """Keep the perturbation of a run where its score is higher than before; add up its work. Shape: places (num,)."""
         state, places, size = self.state, places.to(run.delta.device), run.delta.shape[1]
         better = run.scores > state.scores[places]
         state.delta[places, :size] = torch.where(better[:, None], run.best, state.delta[places, :size])
@@ -73,7 +73,10 @@ class Outcome:
         state.moved[places] |= run.moved
 
     def release(self, work: Workload, run: Run, done: Tensor) -> tuple[Workload, Run]:
-        """Keep what is done as it is now, whatever its loss. Returns the rest. Shape: done (B,) bool, on the CPU."""
+        """Make the present perturbation of finished utterances final, whatever its loss; return the unfinished utterances.
+
+        Shape: done (B,) bool, on the CPU.
+        """
         finished, rest = done.nonzero()[:, 0], (~done).nonzero()[:, 0]
         ended = select_state(run, finished, run.delta.shape[1])
         ended.best, ended.scores = ended.delta, torch.full_like(ended.scores, torch.inf)

@@ -1,7 +1,7 @@
-"""What the ear cannot hear beside an utterance: masking thresholds and how far a perturbation exceeds them.
+"""Masking thresholds, below which an utterance makes other sounds inaudible, and how far a perturbation exceeds them.
 
-The model of MPEG-1 (Lin and Abdulla 2015) as used by Qin et al. 2019, appendix A. An utterance's loudest bin counts as 96 dB
-of sound pressure, so every result stays the same when audio and perturbation are scaled together.
+This is the model of MPEG-1 (Lin and Abdulla 2015) as used by Qin et al. 2019, appendix A. An utterance's loudest bin counts as
+96 dB of sound pressure, so scaling audio and perturbation together changes no result.
 
 Legend: B utterances, T samples, F frames, K frequency bins; N frames of all utterances, J maskers of a frame.
 """
@@ -19,7 +19,7 @@ from robust_asr.masking import length_mask, masked
 
 WINDOW = 2048
 HOP = 512
-# Corrects the energy that a Hann window takes from a spectrum; an amplitude is multiplied by its square root.
+# A Hann window removes energy from a spectrum; powers are multiplied by this factor and amplitudes by its square root.
 HANN_GAIN = 8 / 3
 _LOUDEST = 10**9.6
 _FLOOR = 1e-20
@@ -29,12 +29,12 @@ _FRAMES_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class MaskingThresholds:
-    """Of B utterances.
+    """The masking thresholds of B utterances.
 
     Shape: power (B, F, K), 10^(threshold in dB / 10), zero past an utterance's frames; loudest and num_frames (B,).
 
     Attributes:
-        loudest: the largest |sqrt(8/3) STFT / window|^2 of each utterance, which counts as 96 dB.
+        loudest: the largest |sqrt(8/3) STFT / window|^2 of each utterance; this power counts as 96 dB.
     """
 
     power: Tensor
@@ -42,7 +42,7 @@ class MaskingThresholds:
     num_frames: Tensor
 
     def select(self, rows: Tensor) -> MaskingThresholds:
-        """Of the utterances at ``rows`` (num,)."""
+        """The thresholds of the utterances at ``rows`` (num,)."""
         num_frames = self.num_frames[rows]
         longest = int(num_frames.max()) if len(num_frames) else 0
         return MaskingThresholds(self.power[rows, :longest], self.loudest[rows], num_frames)
@@ -51,14 +51,14 @@ class MaskingThresholds:
 def masking_thresholds(waveforms: Tensor, lengths: Tensor, *, sample_rate: int = 16_000) -> MaskingThresholds:
     """The global masking threshold of every frame that lies within its utterance (Qin et al. 2019, eq. 10-15).
 
-    An utterance shorter than one window is one frame, filled up with zeros. Silence masks nothing: its thresholds are those
-    of hearing in quiet.
+    An utterance shorter than one window is one frame, padded with zeros. Silence masks nothing, so its thresholds are the
+    thresholds of hearing in quiet.
 
     Shape: waveforms (B, T), lengths (B,).
     """
     num_frames = ((lengths - WINDOW).clamp(min=0) // HOP) + 1
     within = length_mask(num_frames, int(num_frames.max()))
-    # In float64: far below the loudest bin, rounding in float32 would move local maxima.
+    # The spectra are float64: in bins far below the loudest, float32 rounding would move the local maxima.
     frames = _filled(masked(waveforms, lengths)).unfold(1, WINDOW, HOP)[:, : within.shape[1]][within].double()
     spectra, owners = HANN_GAIN * power_spectra(frames)[:, 0], within.nonzero()[:, 0]
     loudest = spectra.new_zeros(len(lengths)).scatter_reduce_(0, owners, spectra.amax(1), "amax").clamp_(min=_FLOOR)
@@ -71,17 +71,17 @@ def masking_thresholds(waveforms: Tensor, lengths: Tensor, *, sample_rate: int =
 def masking_excess(delta: Tensor, thresholds: MaskingThresholds, *, qin_gain_bug: bool = False) -> Tensor:
     """l_theta: how far the power of a perturbation exceeds the thresholds, averaged over frames and bins (eq. 17).
 
-    In power, not in decibels; zero if and only if no bin of any frame exceeds its threshold. The fewer than 512 samples
-    after the last whole frame do not count.
+    The excess is a power, not a level in decibels, and is zero if and only if no bin of any frame exceeds its threshold. The
+    rest of the utterance after its last whole frame, fewer than 512 samples, is ignored.
 
-    ``qin_gain_bug`` multiplies the perturbation's amplitude by 8/3 as the authors' code does, where the utterance was
-    multiplied by sqrt(8/3): 4.26 dB too strict.
+    ``qin_gain_bug`` multiplies the perturbation's amplitude by 8/3 as the authors' code does, although the utterance is
+    multiplied by sqrt(8/3): the perturbation then counts as 4.26 dB louder than it is.
 
     Shape: delta (B, T), zero in the padding -> (B,).
     """
     gain = HANN_GAIN**2 if qin_gain_bug else HANN_GAIN
     spectra = power_spectra(delta)[:, : thresholds.power.shape[1]]
-    # The large numbers meet first: their ratio is of the size of the thresholds whatever the audio's level.
+    # The two large numbers are divided first: at any audio level their ratio is about as large as the thresholds.
     levels = spectra * (_LOUDEST * gain / thresholds.loudest)[:, None, None]
     excess = masked(functional.relu(levels - thresholds.power), thresholds.num_frames)
     return excess.sum((1, 2)) / (thresholds.num_frames * excess.shape[2])
@@ -95,7 +95,7 @@ def power_spectra(waveforms: Tensor) -> Tensor:
 
 
 def _filled(waveforms: Tensor) -> Tensor:
-    """At least one window long. Shape: (B, T) -> (B, T')."""
+    """Waveforms padded with zeros to at least one window. Shape: (B, T) -> (B, T')."""
     return functional.pad(waveforms, (0, max(WINDOW - waveforms.shape[1], 0)))
 
 
@@ -105,7 +105,7 @@ def bark(frequencies: Tensor) -> Tensor:
 
 
 def threshold_in_quiet(frequencies: Tensor) -> Tensor:
-    """What is heard in silence; nothing is, up to 1 bark. Units: hertz to dB."""
+    """The level above which a tone is heard in silence; minus infinity up to 1 bark. Units: hertz to dB."""
     kilohertz = frequencies / 1000
     hearing = 3.64 * kilohertz**-0.8 - 6.5 * torch.exp(-0.6 * (kilohertz - 3.3) ** 2) + 0.001 * kilohertz**4 - 12
     return hearing.masked_fill(bark(frequencies) <= 1, -torch.inf)
@@ -125,9 +125,9 @@ def _frame_thresholds(levels: Tensor, sample_rate: int) -> Tensor:
 
 
 def _maskers(levels: Tensor, barks: Tensor, quiet: Tensor) -> tuple[Tensor, Tensor]:
-    """Local maxima that are heard in quiet, thinned out. Powers throughout.
+    """The maskers of each frame: local maxima above the threshold in quiet, thinned out. All values are powers.
 
-    Shape: levels (N, K) -> bins (N, J) and their powers, which are 0 where a frame has fewer maskers.
+    Shape: levels (N, K) -> bins (N, J) and their powers, which are 0 where a frame has fewer than J maskers.
     """
     lower, middle, upper = levels[:, :-2], levels[:, 1:-1], levels[:, 2:]
     sums = functional.pad(lower + middle + upper, (1, 1))
@@ -137,12 +137,12 @@ def _maskers(levels: Tensor, barks: Tensor, quiet: Tensor) -> tuple[Tensor, Tens
 
 
 def _thinned(candidates: Tensor, sums: Tensor, barks: Tensor) -> Tensor:
-    """Of two maskers less than half a bark apart, from low to high, the louder stays.
+    """Thin out maskers: going up in frequency, the louder of two that are less than half a bark apart stays.
 
-    Shape: candidates (M, N), powers sums (N, K), barks (K,) -> bins (N, J), filled up with 0.
+    Shape: candidates (M, N), powers sums (N, K), barks (K,) -> bins (N, J), padded with 0.
     """
     position, power = torch.full_like(sums[:, 0], -torch.inf), torch.zeros_like(sums[:, 0])
-    # The last masker kept, and how many there are; row 0 takes what is written for frames that have none yet.
+    # The last masker that stayed, and the number of maskers so far. Row 0 of ``kept`` collects the writes of frames without any.
     winner, count = torch.zeros((2, len(sums)), dtype=torch.long, device=sums.device)
     kept = candidates.new_zeros(len(candidates) + 1, len(sums))
     for bins, its_position, its_power in zip(candidates, barks[candidates], sums.T.gather(0, candidates), strict=True):
@@ -155,7 +155,7 @@ def _thinned(candidates: Tensor, sums: Tensor, barks: Tensor) -> Tensor:
 
 
 def _left_aligned(marks: Tensor) -> Tensor:
-    """Where each row is True, one place a row of the result, filled up with 0. Shape: (N, K) -> (M, N)."""
+    """The column numbers at which each row is True, listed from the top of a column, padded with 0. Shape: (N, K) -> (M, N)."""
     ranks = marks.cumsum(1)
     rows, places = marks.nonzero(as_tuple=True)
     aligned = places.new_zeros(int(ranks[:, -1].max()), len(marks))
@@ -164,15 +164,15 @@ def _left_aligned(marks: Tensor) -> Tensor:
 
 
 def _spread(positions: Tensor, heights: Tensor, slopes: Tensor, barks: Tensor) -> Tensor:
-    """The maskers' thresholds, summed as powers. Shape: (N, J) each, barks (K,) -> (N, K).
+    """The sum of the maskers' individual thresholds, as powers. Shape: (N, J) each, barks (K,) -> (N, K).
 
-    Units: heights in octaves of power, slopes in the same a bark. (exp2 takes a third of the time of exp here.)
+    Units: heights in octaves of power, slopes in octaves of power per bark. (exp2 takes a third of the time of exp here.)
     """
     total = positions.new_zeros(len(positions), len(barks))
     for position, height, slope in zip(positions.T[..., None], heights.T[..., None], slopes.T[..., None], strict=True):
         distance = barks - position
-        # The slope above is never positive: the lower of the two lines is the right one on either side.
+        # ``slope`` is never positive and 27 is positive, so on each side of the masker the valid line is the lower one.
         above, below = torch.addcmul(height, slope, distance), torch.add(height, distance, alpha=27 * _DECIBEL)
-        # -340 dB adds nothing; what lies lower runs into denormal numbers, which cost ten to forty times as much.
+        # A term of -340 dB adds nothing; lower terms would become denormal numbers, which are ten to forty times as slow.
         total += torch.minimum(above, below, out=above).clamp_(min=-113).exp2_()
     return total

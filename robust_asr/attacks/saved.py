@@ -1,4 +1,4 @@
-"""An adversarial set on disk as an attack: what was made against one system, played to any other. Transfer."""
+"""Transfer attacks: an adversarial set on disk, made against one system, used as an attack on any other system."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from robust_asr.types import AudioBatch, Targets, Transcript
 
 @dataclass(frozen=True)
 class SavedGoal(Goal):
-    """The targets that a set was made for; of an untargeted set, anything but the reference."""
+    """The goal that a set was made with: its recorded targets, or for an untargeted set any text but the reference."""
 
     saved: Saved
 
@@ -40,12 +40,12 @@ class SavedGoal(Goal):
 
 @dataclass(frozen=True)
 class Saved(Attack):
-    """The audio of an adversarial set made by ``train.py predict``, for utterances of the part it was made from.
+    """The audio of an adversarial set made by ``train.py predict``, for utterances of the data that the set was made from.
 
-    ``digest`` is that of the set's rows. It is filled in where it is not given, and compared where it is: a set that was made
-    again is another condition.
+    ``digest`` is the digest of the set's rows. Without it the digest is filled in; with it the set must have that digest, so an
+    evaluation never mixes results of two sets that were written to the same folder one after the other.
 
-    Errors: ValueError names the set and an utterance that it does not hold, or whose audio is not what the set recorded.
+    Errors: ValueError names the set and an utterance that is not in the set or whose audio differs from the recorded audio.
     """
 
     folder: str
@@ -54,10 +54,10 @@ class Saved(Attack):
     needs_targets: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        found = self._evaluation.digest
-        if self.digest not in (None, found):
-            raise ValueError(f"folder: the set in {self.folder} has changed (digest {found}, expected {self.digest})")
-        object.__setattr__(self, "digest", found)
+        digest = self._evaluation.digest
+        if self.digest not in (None, digest):
+            raise ValueError(f"folder: the set in {self.folder} has changed (digest {digest}, expected {self.digest})")
+        object.__setattr__(self, "digest", digest)
         if len(self._evaluation.systems) != 1 or len(self._evaluation.conditions) != 1:
             raise ValueError(f"folder: {self.folder} holds no adversarial set: a set has one system and one attack")
 
@@ -80,11 +80,11 @@ class Saved(Attack):
 
     def columns(self) -> dict[str, Any]:
         (condition,) = self._evaluation.conditions.values()
-        # What the attacker knew was another system.
+        # The attacker's knowledge in these columns was of another system, the one that the set was made against.
         return {**condition["columns"], "knowledge": "transfer"}
 
     def row(self, utterance: str) -> Row:
-        """What the set records of an utterance."""
+        """The row of the set for an utterance."""
         if utterance not in self._rows:
             raise ValueError(f"{self.folder}: the adversarial set holds no utterance {utterance}")
         return self._rows[utterance]

@@ -1,4 +1,4 @@
-"""What a recogniser makes of attacked audio, and how utterances pass it together.
+"""The verdict: loss and transcript of attacked audio, and which utterances may share a pass through the recogniser.
 
 Legend: B utterances, T samples.
 """
@@ -17,20 +17,20 @@ from robust_asr.types import AudioBatch, Status, Transcript
 
 @dataclass(frozen=True)
 class AttackResult:
-    """What an attack made of a batch, measured on the waveforms that it returns.
+    """The result of an attack on a batch, measured on the attacked waveforms.
 
     Shape: every tensor (B,), on the CPU; ``batch`` holds the attacked waveforms with the true texts and ids.
 
     Attributes:
-        texts: what each utterance was attacked with: its target, or its reference.
+        texts: the text that each utterance was attacked with: its target, or its reference.
         targeted: whether ``texts`` are targets.
         success: whether the goal was reached, on draws that the attack never saw.
-        loss: of ``texts``, in nats, on the same draws; nan where it is not defined.
-        size: of the perturbation, in the unit of the threat model.
-        iterations, forwards: spent on each utterance by the attack itself; a forward is one pass of one utterance through the
-            recogniser, whether or not a gradient follows.
-        transcripts: what was heard for the verdict, and what a detector said of it.
-        status, notes: what became of each utterance, and one sentence where that is not "attacked", else "".
+        loss: the loss of ``texts``, in nats, on the same draws; nan where it is not defined.
+        size: the size of the perturbation, in the unit of the threat model.
+        iterations, forwards: the work that the attack spent on each utterance, without the verdict; a forward is one pass of one
+            utterance through the recogniser, with or without a gradient.
+        transcripts: the transcripts of the attacked audio, with a detector's score and flag if there is a detector.
+        status, notes: the status of each utterance, and a sentence that explains any status other than "attacked", else "".
     """
 
     batch: AudioBatch
@@ -53,7 +53,7 @@ class AttackResult:
 def judge(
     recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], *, seeds: Tensor
 ) -> tuple[Tensor, tuple[Transcript, ...]]:
-    """The loss of each text, nan where it is not defined, and what is heard: one pass gives both.
+    """The loss of each text, nan where it is not defined, and the transcripts. One pass gives both.
 
     Shape: seeds (B,) -> (B,) on the CPU, B transcripts.
     """
@@ -92,7 +92,7 @@ def fits(recognizer: Recognizer, length: Tensor, text: str) -> bool:
 
 
 def rows_that_pass_together(recognizer: Recognizer, batch: AudioBatch, rows: list[int]) -> list[list[int]]:
-    """All rows at once; for a recogniser whose result depends on padding, rows of equal length."""
+    """Groups of rows that may share a pass: all rows, or, if the recogniser's result depends on padding, rows of equal length."""
     if recognizer.padding_invariant:
         return [rows] if rows else []
     groups: dict[int, list[int]] = {}

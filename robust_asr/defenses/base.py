@@ -1,4 +1,4 @@
-"""What a defence is, and a recogniser behind defences, which is again a recogniser.
+"""The contract of a defence, and ``Defended``: a recogniser behind a defence, which is a recogniser again.
 
 Legend: B utterances, T samples.
 """
@@ -24,16 +24,17 @@ from robust_asr.types import Emissions, Targets, Transcript
 class Defense(nn.Module, ABC):
     """A transformation of the audio before the recogniser hears it.
 
-    Every utterance is treated alone: its result does not depend on its neighbours or on the padding. Constructor arguments are
-    kept as attributes of the same name. A defence that has no gradient of its own, such as a codec, gives that of the identity
-    (``robust_asr.gradients.straight_through``): a gradient of zero would stop an attack, not an attacker.
+    Every utterance is treated alone: its result does not depend on the other utterances or on the padding. Constructor
+    arguments are kept as attributes of the same name. A defence without a gradient of its own, such as a codec, returns the
+    gradient of the identity (``robust_asr.gradients.straight_through``). A gradient of zero would only stop our attacks, not a
+    real attacker, and the defence would look stronger than it is.
 
     Attributes:
-        name: as the papers' tables write it: ``RS``.
-        sigmas: standard deviations of the Gaussian noise that it adds, for the papers' tables.
+        name: the defence's name in the papers' tables: ``RS``.
+        sigmas: standard deviations of the Gaussian noise that the defence adds, for the papers' tables.
         stochastic: whether the result depends on ``seeds``.
         padding_invariant: False where padding changes the result.
-        keeps_length: False where the result may have another number of samples: then it has no straight-through form.
+        keeps_length: False if the result may have a different number of samples; such a defence has no straight-through form.
     """
 
     name: str
@@ -43,33 +44,33 @@ class Defense(nn.Module, ABC):
     keeps_length: bool = True
 
     def __init__(self) -> None:
-        # The constructor of nn.Module takes anything, which would be the signature of a defence without arguments.
+        # nn.Module's constructor accepts any arguments. Without this one, a defence without arguments would accept any too.
         super().__init__()
 
     @abstractmethod
     def forward(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What the recogniser shall hear. A stochastic defence without seeds draws new ones: ``fresh_seeds``.
+        """Return the audio for the recogniser. A stochastic defence that gets no seeds draws new seeds with ``fresh_seeds``.
 
         Shape: waveforms (B, T), zero past lengths (B,), seeds (B,) int64 -> waveforms (B, T'), lengths (B,).
         """
 
     def num_samples(self, lengths: Tensor) -> Tensor:
-        """The lengths that ``forward`` returns for these. Shape: (B,) -> (B,)."""
+        """The lengths that ``forward`` returns for audio of these lengths. Shape: (B,) -> (B,)."""
         return lengths
 
     @property
     def stages(self) -> tuple[Defense, ...]:
-        """The defences in it, in the order in which they are applied."""
+        """The single defences that a chain consists of, in the order in which they are applied; else the defence itself."""
         return (self,)
 
 
 def fresh_seeds(num: int) -> Tensor:
-    """Seeds for draws that nobody keyed, from torch's global generator on the CPU. Shape: (num,) int64."""
+    """New seeds for a call without seeds, from torch's global generator on the CPU. Shape: (num,) int64."""
     return torch.randint(2**63 - 1, (num,))
 
 
 class Chain(Defense):
-    """Defences one after the other. The draws of each are keyed by its position, also in chains of chains."""
+    """Defences one after the other. The position of a defence keys its random draws, also in a chain of chains."""
 
     def __init__(self, defenses: Sequence[Defense]) -> None:
         super().__init__()
@@ -100,9 +101,9 @@ class Chain(Defense):
 
 
 class StraightThrough(Defense):
-    """Another defence's exact result with the gradient of the identity (BPDA; Athalye, Carlini and Wagner 2018, section 4.1).
+    """A defence's exact result with the gradient of the identity (BPDA; Athalye, Carlini and Wagner 2018, section 4.1).
 
-    Errors: ValueError for a defence that may change the number of samples, for which the identity has no meaning.
+    Errors: ValueError for a defence that may change the number of samples, because then the identity is not defined.
     """
 
     def __init__(self, defense: Defense) -> None:
@@ -122,15 +123,15 @@ class StraightThrough(Defense):
 
 
 class Defended(Recognizer):
-    """A recogniser behind a defence, or behind a ``Chain`` of them, the first of which meets the audio first.
+    """A recogniser behind a defence or a ``Chain`` of defences; the first defence of a chain receives the audio first.
 
-    What the recogniser inside can do beside losses and transcripts - emissions, hidden units - it does here too, on the audio
-    that passed the defences; whether it can, ``innermost`` tells.
+    ``emissions``, ``encode`` and the other methods of special recognisers pass on to the recogniser inside, with the defended
+    audio. The type of ``innermost`` says which of them exist.
 
-    Draws are keyed: the defence at position p gets ``derive(seeds, draw=p)``, the recogniser inside the position after the last.
-    Without seeds every stochastic part draws afresh, and from one call to the next differently.
+    Random draws are keyed: the defence at position p of n gets ``derive(seeds, draw=p)``, the recogniser inside gets
+    ``derive(seeds, draw=n)``. Without seeds every stochastic part draws differently in every call.
 
-    Errors: AttributeError for what the recogniser inside has not.
+    Errors: AttributeError for a method that the recogniser inside does not have.
     """
 
     def __init__(self, defense: Defense, recognizer: Recognizer) -> None:
@@ -143,10 +144,10 @@ class Defended(Recognizer):
         return self.recognizer
 
     def view(self, knowledge: Knowledge) -> Recognizer:
-        """The same modules as an attacker with this knowledge takes them to be.
+        """The system that an attacker with this knowledge takes gradients of; it shares its modules with this one.
 
-        ``exact``: as they are. ``straight_through``: as they are, on the same draws, but with the gradient of the identity for
-        every defence. ``unaware``: the recogniser without any defence.
+        ``exact``: the system itself. ``straight_through``: the system with the same outputs on the same draws, but with the
+        gradient of the identity for every defence. ``unaware``: the recogniser without any defence.
         """
         check_knowledge(knowledge)
         inside = self.recognizer.view(knowledge)
@@ -157,7 +158,7 @@ class Defended(Recognizer):
         return Defended(Chain([StraightThrough(stage) for stage in self.defense.stages]), inside)
 
     def columns(self) -> dict[str, Any]:
-        """``defense`` and ``sigma`` as in the papers' tables: ``RS+ASNR``, 0.01; "" where no noise is added."""
+        """``defense`` and ``sigma`` as in the papers' tables: ``RS+ASNR``, 0.01; sigma is "" if no defence adds noise."""
         sigmas = [sigma for defense in self.defenses for sigma in defense.sigmas]
         sigma = "+".join(map(str, sigmas)) if len(sigmas) > 1 else next(iter(sigmas), "")
         names = "+".join(defense.name for defense in self.defenses)
@@ -165,12 +166,12 @@ class Defended(Recognizer):
 
     @property
     def defenses(self) -> tuple[Defense, ...]:
-        """What the audio passes, with the defences of a defended recogniser inside."""
+        """The defences of all ``Defended`` layers, in the order in which the audio passes them."""
         return tuple(layer.defense for layer in self.layers if isinstance(layer, Defended))
 
     @property
     def stochastic(self) -> bool:
-        """Whether an answer depends on ``seeds``: if not, one draw is all draws."""
+        """Whether losses and transcripts depend on ``seeds``; if not, a single draw is enough."""
         return self.defense.stochastic or self.recognizer.stochastic
 
     @property
@@ -246,7 +247,7 @@ class Defended(Recognizer):
         return self.recognizer.transcribe_hidden(hidden, frame_lengths)
 
     def _defend(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What the recogniser inside hears, and the seeds of its own draws."""
+        """The defended audio, its lengths, and the seeds for the random draws of the recogniser inside."""
         stages = self.defense.stages
         waveforms, lengths = _through(stages, waveforms, lengths, seeds)
         return waveforms, lengths, None if seeds is None else derive(seeds, draw=len(stages))
@@ -255,12 +256,12 @@ class Defended(Recognizer):
 def _through(
     stages: Sequence[Defense], waveforms: Tensor, lengths: Tensor, seeds: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    # Masked on every passage: what a defence leaves in the padding would reach the next one's filters.
+    # The padding is set to zero after every defence, because the filters of the next defence would mix it into the audio.
     waveforms = masked(waveforms, lengths)
     for position, stage in enumerate(stages):
         keyed = None if seeds is None else derive(seeds, draw=position)
         waveforms, new_lengths = stage(waveforms, lengths, seeds=keyed)
-        # Their values are compared only where they may differ: on a GPU it waits for the queue.
+        # The values are compared only if the tensors differ: reading them on a GPU waits until all queued work is finished.
         if stage.keeps_length and new_lengths is not lengths and not torch.equal(new_lengths, lengths):
             raise ValueError(f"{stage.name} changed the number of samples: it must say keeps_length = False")
         lengths = new_lengths

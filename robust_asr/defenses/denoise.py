@@ -9,9 +9,9 @@ from robust_asr.masking import masked
 
 
 class Denoise(Defense):
-    """A network that takes the perturbation out of the waveform (JO22).
+    """A network that removes the perturbation from the waveform (JO22).
 
-    Its gradient is its own: an attack on the defended recogniser goes through it.
+    The network is differentiable, so an attack on the defended recogniser takes gradients through the network.
 
     Args:
         network: from waveforms (B, T) and lengths (B,) to waveforms (B, T), such as ``robust_asr.models.conv_tasnet.ConvTasNet``.
@@ -26,6 +26,6 @@ class Denoise(Defense):
     def forward(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
         denoised = self.network(masked(waveforms, lengths), lengths)
         if denoised.shape != waveforms.shape:
-            found = f"{tuple(waveforms.shape)} into {tuple(denoised.shape)}"
-            raise ValueError(f"network: must keep the number of samples, but made {found}")
+            shapes = f"{tuple(waveforms.shape)} into {tuple(denoised.shape)}"
+            raise ValueError(f"network: must keep the number of samples, but made {shapes}")
         return masked(denoised, lengths), lengths

@@ -1,4 +1,4 @@
-"""Randomised smoothing's noise."""
+"""The Gaussian noise of randomised smoothing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from robust_asr.randomness import keyed_normal
 class GaussianNoise(Defense):
     """White Gaussian noise before recognition: randomised smoothing with one draw (Cohen et al. 2019; OR21).
 
-    The noisy audio may leave [-1, 1]. OR21's implementation does not clamp it, nor does the augmentation that recognisers are
-    hardened with, so they know such audio; and a clamp has no gradient where it acts, which would hide loud samples from an
-    attack.
+    The noisy audio may leave [-1, 1] and is not clamped, for two reasons. Neither OR21's implementation nor the Gaussian
+    augmentation in our training clamps it, so hardened recognisers have seen such audio. And the gradient of a clamp is zero
+    where it cuts, which would hide loud samples from an attack.
 
-    The noise of an utterance depends on its seed alone, so two sigmas are the same noise at two sizes.
+    The noise of an utterance depends only on its seed, so two sigmas are the same noise at two volumes.
 
     Units: sigma in full-scale amplitude; OR21 uses 0.01 and 0.02, ZE21 0.01, JO22 0.001.
     """

@@ -1,4 +1,4 @@
-"""The phone sequences of a text, each exactly once: pronunciation variants and optional silence.
+"""An automaton with all phone sequences of a text, each exactly once: pronunciation variants and optional silence.
 
 Legend: S places in a text.
 """
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 class PhoneGraph:
     """A deterministic acyclic automaton: node 0 is the start, every other node is entered with one phone.
 
-    ``edges`` are pairs of nodes; a text may end in the ``accepting`` nodes. ``frames_needed`` is that of the shortest sequence,
-    with a blank between equal phones.
+    ``edges`` are pairs of nodes; a text may end in the ``accepting`` nodes. ``frames_needed`` is the number of frames of the
+    shortest sequence, with a blank between equal phones.
     """
 
     phones: list[int]
@@ -24,14 +24,14 @@ class PhoneGraph:
 
 
 def phone_graph(words: Sequence[Sequence[tuple[int, ...]]], *, silence: int) -> PhoneGraph:
-    """Every way to say the words, with or without silence before, between and after them.
+    """The automaton of all pronunciations of the words, with or without silence before, between and after the words.
 
-    Two variants of neighbouring words may well make the same phone sequence; counted twice, it would weigh more than in the
-    denominator, which knows no words. So the nodes are sets of places in the text, as when an automaton is made
-    deterministic (Rabin and Scott 1959), and each sequence is one path.
+    Different variants of neighbouring words can give the same phone sequence. If such a sequence had two paths, it would weigh
+    twice as much as in the denominator, which does not know words. Therefore the automaton is made deterministic (Rabin and
+    Scott 1959): its nodes are sets of places in the text, and each sequence has exactly one path.
 
     Args:
-        words: the pronunciations of each word, each of one phone or more.
+        words: the pronunciations of each word; a pronunciation has one phone or more.
     """
     phone_at, following, last = _places(words, silence)
     numbers, edges, order = {(0,): 0}, [], [(0,)]
@@ -46,13 +46,13 @@ def phone_graph(words: Sequence[Sequence[tuple[int, ...]]], *, silence: int) -> 
             edges.append((numbers[node], numbers[places]))
     phones = [phone_at[node[0]] for node in order]
     accepting = [number for number, node in enumerate(order) if not last.isdisjoint(node)]
-    # Edges lead to later places, so the first place of a node orders the nodes before what follows them.
+    # Every edge leads to later places, so sorting by a node's first place puts the edges into a node before the edges out of it.
     edges.sort(key=lambda edge: order[edge[0]][0])
     return PhoneGraph(phones, edges, accepting, _frames_needed(phones, edges, accepting))
 
 
 def _places(words: Sequence[Sequence[tuple[int, ...]]], silence: int) -> tuple[list[int], list[list[int]], set[int]]:
-    """The phone at each place of the text, the places that follow each, and those that may be the last.
+    """The phone at each place of the text, the places that may follow each place, and the places where the text may end.
 
     Place 0 is the start. Shape: S phones, S lists of places.
     """

@@ -13,11 +13,11 @@ from robust_asr.masking import masked
 
 
 def denominator(log_probs: Tensor, frame_lengths: Tensor, log_bigram: Tensor) -> Tensor:
-    """Log of the sum over all phone sequences of their bigram probability times that of their CTC alignments.
+    """Log of the sum over all phone sequences of their bigram probability times the probability of their CTC alignments.
 
-    States are a blank after each phone (or after the start) and each phone. All of them are connected, so that what
-    float64 cannot hold next to the best state of a frame does not matter later: probabilities are normalised at every
-    frame, without logarithms in between, and F products with one matrix are the whole cost.
+    The states are the phones, and a blank after each phone and after the start. Probabilities are normalised at every frame and
+    need no logarithms, so the whole cost is F products with one matrix. A state whose probability underflows next to the best
+    state of a frame does not matter later, because all states are connected.
 
     Shape: log_probs (B, F, V), frame_lengths (B,) from 1, log_bigram (V, V) of ``phone_lm.estimate_bigram``, finite -> (B,).
     Units: nats. The gradient in log_probs is the occupancy of each label.
@@ -35,7 +35,7 @@ def _forward_backward(
     best = log_probs.amax(-1, keepdim=True).double()
     labels = (log_probs - best).exp()
     emissions = torch.cat([labels[..., :1].expand_as(labels), labels[..., 1:]], -1)
-    # Both directions at once: half as many steps to wait for.
+    # Both directions run in one loop over the frames, which halves the number of sequential steps.
     entered, log_scales = _recursion(
         both_ways(emissions, frame_lengths)[:directions],
         torch.stack([steps, steps.T])[:directions],
@@ -55,7 +55,7 @@ def _forward_backward(
 def transitions(log_bigram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The denominator as a Markov chain: blanks after the start and after each phone, then the phones.
 
-    From a phone to itself without a blank between there is only the loop, which is the same phone going on.
+    The step from a phone to itself has probability 1, as it prolongs the phone; two equal phones need a blank between them.
 
     Shape: log_bigram (V, V) -> probabilities of steps (S, S), of the first state (S,), of the end after each state (S,).
     """
@@ -69,9 +69,9 @@ def transitions(log_bigram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _recursion(emissions: Tensor, steps: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight with which each state is entered, scaled at every frame; the scales of the frames before are its unit.
+    """The weight of entering each state at each frame. Weights are divided by a scale at every frame and returned with the scales.
 
-    Shape: of one or two directions, emissions (2, B, F, S), steps (2, S, S), first (2, S) -> (2, B, F, S), log scales (2, B, F).
+    Shape: one or two directions, emissions (2, B, F, S), steps (2, S, S), first (2, S) -> (2, B, F, S), log scales (2, B, F).
     """
     entered, scales = torch.empty_like(emissions), emissions.new_ones(emissions.shape[:3])
     current = first[:, None].expand(-1, emissions.shape[1], -1)

@@ -1,7 +1,7 @@
-"""The pronunciation of words that no lexicon has, from espeak-ng's letter-to-sound rules for American English.
+"""The pronunciation of words that are not in the lexicon, by espeak-ng's letter-to-sound rules for American English.
 
-Run as a program, it reads words from its standard input and writes their phonemes, a line each. It runs as one because what
-espeak-ng synthesises afterwards in a process that was asked for phonemes is not what it would have said in a fresh one.
+Run as a program, this module reads words from its standard input and writes their phonemes, one line for each word. It runs in
+a process of its own because phoneme requests change the speech that espeak-ng synthesises later in the same process.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-# A word takes a tenth of a millisecond.
+# In seconds. A word takes a tenth of a millisecond, so the limit is reached only if espeak-ng hangs.
 _TIMEOUT = 600
-# The International Phonetic Alphabet as espeak-ng writes American English, in ARPAbet. Longer ones are tried first.
+# espeak-ng's phonetic symbols (IPA) for American English and their ARPAbet phones. Longer symbols are tried first.
 _ARPABET = {
     "ɑː": "AA", "ɑ": "AA", "ɒ": "AA", "æ": "AE", "a": "AE", "ʌ": "AH", "ə": "AH", "ɐ": "AH",
     "ɔː": "AO", "ɔ": "AO", "oː": "AO", "aʊ": "AW", "aɪ": "AY", "ɛ": "EH", "e": "EH", "ɚ": "ER", "ɚɹ": "ER", "ɜː": "ER", "ɜːɹ": "ER",
@@ -26,21 +26,21 @@ _STRESS = {"ˈ": "1", "ˌ": "2"}
 
 
 def phonemes(words: Sequence[str]) -> list[str]:
-    """International phonetic transcriptions. RuntimeError where espeak-ng does not run."""
+    """The phonetic transcription (IPA) of each word. RuntimeError if espeak-ng does not run."""
     command = [sys.executable, __file__]
     result = subprocess.run(
         command, input="\n".join(words), capture_output=True, text=True, encoding="utf-8", timeout=_TIMEOUT, check=False
     )
     lines = result.stdout.split("\n")[:-1]
     if result.returncode or len(lines) != len(words):
-        raise RuntimeError(f"espeak-ng could not be asked for pronunciations: {result.stderr.strip()[-300:]}")
+        raise RuntimeError(f"espeak-ng failed to give pronunciations: {result.stderr.strip()[-300:]}")
     return lines
 
 
 def arpabet(transcription: str) -> list[str]:
-    """ARPAbet with stress, as ``HH AH0 L OW1``. ValueError names a symbol that American English does not have."""
+    """Convert a transcription to ARPAbet with stress: ``HH AH0 L OW1``. ValueError names a symbol without an ARPAbet phone."""
     phones, stress = [], "0"
-    # A consonant that makes a syllable has a short vowel before it.
+    # ARPAbet has no syllabic consonants: they are written as a short vowel and the consonant.
     rest = transcription.replace("n\u0329", "ən").replace("l\u0329", "əl")
     while rest:
         if rest[0] in _STRESS:

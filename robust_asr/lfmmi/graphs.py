@@ -1,4 +1,4 @@
-"""The automata of a batch as tables of hidden Markov states.
+"""The automata of a batch of texts, as tables of a hidden Markov model.
 
 Legend: B utterances, V labels (blank 0, then phones), S states, K arcs into or out of a state.
 """
@@ -16,11 +16,11 @@ from robust_asr.lfmmi.automaton import PhoneGraph
 
 @dataclass(frozen=True)
 class PhoneGraphs:
-    """The graphs of a batch as hidden Markov states: what ``numerator`` sums over. Fulfils ``Targets``.
+    """The graphs of a batch as a hidden Markov model, over whose paths ``numerator`` sums. Fulfils ``Targets``.
 
-    States are the blank after each node, then each node's phone. Tables hold both directions: 0 forwards in time (the states
-    before each state), 1 backwards (those after it). A code names the weight of an arc: before * V + after in the
-    flattened bigram, V * V for certain, V * V + 1 for impossible, which also fills the tables up.
+    The states are the blank after each node, then each node's phone. The tables hold two directions: 0 is forwards in time (the
+    predecessors of each state), 1 is backwards (the successors). A code names the weight of an arc: before * V + after in the
+    flattened bigram, V * V for probability 1, V * V + 1 for probability 0, which also pads the tables.
 
     Shape: labels (B, S); sources and codes (B, 2, K, S); ends (B, 2, S) codes of the first and the last step; num_states and
         frames_needed (B,). All int64.
@@ -58,7 +58,7 @@ class PhoneGraphs:
 
 
 def batched(graphs: Sequence[PhoneGraph], *, num_labels: int) -> PhoneGraphs:
-    """Tables of the graphs of a batch."""
+    """Build the tables of the graphs of a batch."""
     impossible = num_labels**2 + 1
     arcs = [_arcs(graph, num_labels) for graph in graphs]
     num_states = torch.tensor([2 * len(graph.phones) - 1 for graph in graphs], dtype=torch.long)
@@ -68,7 +68,7 @@ def batched(graphs: Sequence[PhoneGraph], *, num_labels: int) -> PhoneGraphs:
     for row, (graph, (into, out, codes)) in enumerate(zip(graphs, arcs, strict=True)):
         phones, nodes = torch.tensor(graph.phones), len(graph.phones)
         labels[row, nodes : 2 * nodes - 1] = phones[1:]
-        # State 0 is the blank before the first phone: a path begins with any arc out of it, the one to itself included.
+        # State 0 is the blank before the first phone. A path begins with any arc out of state 0, including the arc to itself.
         ends[row, 0, into[out == 0]] = codes[out == 0]
         accepting = torch.tensor(graph.accepting)
         last = torch.cat([accepting, accepting[accepting > 0] + nodes - 1])
@@ -79,7 +79,7 @@ def batched(graphs: Sequence[PhoneGraph], *, num_labels: int) -> PhoneGraphs:
 
 
 def _arcs(graph: PhoneGraph, num_labels: int) -> Tensor:
-    """Arcs between states: into, out of, code. Shape: (3, number of arcs)."""
+    """The arcs between states: the state that an arc enters, the state that it leaves, its code. Shape: (3, number of arcs)."""
     phones = torch.tensor(graph.phones)
     num_nodes, certain = len(phones), num_labels**2
     nodes = torch.arange(num_nodes)
@@ -87,7 +87,7 @@ def _arcs(graph: PhoneGraph, num_labels: int) -> Tensor:
     stays = [(nodes, nodes), (spoken, spoken), (nodes[1:], spoken)]
     before, after = torch.tensor(graph.edges).reshape(-1, 2).T
     codes = phones[before] * num_labels + phones[after]
-    # A phone that follows itself, and the start, go on through the blank only.
+    # Between two equal phones, and after the start, the only way leads through the blank.
     direct = (phones[before] != phones[after]) & (before > 0)
     parts = [torch.stack([into, out, torch.full_like(into, certain)]) for into, out in stays]
     parts.append(torch.stack([after + num_nodes - 1, before, codes]))
@@ -96,7 +96,7 @@ def _arcs(graph: PhoneGraph, num_labels: int) -> Tensor:
 
 
 def _tables(arcs: Sequence[Tensor], *, size: int, impossible: int) -> tuple[Tensor, Tensor]:
-    """Arcs sorted into tables of both directions. Shape: (B, 2, K, S) sources, (B, 2, K, S) codes."""
+    """Sort arcs into the tables of both directions. Shape: (B, 2, K, S) sources, (B, 2, K, S) codes."""
     rows = torch.tensor([part.shape[1] for part in arcs], dtype=torch.long)
     rows = torch.arange(len(arcs)).repeat_interleave(rows)
     into, out, code = torch.cat([torch.zeros(3, 0, dtype=torch.long), *arcs], 1)

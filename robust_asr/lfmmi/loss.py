@@ -11,15 +11,15 @@ from robust_asr.lfmmi.numerator import numerator
 
 
 def lfmmi_loss(log_probs: Tensor, frame_lengths: Tensor, graphs: PhoneGraphs, log_bigram: Tensor) -> Tensor:
-    """Denominator minus numerator: the negative log-probability of a text's phone sequences among all (Povey et al. 2016).
+    """Denominator minus numerator: the negative log-probability of the text among all phone sequences (Povey et al. 2016).
 
-    Never negative but for rounding. A number added to every label of a frame changes nothing, so scores need not be
-    normalised. Infinite, with zero gradient, where the frames cannot carry the text.
+    The loss is never negative except for rounding. Adding a number to all labels of a frame does not change the loss, so scores
+    need not be normalised. The loss is infinite, with zero gradient, if the audio has too few frames for the text.
 
     Shape: log_probs (B, F, V), frame_lengths (B,) from 1, log_bigram (V, V) -> (B,).
     Units: nats.
     """
     value = denominator(log_probs, frame_lengths, log_bigram) - numerator(log_probs, frame_lengths, graphs, log_bigram)
     infeasible = graphs.frames_needed.to(frame_lengths.device) > frame_lengths
-    # A constant in the place of the difference keeps the denominator's gradient out too.
+    # The constant replaces the whole difference, so the denominator gets no gradient from an infeasible text either.
     return torch.where(infeasible, torch.inf, value)

@@ -15,10 +15,11 @@ from robust_asr.masking import masked
 
 
 def numerator(log_probs: Tensor, frame_lengths: Tensor, graphs: PhoneGraphs, log_bigram: Tensor) -> Tensor:
-    """Log of the sum over a text's phone sequences of their bigram probability times that of their CTC alignments.
+    """Log of the sum over a text's phone sequences of their bigram probability times the probability of their CTC alignments.
 
-    Minus infinity, with zero gradient, where the frames cannot carry the shortest of them. In logarithms and float64: what
-    is far behind at one frame may be all that is left at the last, above all for a text that was not spoken.
+    The result is minus infinity, with zero gradient, if there are too few frames for the shortest sequence. It is computed in
+    logarithms and float64, because a state with a tiny probability at one frame may lead to the only paths that reach the end,
+    above all for a text that was not spoken.
 
     Shape: log_probs (B, F, V), frame_lengths (B,) from 1, log_bigram (V, V) -> (B,).
     Units: nats. The gradient in log_probs is the occupancy of each label.
@@ -55,9 +56,9 @@ def _forward_backward(
 
 
 def _recursion(emissions: Tensor, sources: Tensor, weights: Tensor, first: Tensor) -> Tensor:
-    """Log-weight with which each state is entered at each frame.
+    """The log-weight of entering each state at each frame.
 
-    Shape: of one or two directions, emissions (2, B, F, S), sources and weights (2, B, K, S), first (2, B, S) -> (2, B, F, S).
+    Shape: one or two directions, emissions (2, B, F, S), sources and weights (2, B, K, S), first (2, B, S) -> (2, B, F, S).
     """
     entered, current = torch.empty_like(emissions), first
     flat = sources.flatten(2)

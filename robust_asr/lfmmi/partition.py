@@ -1,4 +1,4 @@
-"""What the numerator and the denominator share: time turned back, and gradients that are occupancies.
+"""Common parts of numerator and denominator: reversed time, and the gradient from the forward-backward recursion.
 
 Legend: B utterances, F frames, S states, V labels (blank 0, then phones).
 """
@@ -13,12 +13,12 @@ from torch.autograd.function import once_differentiable
 
 
 def num_directions(log_probs: Tensor) -> int:
-    """The recursion back in time is for the gradient alone: 2 where one is wanted, else 1."""
+    """2 if a gradient is needed, else 1: the recursion backwards in time is needed for the gradient only."""
     return 2 if log_probs.requires_grad and torch.is_grad_enabled() else 1
 
 
 def both_ways(values: Tensor, frame_lengths: Tensor) -> Tensor:
-    """Each utterance from its first frame on, and from its last frame back; the padding stays where it is.
+    """Each utterance in forward and in reversed order of its frames; the padding stays at the end.
 
     Shape: values (B, F, S) -> (2, B, F, S).
     """
@@ -26,24 +26,25 @@ def both_ways(values: Tensor, frame_lengths: Tensor) -> Tensor:
 
 
 def turned_back(values: Tensor, frame_lengths: Tensor) -> Tensor:
-    """Shape: values (B, F, S), frame_lengths (B,) -> (B, F, S)."""
+    """Each utterance with its frames in reversed order. Shape: values (B, F, S), frame_lengths (B,) -> (B, F, S)."""
     frames = torch.arange(values.shape[1], device=values.device)
     turned = torch.where(frames < frame_lengths[:, None], frame_lengths[:, None] - 1 - frames, frames)
     return values.gather(1, turned[:, :, None].expand_as(values))
 
 
 def last_frame(values: Tensor, frame_lengths: Tensor) -> Tensor:
-    """Shape: values (B, F, S), frame_lengths (B,) -> (B, S)."""
+    """The values at the last frame of each utterance. Shape: values (B, F, S), frame_lengths (B,) -> (B, S)."""
     return values[torch.arange(len(values), device=values.device), frame_lengths - 1]
 
 
 class WithOccupancies(torch.autograd.Function):
-    """A log partition function whose derivative by a log-probability is the expected number of times that it is used.
+    """A log partition function that takes its gradient from given occupancies.
 
-    The identity holds for any sum over paths of products of the probabilities along them, so the backward pass needs what
-    the forward-backward recursion knows anyway, and no tape of its steps.
+    Its derivative in a log-probability is the occupancy: the expected number of times that a path uses that log-probability.
+    This holds for any sum over paths of products of probabilities. The forward-backward recursion computes the occupancies
+    anyway, so autograd need not record its steps.
 
-    Shape: log_probs (B, F, V), value (B,), occupancies (B, F, V), or None where no gradient is wanted -> value (B,).
+    Shape: log_probs (B, F, V), value (B,), occupancies (B, F, V), or None if no gradient is needed -> value (B,).
     """
 
     @staticmethod

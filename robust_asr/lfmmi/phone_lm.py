@@ -1,4 +1,4 @@
-"""A bigram over phones, from texts: what the denominator takes for the language.
+"""The phone bigram of the denominator, estimated from texts.
 
 Legend: V labels. Label 0, the blank of the recogniser, stands for the start before a sentence and for the end after it.
 """
@@ -19,22 +19,22 @@ _SILENCE_SHARE = 0.5
 
 
 def estimate_bigram(texts: Iterable[str], lexicon: Lexicon, *, discount: float = 0.75) -> Tensor:
-    """Log-probabilities of each label after each, interpolated Kneser-Ney (Chen and Goodman 1999, section 2.7).
+    """Log-probabilities of each label after each label, interpolated Kneser-Ney (Chen and Goodman 1999, section 2.7).
 
-    Silence stands between words, before the first and after the last with probability 1/2, and each pronunciation of a word is
-    as probable as its others. Counts are the expectations under both, not those of one draw: the same texts
-    give the same model. Every probability is positive.
+    Silence occurs between words, before the first word and after the last word with probability 1/2 each, and all pronunciations
+    of a word are equally probable. Counts are expected counts under these two assumptions, not counts of random draws, so the
+    same texts always give the same bigram. Every probability is positive.
 
-    Shape: (V, V) float32, rows normalised; row 0 follows the start, column 0 is the end.
-    Errors: ValueError where there is no text or discount is not in (0, 1).
+    Shape: (V, V) float32, rows normalised; row 0 holds the labels after the start, column 0 the end.
+    Errors: ValueError if there is no text or discount is not in (0, 1).
     """
     if not 0 < discount < 1:
         raise ValueError(f"discount must be between 0 and 1, found {discount}")
     counts = expected_counts(texts, lexicon)
     if not counts.any():
         raise ValueError("a phone bigram needs at least one text")
-    # How many labels a label follows says how probable it is after one that tells nothing; one more for each, since a
-    # label that was never seen must not be impossible.
+    # The lower-order distribution: a label's probability is proportional to the number of different labels that it follows. One
+    # is added to each number, so that a label that never occurs keeps a positive probability.
     followed = (counts > 0).sum(0).double() + 1
     backoff = followed / followed.sum()
     totals = counts.sum(1, keepdim=True)
@@ -44,17 +44,17 @@ def estimate_bigram(texts: Iterable[str], lexicon: Lexicon, *, discount: float =
 
 
 def expected_counts(texts: Iterable[str], lexicon: Lexicon) -> Tensor:
-    """How often each label is expected after each. Shape: (V, V) float64."""
+    """The expected count of each label after each label. Shape: (V, V) float64."""
     neighbours: Counter[tuple[str, str]] = Counter()
     for text in texts:
-        # No word is empty, so an empty string can mark both ends.
+        # The empty string marks the start and the end of a text, as no word is empty.
         words = ["", *normalize(text).split(), ""]
         neighbours.update(pairwise(words))
     words: Counter[str] = Counter()
     for (before, _), count in neighbours.items():
         words[before] += count
     pronunciations = lexicon.pronunciations(word for word in words if word)
-    # A list of lists: a million additions to single elements of a tensor take ten times as long.
+    # A list of lists, because a million additions to single elements of a tensor would take ten times as long.
     counts = [[0.0] * lexicon.size for _ in range(lexicon.size)]
     for word, variants in pronunciations.items():
         for phones in variants:
@@ -67,7 +67,7 @@ def expected_counts(texts: Iterable[str], lexicon: Lexicon) -> Tensor:
 
 
 def _ends(pronunciations: dict[str, Pronunciations], place: int) -> dict[str, dict[int, float]]:
-    """The share of each phone at one end of each word; for the empty string that of the mark of the ends."""
+    """The share of each phone at one end of each word (``place`` 0 or -1); the empty string has label 0 at both ends."""
     shares: dict[str, dict[int, float]] = {"": {0: 1.0}}
     for word, variants in pronunciations.items():
         ends = Counter(phones[place] for phones in variants)

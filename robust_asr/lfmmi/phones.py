@@ -8,6 +8,6 @@ SILENCE, NOISE = "SIL", "SPN"
 
 
 def labels(*, stress: bool) -> tuple[str, ...]:
-    """Names of the labels, from the blank on: silence, spoken noise, then 39 phones, or 69 where vowels keep their stress."""
+    """The names of the labels: the blank, silence, spoken noise, then 39 phones, or 69 if vowels keep their stress."""
     vowels = tuple(vowel + digit for vowel in VOWELS for digit in "012") if stress else VOWELS
     return ("<blank>", SILENCE, NOISE, *sorted((*vowels, *CONSONANTS)))

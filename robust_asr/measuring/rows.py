@@ -1,4 +1,4 @@
-"""What an evaluation measures of one utterance."""
+"""The rows of an evaluation: the measurements on one utterance, as plain data."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ def rows_of_cell(
     """A row for each of the utterances at ``indices``.
 
     Args:
-        cell: system, condition and part.
-        hashes: of the system and of the condition.
-        data: ``data_hash`` of each utterance of the batch.
-        seconds: that the whole batch took; an utterance has the share of its length.
-        paid_by: the system whose rows count the passes of the attack; where that is another one, the row says so.
+        cell: the names of system, condition and data part.
+        hashes: the hashes of the system and of the condition.
+        data: the ``data_hash`` of each utterance of the batch.
+        seconds: the time that the whole batch took; it is divided among the utterances in proportion to their lengths.
+        paid_by: the system whose rows count the passes of the attack. In rows of other systems ``forwards`` is 0, and ``paid_by``
+            names that system.
     """
     per_sample = seconds / max(int(clean.lengths.sum()), 1)
     return [
@@ -46,11 +47,11 @@ def rows_of_cell(
 def measured(
     result: AttackResult, clean: AudioBatch, index: int, *, seconds_per_sample: float, sample_rate: int
 ) -> Row:
-    """The part of a row that was measured: texts and errors, size of the perturbation, cost.
+    """The measured fields of a row: texts and errors, size of the perturbation, cost.
 
-    ``forwards`` and ``iterations`` are the attacker's, without the verdict. The SNR is computed from the audio.
+    ``forwards`` and ``iterations`` count the work of the attack, without the verdict. The SNR is computed from the audio.
 
-    Units: seconds_per_sample of computing time; snr_db in dB, null where nothing was changed.
+    Units: seconds_per_sample in seconds of computing time; snr_db in dB, null if the audio is unchanged.
     """
     length = int(clean.lengths[index])
     before, after = (batch.waveforms[index, :length] for batch in (clean, result.batch))
@@ -70,12 +71,12 @@ def measured(
 
 
 def _detected(transcript: Transcript) -> Row:
-    """What a detector said, of a system that has one."""
+    """The fields ``score`` and ``flagged`` of a system with a detector; else none."""
     return {} if transcript.score is None else {"score": transcript.score, "flagged": transcript.flagged}
 
 
 def _texts_and_errors(result: AttackResult, index: int) -> Row:
-    """What was said, wanted and heard, and the counts of errors between them."""
+    """Reference, hypothesis and target, the loss and success of the attack, and the error counts."""
     reference, hypothesis, text = result.batch.texts[index], result.hypotheses[index], result.texts[index]
     count = count_errors([reference], [hypothesis])
     row = {
@@ -96,10 +97,10 @@ def _texts_and_errors(result: AttackResult, index: int) -> Row:
 
 
 def data_hash(batch: AudioBatch, index: int) -> str:
-    """Of the samples and the text of one utterance."""
+    """A hash of the samples and the text of one utterance."""
     return audio_hash(batch.waveforms[index, : int(batch.lengths[index])], batch.texts[index])
 
 
 def _number(value: float, digits: int) -> float | None:
-    """None where JSON has no number for it."""
+    """The rounded value; None for infinity and nan, which JSON cannot hold."""
     return round(value, digits) if abs(value) < float("inf") else None

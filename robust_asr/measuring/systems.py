@@ -1,4 +1,4 @@
-"""What a system and a condition are, for the record: weights, settings, and the files that they were built from."""
+"""Descriptions and hashes of systems and conditions: weights, settings, and the files that they were built from."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from robust_asr.storage.describe import describe, files_of
 
 
 def describe_system(recognizer: Recognizer) -> dict[str, Any]:
-    """``hash``, ``columns`` of the papers' tables, and ``description`` as plain data.
+    """Describe a system: its ``hash``, its ``columns`` in the papers' tables, and its ``description`` as plain data.
 
-    Two systems have one hash only where weights, settings, search and files are the same: no two of them ever share rows.
+    Two systems have the same hash only if weights, settings, search and files are equal, so rows of different systems are never
+    mixed.
     """
     description = {
         "recognizer": describe(recognizer),
@@ -29,7 +30,7 @@ def describe_system(recognizer: Recognizer) -> dict[str, Any]:
 
 
 def describe_condition(attack: Attack, *, seed: int) -> dict[str, Any]:
-    """As ``describe_system``; the same attack with another seed makes other rows."""
+    """Describe an attack like ``describe_system``. The seed enters the hash, because another seed gives other results."""
     description = describe(attack)
     return {"hash": digest([description, seed]), "columns": attack.columns(), "description": description}
 
@@ -37,15 +38,15 @@ def describe_condition(attack: Attack, *, seed: int) -> dict[str, Any]:
 def gradient_sources(
     systems: Iterable[tuple[str, Recognizer]], conditions: Mapping[str, Attack]
 ) -> dict[tuple[str, str], str | None]:
-    """(system, condition) -> a hash of all that the attack is given of the system: of one hash, the attacked audio is the same.
+    """(system, condition) -> a hash of the attacker's view of the system. Systems with equal hashes get the same attacked audio.
 
-    None where what the attack is given cannot be described: then it belongs to this system alone.
+    The hash is None if the view cannot be described; then the attacked audio is not shared with any other system.
 
-    Errors: ValueError where an attack cannot be given what it asks for, such as a straight-through form that does not exist.
+    Errors: ValueError if a system has no view for the attack's knowledge, such as a straight-through form that does not exist.
     """
     sources: dict[tuple[str, str], str | None] = {}
     for system, recognizer in systems:
-        # Weights are hashed once for each state of knowledge, not for each condition.
+        # The weights are hashed once for each value of ``knowledge``, not once for each condition.
         known: dict[str, str | None] = {}
         for condition, attack in conditions.items():
             usual = type(attack).attackers_view is Attack.attackers_view
@@ -64,5 +65,5 @@ def _source(view: Recognizer) -> str | None:
 
 
 def _hashes(paths: Iterable[str]) -> dict[str, str]:
-    """A lexicon is part of what a system hears: path -> hash of what is in it."""
+    """path -> hash of the file's content. A file such as a lexicon changes the transcripts, so it belongs to the description."""
     return {path: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in sorted(paths)}

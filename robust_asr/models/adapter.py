@@ -1,4 +1,4 @@
-"""Your own CTC model as a recogniser: attacked, defended and evaluated like those that live here.
+"""Your own CTC model as a recogniser, which can be attacked, defended and evaluated like the models of this package.
 
 Legend: B utterances, T samples, F frames, V labels.
 """
@@ -20,16 +20,16 @@ class CTCAdapter(CTCRecognizer):
     """A module from waveforms to the scores of CTC labels, as a recogniser.
 
     ``module(waveforms (B, T), lengths (B,))`` returns scores (B, F, V), logits or log-probabilities, and the number of frames
-    of each utterance (B,). What it returns is compared with this contract once for every padded size of audio.
+    of each utterance (B,). The returned values are checked against this contract once for every padded size of audio.
 
-    wav2vec 2.0 from torchaudio has that form::
+    wav2vec 2.0 from torchaudio fulfils the contract as it is::
 
         bundle = torchaudio.pipelines.WAV2VEC2_ASR_BASE_960H
         recognizer = CTCAdapter(
             bundle.get_model(), tokenizer=LabelTokenizer(bundle.get_labels()), hop=320, receptive_field=400
         )
 
-    and one from transformers needs a wrapper that returns it::
+    A model from transformers needs a wrapper that returns both tensors::
 
         class Wav2Vec2(nn.Module):
             def __init__(self, model):
@@ -41,19 +41,20 @@ class CTCAdapter(CTCRecognizer):
                 logits = self.model(waveforms, attention_mask=mask.long()).logits
                 return logits, (lengths - 400) // 320 + 1
 
-    Whatever such a model wants done to its audio, normalisation for one, belongs into the wrapper, so that attacks go through
-    it. Its hidden units, as ``Encoded`` shows them, are the scores. ``robust_asr.checkpoint`` can keep it if the module keeps its
-    constructor arguments as attributes; attacks do not ask for that.
+    Any preparation of the audio, such as normalisation, belongs into the wrapper, so that gradients of attacks pass through the
+    preparation too. The hidden units of this recogniser (``Encoded.encode``) are the scores. ``robust_asr.checkpoint`` can save
+    the recogniser if the module keeps its constructor arguments as attributes; attacks do not need that.
 
     Args:
-        hop, receptive_field: the module returns (n - receptive_field) // hop + 1 frames for n samples, and at least one: audio
-            shorter than the receptive field is filled up with zeros. 320 and 400 for wav2vec 2.0, HuBERT and WavLM; a
-            receptive field of 0 for a centred short-time Fourier transform, of 1 where padding gives ceil(n / hop).
-        padding_invariant: False, the safe choice, has utterances attacked alone or in equal lengths. Many published models
-            normalise over the padding: torchaudio's wav2vec2_base changes by 23 % (the ``lv60k`` models do not).
+        hop, receptive_field: the module returns (n - receptive_field) // hop + 1 frames for n samples, and at least one, since
+            audio shorter than the receptive field is padded with zeros. 320 and 400 for wav2vec 2.0, HuBERT and WavLM. A
+            receptive field of 0 describes a centred short-time Fourier transform, of 1 a model with ceil(n / hop) frames.
+        padding_invariant: False, the safe choice, means that utterances are attacked alone or in equal lengths. Many published
+            models normalise over the padding, which changes the output of torchaudio's wav2vec2_base by 23 % (the ``lv60k``
+            models do not normalise this way).
 
     Units: hop and receptive_field in samples, sample_rate in hertz.
-    Errors: ValueError says in what the module breaks the contract.
+    Errors: ValueError says how the module breaks the contract.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class CTCAdapter(CTCRecognizer):
         missing = max(self.receptive_field - waveforms.shape[1], 0)
         audio = functional.pad(masked(waveforms, lengths), (0, missing))
         scores, frame_lengths = self._pair(self.module(audio, lengths.clamp(min=self.receptive_field)))
-        # Values are looked at once a size: on a GPU this waits for the queue.
+        # The values are checked once for each size, because reading them on a GPU waits until all queued work is finished.
         if audio.shape[1] not in self._checked:
             self._check(scores, frame_lengths, lengths)
             self._checked.add(audio.shape[1])
@@ -95,8 +96,8 @@ class CTCAdapter(CTCRecognizer):
     def _pair(self, result: object) -> tuple[Tensor, Tensor]:
         pair = result if isinstance(result, tuple) else (result,)
         if len(pair) != 2 or not all(isinstance(value, Tensor) for value in pair):
-            found = ", ".join(type(value).__name__ for value in pair)
-            raise ValueError(f"the module must return scores and frame lengths, two tensors; it returned {found}")
+            kinds = ", ".join(type(value).__name__ for value in pair)
+            raise ValueError(f"the module must return scores and frame lengths, two tensors; it returned {kinds}")
         return pair
 
     def _check(self, scores: Tensor, frame_lengths: Tensor, lengths: Tensor) -> None:
@@ -120,15 +121,15 @@ class CTCAdapter(CTCRecognizer):
 
 
 class LabelTokenizer(Tokenizer):
-    """Characters in the order of a model's outputs, whatever the place of its blank.
+    """The characters of a model, in the order of its outputs; the blank may be at any position.
 
-    Labels of several characters, such as ``<s>``, are never written and are skipped in what is heard. Lower-case labels read and
-    write upper-case text (``robust_asr.text.normalize``).
+    Labels of several characters, such as ``<s>``, never occur in targets and are skipped in transcripts. Lower-case labels read
+    and write upper-case text (``robust_asr.text.normalize``).
 
     Args:
-        labels: one an output.
-        blank: position of the blank.
-        word_boundary: the label that stands between words; a space does so always.
+        labels: the label of each output.
+        blank: the position of the blank.
+        word_boundary: the label that stands between words; a label that is a space always does.
     """
 
     def __init__(self, labels: Sequence[str], *, blank: int = 0, word_boundary: str = "|") -> None:

@@ -1,4 +1,4 @@
-"""What a recogniser is: the contract that training, attacks, defences and evaluation are written against.
+"""The contract of a recogniser, which training, attacks, defences and evaluation are written against.
 
 Legend: B utterances, T samples, F frames, D hidden units, V vocabulary.
 """
@@ -18,34 +18,34 @@ from robust_asr.search.greedy import GreedySearch
 from robust_asr.text import CharacterTokenizer, Tokenizer
 from robust_asr.types import Emissions, Targets, TokenTargets, Transcript
 
-# What an attacker knows of the defences of a recogniser, see ``Recognizer.view``.
+# How much an attacker knows of the defences of a recogniser, see ``Recognizer.view``.
 Knowledge = Literal["exact", "straight_through", "unaware"]
 
 
 def check_knowledge(knowledge: str) -> None:
-    """ValueError for a state of knowledge that does not exist."""
+    """Raise a ValueError unless ``knowledge`` is one of the values of ``Knowledge``."""
     if knowledge not in get_args(Knowledge):
         raise ValueError(f"knowledge must be one of {', '.join(get_args(Knowledge))}, found {knowledge!r}")
 
 
 class Recognizer(nn.Module, ABC):
-    """Anything that takes waveforms and says what the loss of a text is and what it hears.
+    """A module that maps waveforms to the loss of a given text, differentiable in the waveforms, and to a transcript.
 
-    Every method treats each utterance alone: its result does not depend on its neighbours or on the padding. Constructor
+    Every method treats each utterance alone: its result does not depend on the other utterances or on the padding. Constructor
     arguments are kept as attributes of the same name, so that a checkpoint can describe the architecture
     (``robust_asr.storage.describe.describe``).
 
-    A recogniser may stand around another one: a defence in front of it, a vote over it. Whoever wants to know what stands inside
-    asks ``inside`` or walks ``layers``.
+    A recogniser may wrap another one: ``Defended`` puts a defence before a recogniser, a vote combines several transcripts of a
+    recogniser. ``inside`` is the wrapped recogniser, and ``layers`` walks from the outermost recogniser to the innermost.
 
     Attributes:
-        sample_rate: in hertz, of the waveforms it takes.
-        padding_invariant: False where padding changes the result; such a model is attacked and evaluated alone or in equal
-            lengths.
-        stochastic: whether two calls with other seeds may differ. Where it is False one draw says all, and attacks take no more;
-            a model says so of itself, since an attack that takes one draw of a random model is too weak.
-        forwards_per_transcript: passes of one utterance through the network that one transcript costs: the copies of a vote.
-        forwards_per_look: those that ``loss_and_transcripts`` costs.
+        sample_rate: the sample rate of the waveforms, in hertz.
+        padding_invariant: False if padding changes the result; such a model is attacked and evaluated with utterances alone or
+            in equal lengths.
+        stochastic: whether two calls with different seeds may differ. With False, attacks use one draw only. Each model must
+            state this itself, because an attack that uses one draw of a random model is too weak.
+        forwards_per_transcript: passes through the network that one transcript of one utterance costs; the copies of a vote.
+        forwards_per_look: passes through the network that ``loss_and_transcripts`` costs for one utterance.
     """
 
     sample_rate: int = 16_000
@@ -55,17 +55,17 @@ class Recognizer(nn.Module, ABC):
 
     @abstractmethod
     def targets(self, texts: Sequence[str]) -> Targets:
-        """Texts as this recogniser writes them. ValueError names a text that it cannot write."""
+        """Convert texts to targets, such as token ids. A ValueError names a text that the recogniser cannot write."""
 
     @abstractmethod
     def feasible(self, lengths: Tensor, targets: Targets) -> Tensor:
-        """Whether the audio is long enough to carry the text. Shape: (B,) samples -> (B,) bool."""
+        """Whether the audio of each utterance is long enough for its text. Shape: (B,) samples -> (B,) bool."""
 
     @abstractmethod
     def loss(self, waveforms: Tensor, lengths: Tensor, targets: Targets, *, seeds: Tensor | None = None) -> Tensor:
         """Negative log-likelihood of each text, differentiable in the waveforms, never reduced.
 
-        Infinite, with zero gradient, where the target is not feasible.
+        The loss is infinite, with zero gradient, where the target is not feasible.
 
         Shape: waveforms (B, T), lengths (B,), seeds (B,) int64 -> (B,).
         Units: nats.
@@ -73,12 +73,12 @@ class Recognizer(nn.Module, ABC):
 
     @abstractmethod
     def transcribe(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> list[Transcript]:
-        """What is heard. Shape: waveforms (B, T), lengths (B,) -> B transcripts."""
+        """The transcript of each utterance. Shape: waveforms (B, T), lengths (B,) -> B transcripts."""
 
     def loss_and_transcripts(
         self, waveforms: Tensor, lengths: Tensor, targets: Targets, *, seeds: Tensor | None = None
     ) -> tuple[Tensor, list[Transcript]]:
-        """``loss`` and ``transcribe`` on the same draws, in one pass where the recogniser can. Shape: -> (B,), B transcripts."""
+        """``loss`` and ``transcribe`` on the same draws, in one pass if the recogniser can. Shape: -> (B,), B transcripts."""
         losses = self.loss(waveforms, lengths, targets, seeds=seeds)
         with torch.no_grad():
             return losses, self.transcribe(waveforms, lengths, seeds=seeds)
@@ -89,7 +89,7 @@ class Recognizer(nn.Module, ABC):
 
     @property
     def inside(self) -> Recognizer | None:
-        """The recogniser that this one stands around, None where it stands alone."""
+        """The recogniser that this one wraps, or None."""
         return None
 
     @property
@@ -102,12 +102,12 @@ class Recognizer(nn.Module, ABC):
 
     @property
     def innermost(self) -> Recognizer:
-        """The recogniser that hears, behind everything that stands around it."""
+        """The recogniser inside all wrappers."""
         *_, last = self.layers
         return last
 
     def view(self, knowledge: Knowledge) -> Recognizer:
-        """The recogniser that an attacker with this knowledge takes gradients of; itself where there is no defence."""
+        """The recogniser that an attacker with this knowledge takes gradients of; without a defence, this recogniser itself."""
         check_knowledge(knowledge)
         return self
 
@@ -117,18 +117,18 @@ class Recognizer(nn.Module, ABC):
 
     @property
     def search(self) -> Search | None:
-        """How it gets from its network to a text, None where there is no choice."""
+        """The search from the network's output to a text, or None if the recogniser has a fixed search."""
         return None
 
     def use_search(self, search: Search) -> None:
-        """Let it search otherwise. ValueError for a search that it cannot serve."""
+        """Replace the search. ValueError for a search that does not fit the recogniser's outputs."""
         raise ValueError(f"search: {type(self).__name__} has a search of its own and takes no {type(search).__name__}")
 
     def prepare(self, texts: Iterable[str]) -> None:
-        """Learn, once and before the first loss, what it must know of the training texts; they are read only if it must."""
+        """Estimate statistics of the training texts, before the first loss; a recogniser that needs none does not read them."""
 
     def window(self, lengths: Tensor) -> Tensor:
-        """How long each utterance is for its memory: a model that fills audio up to a fixed window pays for the window.
+        """The length that decides the memory of each utterance: the whole window if a model pads audio to a fixed window.
 
         Shape: (B,) -> (B,). Units: samples.
         """
@@ -136,18 +136,18 @@ class Recognizer(nn.Module, ABC):
 
 
 class FrameSynchronous(Recognizer):
-    """A recogniser that answers frame by frame."""
+    """A recogniser with a distribution over labels for every frame."""
 
     @abstractmethod
     def emissions(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> Emissions:
-        """Shape: waveforms (B, T), lengths (B,) -> log_probs (B, F, V), frame_lengths (B,)."""
+        """Label log-probabilities. Shape: waveforms (B, T), lengths (B,) -> log_probs (B, F, V), frame_lengths (B,)."""
 
 
 class Encoded(Recognizer):
-    """A recogniser whose encoder can be used apart: loss and transcript follow from its hidden units.
+    """A recogniser whose encoder can be used separately: loss and transcript are functions of its hidden units.
 
-    A subclass writes ``encode``, ``loss_from_hidden`` and ``transcribe_hidden``, and nothing that would go past them: attacks
-    take loss and transcript from one pass.
+    A subclass writes ``encode``, ``loss_from_hidden`` and ``transcribe_hidden``. ``loss`` and ``transcribe`` follow from the
+    three and may not be overridden, because attacks take loss and transcript from one pass of the encoder.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -161,15 +161,15 @@ class Encoded(Recognizer):
 
     @abstractmethod
     def encode(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Shape: waveforms (B, T), lengths (B,) -> hidden (B, F, D), frame_lengths (B,)."""
+        """The hidden units. Shape: waveforms (B, T), lengths (B,) -> hidden (B, F, D), frame_lengths (B,)."""
 
     @abstractmethod
     def loss_from_hidden(self, hidden: Tensor, frame_lengths: Tensor, targets: Targets) -> Tensor:
-        """Shape: hidden (B, F, D), frame_lengths (B,) -> (B,) nats."""
+        """The losses that follow from hidden units. Shape: hidden (B, F, D), frame_lengths (B,) -> (B,) nats."""
 
     @abstractmethod
     def transcribe_hidden(self, hidden: Tensor, frame_lengths: Tensor) -> list[Transcript]:
-        """Called without gradients. Shape: hidden (B, F, D), frame_lengths (B,) -> B transcripts."""
+        """The transcripts; called without gradients. Shape: hidden (B, F, D), frame_lengths (B,) -> B transcripts."""
 
     forwards_per_look = 1
 
@@ -190,14 +190,14 @@ class Encoded(Recognizer):
 
 
 class LabelRecognizer(FrameSynchronous, Encoded):
-    """Encoder and linear head over labels, frame by frame, searched by a ``FrameSearch``.
+    """An encoder and a linear head that gives label scores for every frame; a ``FrameSearch`` finds the transcript.
 
     A subclass writes ``encode``, ``num_frames``, ``targets``, ``feasible`` and ``loss_from_hidden``, and sets ``head``.
 
     Attributes:
         frame_shift: seconds between frames, for word times.
         head: module from hidden (B, F, D) to scores (B, F, V).
-        tokenizer: what its labels spell.
+        tokenizer: converts between texts and labels.
     """
 
     frame_shift: float
@@ -221,12 +221,12 @@ class LabelRecognizer(FrameSynchronous, Encoded):
 
     @abstractmethod
     def num_frames(self, lengths: Tensor) -> Tensor:
-        """Frames that ``encode`` returns for these lengths. Shape: (B,) samples -> (B,) frames."""
+        """The number of frames that ``encode`` returns for each length. Shape: (B,) samples -> (B,) frames."""
 
     def log_probs(self, hidden: Tensor) -> Tensor:
-        """Shape: hidden (B, F, D) -> (B, F, V)."""
+        """Label log-probabilities of hidden units. Shape: hidden (B, F, D) -> (B, F, V)."""
         scores = self.head(hidden)
-        # float32 at least: the recursions of CTC and LF-MMI lose a long utterance in half precision.
+        # At least float32: in half precision the recursions of CTC and LF-MMI underflow on long utterances.
         return (scores if scores.dtype == torch.float64 else scores.float()).log_softmax(-1)
 
     def emissions(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> Emissions:
@@ -239,7 +239,7 @@ class LabelRecognizer(FrameSynchronous, Encoded):
 
 
 class CTCRecognizer(LabelRecognizer):
-    """Encoder, linear head, CTC (Graves et al. 2006). A subclass writes ``encode`` and ``num_frames`` and sets ``head``."""
+    """Encoder, linear head and CTC (Graves et al. 2006). A subclass writes ``encode`` and ``num_frames`` and sets ``head``."""
 
     def __init__(self, tokenizer: Tokenizer | None = None) -> None:
         super().__init__()

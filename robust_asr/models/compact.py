@@ -1,4 +1,4 @@
-"""CompactCTC: a recogniser of half a million parameters, for laptops.
+"""CompactCTC: a recogniser with half a million parameters, small enough for laptops.
 
 Legend: B utterances, T samples, F frames of 10 ms, M mel bins, S steps of 40 ms, C channels, D hidden units.
 """
@@ -20,8 +20,8 @@ from robust_asr.text import Tokenizer
 class CompactCTC(CTCRecognizer):
     """Log-mel, two convolutions over time and frequency, separable convolutions over time, a bidirectional GRU, CTC.
 
-    The stem turns frames of 10 ms into steps of 40 ms, on which everything costly runs; each step is unfolded at the
-    end into two frames of 20 ms, since 25 frames a second would be too few for the characters of spoken numbers.
+    The stem turns frames of 10 ms into steps of 40 ms, and all costly layers run on these steps. At the end each step is
+    split into two frames of 20 ms, because 25 frames per second would be too few for the characters of spoken numbers.
 
     Units: dropout in [0, 1); freq_mask_width and time_mask_width as fractions of the bins and of the utterance, see
     ``SpecAugment``, which is active in training mode only; energy_floor as in ``LogMel``.
@@ -140,7 +140,7 @@ class SeparableBlock(nn.Module):
         self.depthwise = nn.Conv1d(width, width, kernel_size, padding=kernel_size // 2, groups=width, bias=False)
         self.pointwise = nn.Conv1d(width, width, 1, bias=False)
         self.norm = MaskedBatchNorm(width)
-        # One draw a channel and utterance: on a CPU, a draw an element costs as much as the convolutions.
+        # Dropout1d draws once for each channel and utterance; drawing for each element costs as much as the convolutions on a CPU.
         self.dropout = nn.Dropout1d(dropout)
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
@@ -149,9 +149,9 @@ class SeparableBlock(nn.Module):
 
 
 class BidirectionalGRU(nn.Module):
-    """One GRU forwards, one over each utterance from its own end: exact with padding, and a third cheaper than packing.
+    """One GRU forwards, and one backwards that starts at the end of each utterance: a third cheaper than a packed sequence.
 
-    Shape: values (B, S, C), step_lengths (B,) -> (B, S, 2 D); what lies past an utterance's end is undefined.
+    Shape: values (B, S, C), step_lengths (B,) -> (B, S, 2 D); the values past an utterance's end are undefined.
     """
 
     def __init__(self, width: int, hidden_width: int) -> None:
@@ -172,5 +172,5 @@ def _reordered(values: Tensor, order: Tensor) -> Tensor:
 
 
 def _halved(sizes):
-    """What a convolution of stride 2 leaves of a length: an int or a Tensor."""
+    """The length after a convolution of stride 2; takes an int or a Tensor."""
     return (sizes + 1) // 2

@@ -23,14 +23,14 @@ Subsampling = Literal["vgg", "strided"]
 
 
 class ConformerEncoder(nn.Module):
-    """Log-mel, BatchNorm of each bin, subsampling to 40 ms, Conformer blocks. No utterance hears its neighbours or its padding.
+    """Log-mel, BatchNorm of each bin, subsampling to 40 ms, Conformer blocks. The padding has no effect on any utterance.
 
     The defaults are the size of Joshi et al. 2022: 12 blocks of width 256 with feed-forward layers of 2,048.
 
     Args:
         subsampling: ``vgg``, four convolutions and two maxima (Joshi et al.), or ``strided``, two convolutions of
             stride 2 (Gulati et al.), a tenth of the cost.
-        spec_augment: masks over the normalised features in training; none by default.
+        spec_augment: masks the normalised features in training; no masks by default.
 
     Units: dropout in [0, 1).
     Shape: waveforms (B, T), lengths (B,) -> hidden (B, S, D), zero in the padding, step_lengths (B,).
@@ -119,10 +119,12 @@ class ConformerEncoder(nn.Module):
 
 
 class ConformerBlock(nn.Module):
-    """Half a feed-forward layer, self-attention, convolution, the other half; each normalised first and added to its input.
+    """Feed-forward layer with weight 1/2, self-attention, convolution, feed-forward layer with weight 1/2.
+
+    Each of the four parts normalises its input first, and its output is added to its input.
 
     Shape: values (B, S, D), distances (2 S - 1, D), step_lengths (B,), mask (B, S) True at valid steps -> (B, S, D).
-        What the padding receives is unspecified.
+        The values in the padding are unspecified.
     """
 
     def __init__(
@@ -158,7 +160,7 @@ def _feed_forward(width: int, hidden_width: int, dropout: float) -> nn.Sequentia
 
 
 class ConformerCTC(CTCRecognizer):
-    """Conformer, linear head, CTC over characters or the pieces of ``robust_asr.text.bpe.BpeTokenizer``."""
+    """Conformer, linear head, and CTC over characters or over the word pieces of ``robust_asr.text.bpe.BpeTokenizer``."""
 
     stochastic = False
 

@@ -23,12 +23,12 @@ from robust_asr.text import normalize
 class ConformerLFMMI(LabelRecognizer):
     """Conformer, linear head over phones, lattice-free MMI with CTC's topology.
 
-    Before its first loss it must be given the training texts (``prepare``); a checkpoint keeps what it learnt of
-    them. It hears phones: for words it needs ``robust_asr.search.phones.PhoneBeamSearch`` as its search. Targets may hold
-    words that the lexicon does not have, see ``Lexicon``.
+    Before its first loss the model must get the training texts (``prepare``) to estimate a phone bigram; a checkpoint contains
+    the bigram. The transcripts are phones; for words use the search ``robust_asr.search.phones.PhoneBeamSearch``. Targets may
+    contain words that are not in the lexicon, see ``Lexicon``.
 
     Attributes:
-        log_bigram: what ``estimate_bigram`` says, (V, V); all zero before ``estimate_language``.
+        log_bigram: the result of ``estimate_bigram``, (V, V); all zero before ``estimate_language``.
     """
 
     stochastic = False
@@ -49,27 +49,27 @@ class ConformerLFMMI(LabelRecognizer):
         return self.lexicon
 
     def prepare(self, texts: Iterable[str]) -> None:
-        """Estimate the language of the denominator from the training texts, unless a checkpoint brought one."""
+        """Estimate the phone bigram of the denominator from the training texts, unless it was loaded from a checkpoint."""
         if not self.knows_language:
             self.estimate_language(texts)
 
     def estimate_language(self, texts: Iterable[str]) -> None:
-        """Take the phone bigram of these texts, those of the training set, for the language of the denominator."""
+        """Estimate the phone bigram of the denominator from texts, which should be the texts of the training set."""
         self.log_bigram.copy_(estimate_bigram(texts, self.lexicon))
 
     @property
     def knows_language(self) -> bool:
         """Whether ``estimate_language`` was called, here or before the checkpoint was written."""
-        # Asked of the device once only.
+        # The value is cached, so that the host waits for the device only once.
         self._estimated = self._estimated or bool(self.log_bigram.any())
         return self._estimated
 
     def num_frames(self, lengths: Tensor) -> Tensor:
-        """Frames of ``encode``. Shape: (B,) samples -> (B,) frames."""
+        """The number of frames that ``encode`` returns for each length. Shape: (B,) samples -> (B,) frames."""
         return self.encoder.num_frames(lengths)
 
     def targets(self, texts: Sequence[str]) -> PhoneGraphs:
-        # All at once: the words that the lexicon does not have are asked for together.
+        # All words are looked up in one call, so that espeak-ng starts only once for the words that are not in the lexicon.
         known = self.lexicon.pronunciations(word for text in texts for word in normalize(text).split())
         sentences = ([known[word] for word in normalize(text).split()] for text in texts)
         graphs = [phone_graph(sentence, silence=self.lexicon.silence) for sentence in sentences]
@@ -83,5 +83,5 @@ class ConformerLFMMI(LabelRecognizer):
 
     def loss_from_hidden(self, hidden: Tensor, frame_lengths: Tensor, targets: PhoneGraphs) -> Tensor:
         if not self.knows_language:
-            raise RuntimeError("a loss of phones needs their bigram: call prepare with the training texts first")
+            raise RuntimeError("the loss needs the phone bigram: call prepare with the training texts first")
         return lfmmi_loss(self.log_probs(hidden), frame_lengths, targets, self.log_bigram)

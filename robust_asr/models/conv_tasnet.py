@@ -20,20 +20,21 @@ Activation = Literal["relu", "sigmoid"]
 
 
 class ConvTasNet(Checkpointed):
-    """Waveform in, waveform of the same length out; every utterance as if it were alone.
+    """Maps a waveform to a waveform of the same length; the result of an utterance does not depend on its batch.
 
-    For one utterance it is ``torchaudio.models.ConvTasNet`` with one source, parameter for parameter. In a batch the global
-    layer normalisation of that model reads the padding, which changes its output by 9 %; here it does not.
+    For one utterance the model equals ``torchaudio.models.ConvTasNet`` with one source, parameter for parameter. In a batch the
+    global layer normalisation of torchaudio's model includes the padding, which changes its output by 9 %; ours excludes it.
 
-    The defaults are JO22's separator, one stack of 16 layers, taken literally: their receptive field is 65 s. Two stacks of 8 are
-    ``num_layers=8, num_stacks=2`` (configs/scale/librispeech.yaml).
+    The defaults are JO22's separator, one stack of 16 layers, taken literally; its receptive field is 65 s. Two stacks of 8
+    layers are ``num_layers=8, num_stacks=2`` (configs/scale/librispeech.yaml).
 
     Args:
-        num_filters, filter_size: of the analysis and synthesis, the encoder and decoder of the paper; they overlap by half.
+        num_filters, filter_size: number and length of the analysis and synthesis filters, the encoder and decoder of the paper;
+            neighbouring frames overlap by half.
         num_feats, num_hidden: channels between and inside blocks.
-        kernel_size: of the dilated convolutions.
-        num_layers: blocks of a stack, of dilation 1, 2, 4, ...
-        mask: what bounds the mask; ``relu`` lets it amplify.
+        kernel_size: the kernel size of the dilated convolutions.
+        num_layers: blocks in a stack, with dilations 1, 2, 4, ...
+        mask: the function that bounds the mask; with ``relu`` the mask may amplify.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class ConvTasNet(Checkpointed):
             for _ in range(num_stacks)
             for layer in range(num_layers)
         )
-        # Nothing follows the last block but its contribution to the mask.
+        # The last block contributes to the mask only, as no block follows it.
         self.blocks[-1].residual = None
         self.output_prelu = PReLU()
         self.output_conv = nn.Conv1d(num_feats, num_filters, 1)
@@ -85,8 +86,8 @@ class ConvTasNet(Checkpointed):
         decoded = self._synthesised(filtered * mask * valid)[:, : waveforms.shape[1]]
         return masked(decoded.to(waveforms.dtype), lengths)
 
-    # Filters overlap by half, so that two products of matrices make the convolution, and one makes its transpose. torch's
-    # convolutions of one channel are slow on a CPU.
+    # Frames overlap by half, so the convolution is the sum of two matrix products and its transpose needs one matrix product.
+    # Matrix products are used because torch's convolutions with one channel are slow on a CPU.
 
     def _analysed(self, waveforms: Tensor) -> Tensor:
         """``self.analysis``. Shape: (B, T) of whole strides -> (B, N, F)."""
@@ -98,7 +99,7 @@ class ConvTasNet(Checkpointed):
     def _synthesised(self, filtered: Tensor) -> Tensor:
         """``self.synthesis``. Shape: (B, N, F) -> (B, T)."""
         early, late = (self.synthesis.weight[:, 0].T @ filtered).split(self.filter_size // 2, 1)
-        # The first half of a frame and the second one of the frame before it meet.
+        # The first half of each frame is added to the second half of the frame before.
         return (early[:, :, 1:] + late[:, :, :-1]).transpose(1, 2).flatten(1)
 
     def _check(self) -> None:
@@ -144,7 +145,8 @@ class Block(nn.Module):
         convolution = self.depthwise
         if convolution.dilation[0] < hidden.shape[2]:
             return convolution(hidden)
-        # The outer taps lie beyond both ends, in zeros: 32768 of them a side at the top of the paper's stack. (As a convolution of
-        # one tap in 512 groups, what is left would take sixteen times its memory on a CPU.)
+        # The dilation exceeds the length, so the outer taps multiply zeros only and the centre tap is left; in the last block of
+        # the paper's stack a convolution would pad 32768 zeros on each side. (nn.Conv1d with one tap in 512 groups would compute
+        # the same but takes sixteen times the memory on a CPU.)
         centre = convolution.weight[:, 0, convolution.kernel_size[0] // 2]
         return torch.addcmul(convolution.bias[:, None], hidden, centre[:, None])

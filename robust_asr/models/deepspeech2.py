@@ -1,4 +1,4 @@
-"""DeepSpeech2 (Amodei et al. 2016) in the shape that Olivier and Raj 2021 and Zelasko et al. 2021 attacked."""
+"""DeepSpeech2 (Amodei et al. 2016) in the variant that Olivier and Raj 2021 and Zelasko et al. 2021 attacked."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ NUM_BINS = WINDOW // 2 + 1
 
 
 class LogSpectrogram(nn.Module):
-    """log(1 + |STFT|), 20 ms Hamming window every 10 ms, each utterance brought to mean 0 and deviation 1.
+    """log(1 + |STFT|), 20 ms Hamming window every 10 ms, each utterance normalised to mean 0 and deviation 1.
 
-    Mean and deviation are one number an utterance, over the cells of its own frames. The ends are padded with zeros,
-    the only padding that a longer neighbour cannot change. The deviation has a floor, so that silence is finite.
+    Mean and deviation are one number for each utterance, over all bins of its own frames. The ends are padded with zeros,
+    because with zeros the batch's padding changes nothing. The deviation has a floor, so that silence gives finite values.
 
     Shape: waveforms (B, T), lengths (B,) samples -> (B, 161, F), frame lengths (B,); zero past the frame lengths.
     """
@@ -55,7 +55,7 @@ class LogSpectrogram(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """Convolution, batch normalisation, Hardtanh(0, 20), none of which sees or leaves anything in the padding.
+    """Convolution, batch normalisation, Hardtanh(0, 20). The padding has no effect, and the result's padding is zero.
 
     Shape: (B, C, N, F), frame lengths (B,) -> (B, C', N', F'), frame lengths (B,).
     """
@@ -77,7 +77,7 @@ class ConvBlock(nn.Module):
 class SummedBiLSTM(nn.Module):
     """Bidirectional LSTM whose directions are added; the backward direction starts at the end of each utterance.
 
-    Shape: values (F, B, D), frame lengths (B,) on the CPU -> (F, B, H); what it leaves in the padding is unspecified.
+    Shape: values (F, B, D), frame lengths (B,) on the CPU -> (F, B, H); the values in the padding are unspecified.
     """
 
     def __init__(self, num_in: int, num_hidden: int) -> None:
@@ -86,7 +86,7 @@ class SummedBiLSTM(nn.Module):
 
     def forward(self, values: Tensor, frame_lengths: Tensor) -> Tensor:
         # On a GPU both directions run in one cuDNN call over a packed sequence. The packed kernel of the CPU is 3 to 10
-        # times slower than the one for equal lengths, and quadratic in the frames when differentiated.
+        # times slower than the kernel for equal lengths, and its gradient takes time quadratic in the number of frames.
         both = self._packed(values, frame_lengths) if values.is_cuda else self._turned(values, frame_lengths)
         return both.unflatten(-1, (2, -1)).sum(-2)
 
@@ -148,7 +148,7 @@ class DeepSpeech2(CTCRecognizer):
         )
         sizes = [conv_channels * -(-NUM_BINS // 4)] + [rnn_hidden] * rnn_layers
         self.rnns = nn.ModuleList(SummedBiLSTM(num_in, rnn_hidden) for num_in in sizes[:-1])
-        # One after each LSTM: what enters the first was normalised by the convolution.
+        # One normalisation after each LSTM; the input of the first LSTM was normalised by the last convolution block.
         self.norms = nn.ModuleList(MaskedBatchNorm(rnn_hidden) for _ in sizes[1:])
         self.head = nn.Linear(rnn_hidden, self.tokenizer.size, bias=False)
 
@@ -159,7 +159,7 @@ class DeepSpeech2(CTCRecognizer):
         return frame_lengths
 
     def encode(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        # Before the work is queued: on a GPU this waits for what was queued before.
+        # The lengths are read before any work is queued, because reading them on a GPU waits until all queued work is finished.
         host_lengths = self.num_frames(lengths.cpu())
         features, frame_lengths = self.spectrogram(waveforms, lengths)
         values = features[:, None]

@@ -1,4 +1,4 @@
-"""Front ends: waveforms to frames of features, each utterance as if it were alone.
+"""Front ends: from waveforms to frames of features, independent of an utterance's batch and padding.
 
 Legend: B utterances, T samples, F frames, M mel bins.
 """
@@ -15,8 +15,8 @@ from robust_asr.masking import length_mask, masked
 class LogMel(nn.Module):
     """Log mel energies of a centred short-time Fourier transform.
 
-    What lies past an utterance's end is read as silence, in a batch and alone: frames do not depend on the padding.
-    The energy has a floor, added rather than clamped, so the gradient in the waveform is finite everywhere and vanishes
+    The audio past an utterance's end counts as silence, in a batch and alone, so frames do not depend on the padding.
+    The floor is added to the energy, not applied as a clamp, so the gradient in the waveform is finite everywhere and is zero
     only in digital silence.
 
     Units: window and hop in seconds; energy_floor in the power of a Hann-windowed full-scale signal.
@@ -46,7 +46,7 @@ class LogMel(nn.Module):
         self.window_samples = round(window * sample_rate)
         self.hop_samples = round(hop * sample_rate)
         self.fft_size = 2 ** (self.window_samples - 1).bit_length()
-        # torchaudio looks at the values, which a module built on the meta device (checkpoint.load) does not have.
+        # torchaudio reads the values of these tensors; on the meta device, which checkpoint.load uses, they would have none.
         with torch.device("cpu"):
             filters = melscale_fbanks(
                 self.fft_size // 2 + 1, 0.0, sample_rate / 2, num_mels, sample_rate, mel_scale="htk"
@@ -59,7 +59,7 @@ class LogMel(nn.Module):
         return lengths // self.hop_samples + 1
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        # Energies span more than half precision can hold.
+        # The range of the energies is too large for half precision.
         with torch.autocast(waveforms.device.type, enabled=False):
             spectra = torch.stft(
                 masked(waveforms, lengths),
@@ -80,7 +80,7 @@ class LogMel(nn.Module):
 def normalize_utterance(features: Tensor, frame_lengths: Tensor, *, eps: float = 1e-2) -> Tensor:
     """Mean 0 and variance 1 for every bin of every utterance, over its valid frames only; zero in the padding.
 
-    ``eps`` is added to the variance: a bin that hardly moves (silence, one frame) stays near 0 and is not blown up.
+    ``eps`` is added to the variance, so that a nearly constant bin (silence, a single frame) stays near 0.
 
     Shape: features (B, F, M), frame_lengths (B,) -> (B, F, M).
     """

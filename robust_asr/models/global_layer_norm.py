@@ -17,8 +17,8 @@ _FLOOR = 1e-8
 class GlobalLayerNorm(nn.Module):
     """Normalisation over the channels and the valid frames of each utterance; zero in the padding.
 
-    For an utterance without padding it is ``torch.nn.GroupNorm(1, C)``. Computed in float32 at least. For its gradient, which has a
-    closed form, one tensor of the size of its input is kept.
+    For an utterance without padding the layer equals ``torch.nn.GroupNorm(1, C)``. It computes in float32 or higher. Its gradient
+    has a closed form, for which only one tensor of the input's size is saved.
 
     Shape: values (B, C, F), finite; valid (B, 1, F) of zeros and ones -> (B, C, F).
     """
@@ -52,7 +52,7 @@ class _Normalized(torch.autograd.Function):
         dtype, gradient = gradient.dtype, gradient.to(centred.dtype)
         to_bias = (gradient * valid).sum(2, keepdim=True)
         to_weight = inverse * (gradient * centred).sum(2, keepdim=True)
-        # What the mean and the variance take back.
+        # The parts of the gradient that flow through the mean and the variance.
         through_mean = (weight * to_bias).sum(1, keepdim=True) / count
         through_variance = (weight * to_weight).sum(1, keepdim=True) / count
         to_values = torch.addcmul(-inverse * through_mean, centred, -inverse.square() * through_variance)

@@ -14,19 +14,20 @@ from torch.nn import functional
 from robust_asr.masking import masked
 
 WINDOW, HOP, FFT_SIZE = 400, 160, 512
-# What Kaldi's frames reach back before the hop that they are counted by.
+# Kaldi's frame number k begins this many samples before the hop number k.
 _REACH = (WINDOW - HOP) // 2
 
 
 class KaldiFbank(nn.Module):
     """Log-mel energies as Kaldi computes them, for audio in [-1, 1] at 16 kHz: the front end of Joshi et al. 2022.
 
-    25 ms every 10 ms, offset removed and pre-emphasis within each window, Povey window, 512-point FFT, triangles on the mel
-    scale; no dither, ``snip_edges`` off. As there, each utterance is mirrored at both ends, at its own end and not at
-    that of its batch: frames do not depend on the padding. Energies below the floor are raised to it and have gradient zero;
-    that is noise under one 16-bit step. Audio of less than half a hop, for which Kaldi has no frame, has one.
+    Windows of 25 ms every 10 ms, offset removal and pre-emphasis within each window, Povey window, 512-point FFT, triangles on
+    the mel scale; no dither, ``snip_edges`` off. As in Kaldi, the audio is mirrored at both ends of each utterance, at its own
+    end and not at the end of the batch, so frames do not depend on the padding. Energies below the floor are raised to the
+    floor and have gradient zero; only noise below one 16-bit step is so weak. Audio shorter than half a hop gives one frame,
+    where Kaldi gives none.
 
-    Units: low_freq and high_freq in hertz, a high_freq below 1 counted from the Nyquist frequency; energy_floor in
+    Units: low_freq and high_freq in hertz, a high_freq below 1 is relative to the Nyquist frequency; energy_floor in
         the power of full-scale audio.
     Shape: waveforms (B, T), lengths (B,) -> (B, F, M), zero in the padding; frame_lengths (B,).
     """
@@ -60,11 +61,11 @@ class KaldiFbank(nn.Module):
 
     @staticmethod
     def num_frames(lengths: Tensor) -> Tensor:
-        """Shape: (B,) samples -> (B,) frames."""
+        """The number of frames of each utterance. Shape: (B,) samples -> (B,) frames."""
         return ((lengths + HOP // 2) // HOP).clamp(min=1)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        # Energies span more than half precision can hold.
+        # The range of the energies is too large for half precision.
         with torch.autocast(waveforms.device.type, enabled=False):
             windows = self._windows(masked(waveforms, lengths), lengths)
             windows = windows - windows.mean(-1, keepdim=True)
@@ -76,8 +77,8 @@ class KaldiFbank(nn.Module):
         return masked(features, frame_lengths), frame_lengths
 
     def _windows(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
-        """Windows of each utterance, mirrored at its ends as often as it takes. Shape: (B, T) -> (B, F, W)."""
-        # From the size of the tensor: the longest length would have to be fetched from the GPU.
+        """The windows of each utterance, mirrored at its ends as often as necessary. Shape: (B, T) -> (B, F, W)."""
+        # The size of the tensor is used, because the longest length would have to be fetched from the GPU.
         num_frames = max((waveforms.shape[1] + HOP // 2) // HOP, 1)
         positions = torch.arange(-_REACH, (num_frames - 1) * HOP + WINDOW - _REACH, device=waveforms.device)
         lengths = lengths.clamp(min=1)[:, None]
@@ -91,7 +92,7 @@ def mel_triangles(num_mels: int, *, low: float, high: float) -> Tensor:
 
     Units: low and high in hertz. Shape: (FFT bins, M).
     """
-    # math, not tensors: under torch.device("meta") (checkpoint.load) a tensor has no value to build a range from.
+    # Python floats, because under torch.device("meta"), which checkpoint.load uses, tensors have no values.
     lowest, width = _mel(low), (_mel(high) - _mel(low)) / (num_mels + 1)
     bins = torch.tensor([_mel(16_000 * index / FFT_SIZE) for index in range(FFT_SIZE // 2)], dtype=torch.float64)
     rising = (bins[:, None] - lowest) / width - torch.arange(num_mels, dtype=torch.float64)

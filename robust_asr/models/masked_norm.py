@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation whose statistics are taken over valid frames only; zero in the padding.
+    """Batch normalisation whose statistics are computed over valid frames only; the result is zero in the padding.
 
-    Computed in the precision of the mask where that is the higher, as under mixed precision.
+    It computes in the higher precision of values and mask, so a float32 mask keeps it in float32 under mixed precision.
 
     Shape: values (B, C, F, ...), finite; mask (B, 1, F, ...) of zeros and ones with size 1 after F -> as values.
     """
@@ -23,7 +23,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         return torch.addcmul(shift * mask, values, scale.reshape(shape))
 
     def _statistics(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        # Sums of squares: on a CPU torch.var_mean takes five times as long over these dimensions.
+        # The variance comes from sums of squares, because torch.var_mean takes five times as long over these dimensions on a CPU.
         dims = (0, *range(2, values.dim()))
         count = mask.sum() * (values[0, 0].numel() // mask[0, 0].numel())
         mean = values.sum(dims) / count

@@ -1,4 +1,4 @@
-"""Normalisation that does not see the padding."""
+"""Normalisation that ignores the padding."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from robust_asr.masking import length_mask
 
 
 class MaskedBatchNorm(_BatchNorm):
-    """Batch normalisation (Ioffe and Szegedy 2015) whose statistics are those of the valid frames only.
+    """Batch normalisation (Ioffe and Szegedy 2015) whose statistics are computed over the valid frames only.
 
-    Over a batch of equal lengths it is ``torch.nn.BatchNorm1d`` / ``BatchNorm2d``, parameters and buffers included. The
-    padding of the result is zero, whatever stood in the padding of the input.
+    For a batch of equal lengths it equals ``torch.nn.BatchNorm1d`` / ``BatchNorm2d``, parameters and buffers included. The
+    padding of the result is zero, whatever the padding of the input is.
 
     Shape: values (B, C, ..., F), channels second and frames last; lengths (B,) frames -> (B, C, ..., F).
     """
@@ -31,7 +31,7 @@ class MaskedBatchNorm(_BatchNorm):
         return self._normalize_batch(values, mask)
 
     def _normalize_batch(self, values: Tensor, mask: Tensor) -> Tensor:
-        # bfloat16 cannot hold a sum over a batch.
+        # bfloat16 is too coarse for a sum over a batch.
         wide = values if values.dtype == torch.float64 else values.float()
         dims = [dim for dim in range(values.dim()) if dim != 1]
         count = (mask.sum() * (values[0, 0].numel() // values.shape[-1])).clamp(min=1)

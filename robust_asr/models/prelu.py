@@ -1,4 +1,4 @@
-"""PReLU with a gradient that costs little."""
+"""PReLU with a fast gradient on a CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 
 class PReLU(nn.PReLU):
-    """``torch.nn.PReLU`` with one parameter, and a gradient of operations that a CPU vectorises: torch's own is slow there."""
+    """``torch.nn.PReLU`` with one parameter. Its gradient uses operations that a CPU vectorises; torch's own gradient is slow."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,5 +31,5 @@ class _PReLU(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         values, slope = ctx.saved_tensors
         positive = torch.ops.aten.threshold_backward(gradient, values, 0)
-        # The slope times the gradient where the values are negative, the gradient elsewhere.
+        # The gradient in the values is the slope times the gradient where they are negative, and the gradient elsewhere.
         return torch.lerp(positive, gradient, slope), (gradient * values.clamp(max=0)).sum()[None]

@@ -1,4 +1,4 @@
-"""SpecAugment: masks over frequency and time, while training (Park et al. 2019, without time warping)."""
+"""SpecAugment: random masks over frequency and time during training (Park et al. 2019, without time warping)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from robust_asr.masking import length_mask
 class SpecAugment(nn.Module):
     """Set random bands of bins and spans of frames to zero, the mean of normalised features.
 
-    Each mask's width is uniform from 0 to ``freq_width`` of the bins, or to ``time_width`` of the utterance's own
-    frames, so a short utterance does not lose more of itself than a long one. Identity in evaluation mode. Draws from
-    the global generator of the features' device.
+    The width of a mask is uniform between 0 and ``freq_width`` of the bins, or ``time_width`` of the utterance's own frames, so
+    short and long utterances lose the same share. In evaluation mode the features stay unchanged. Random numbers come from the
+    global generator of the features' device.
 
     Units: freq_width and time_width in fractions of the whole, in [0, 1].
     Shape: features (B, F, M), frame_lengths (B,) -> (B, F, M).

@@ -14,17 +14,17 @@ from robust_asr.masking import length_mask
 
 
 class _Subsampling(nn.Module):
-    """Convolutions that leave a quarter of the frames and bins, then a projection.
+    """Convolutions that reduce frames and bins to a quarter, then a projection.
 
     Shape: features (B, F, M), zero in the padding, frame_lengths (B,) -> (B, S, D), step_lengths (B,), S = ceil(ceil(F / 2) / 2).
-        What the padding receives is unspecified.
+        The values in the padding are unspecified.
     """
 
     project: nn.Linear
 
     @staticmethod
     def num_steps(frame_lengths: Tensor) -> Tensor:
-        """Shape: (B,) frames -> (B,) steps."""
+        """The number of steps of each utterance. Shape: (B,) frames -> (B,) steps."""
         return halved(halved(frame_lengths))
 
     def _flattened(self, values: Tensor, step_lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,9 +32,9 @@ class _Subsampling(nn.Module):
 
 
 class VggSubsampling(_Subsampling):
-    """Twice: two convolutions, each with a ReLU, then the maximum of 2 by 2 (the front end of Joshi et al. 2022).
+    """Two stages of two convolutions with ReLU and a maximum over 2 by 2 (the front end of Joshi et al. 2022).
 
-    The channels are half of ``channels``, then all of them.
+    The first stage has half of ``channels``, the second stage ``channels``.
     """
 
     def __init__(self, num_mels: int, *, channels: int, width: int) -> None:
@@ -70,7 +70,7 @@ class StridedSubsampling(_Subsampling):
 
 
 def halved(sizes):
-    """What a stride of 2 leaves of a length: an int or a Tensor."""
+    """The length after a stride of 2; takes an int or a Tensor."""
     return (sizes + 1) // 2
 
 

@@ -1,4 +1,4 @@
-"""What was this object built with? A description is plain data from which it can be built again (``trust.build``)."""
+"""Descriptions of objects: plain data from which ``trust.build`` can build an equal object."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def describe(value: object) -> Any:
-    """``{"class_path": ..., "init_args": ...}`` of an object, nested, as JSON-ready data.
+    """Describe an object as ``{"class_path": ..., "init_args": ...}``, with its arguments described the same way, ready for JSON.
 
-    The convention (scikit-learn's): every constructor argument is kept under an attribute of its own name.
+    The object must follow scikit-learn's convention: every constructor argument is kept as an attribute of the same name.
 
     Errors: TypeError names the class and the argument that cannot be described.
     """
@@ -26,9 +26,9 @@ def describe(value: object) -> Any:
 
 
 def files_of(value: object) -> Iterator[str]:
-    """The paths of all files that an object was built from, nested.
+    """The paths of all files that an object and the objects inside it were built from.
 
-    A class says which of its arguments are paths in ``file_arguments``: a text that merely looks like one is no file.
+    A class lists the names of its path arguments in ``file_arguments``; other texts are never taken for paths.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return

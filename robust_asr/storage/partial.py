@@ -1,4 +1,4 @@
-"""What long work has reached so far, beside its results, so that a kill costs minutes and not the whole of it."""
+"""The state of unfinished long work, saved regularly, so that a killed run loses minutes and not everything."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ State = dict[str, Any]
 
 
 class Partial(Protocol):
-    """Where a piece of work keeps its state while it runs: tensors and plain data."""
+    """A place where long work saves its state while it runs. A state is a dictionary of tensors and plain data."""
 
     def load(self) -> State | None:
-        """The state that was kept last, None where there is none."""
+        """The state that was saved last, or None if nothing was saved."""
 
     def keep(self, state: Callable[[], State], *, now: bool = False) -> None:
-        """Ask for the state and keep it, unless one was kept a moment ago and it need not be ``now``."""
+        """Save the state that ``state()`` returns, unless the last save was a moment ago; ``now`` saves in any case."""
 
     def part(self, name: str) -> Partial:
-        """Where a part of the work keeps its own state."""
+        """The place where a part of the work saves its own state."""
 
 
 class Forgetful:
-    """Keeps nothing: for work that nobody will resume."""
+    """Saves nothing: for work that is never resumed."""
 
     def load(self) -> None:
         return None
@@ -46,7 +46,7 @@ NOWHERE = Forgetful()
 
 
 class Restarted:
-    """Keeps what it is told where ``partial`` does, and begins with nothing: for the next stage of the same work."""
+    """Saves to ``partial`` but loads nothing: for the second stage of a work whose saved state belongs to the first stage."""
 
     def __init__(self, partial: Partial) -> None:
         self._partial = partial
@@ -62,12 +62,12 @@ class Restarted:
 
 
 class PartialState:
-    """The state of one piece of work in a sealed file, written whole and checked when it is read.
+    """The state of one piece of work in a sealed file, which is written completely or not at all and checked when read.
 
     Args:
-        path: named after a hash of all that the work depends on - weights, settings, audio - so that no state is ever taken up by
-            work that it does not belong to.
-        every_seconds: between two writes. A kill costs no more than this and the time of one step.
+        path: the file. Its name must contain a hash of everything that the work depends on (weights, settings, audio), so that
+            no other work ever loads this state.
+        every_seconds: the time between two writes. A kill loses at most this time plus the time of one step.
     """
 
     def __init__(self, path: Path, *, every_seconds: float = 60.0) -> None:
@@ -81,15 +81,15 @@ class PartialState:
     def keep(self, state: Callable[[], State], *, now: bool = False) -> None:
         if not now and time.monotonic() - self._last < self.every_seconds:
             return
-        # On the CPU: a file is read again on any machine.
+        # Tensors are saved from the CPU, so that a machine without this device can load them.
         sealed.write({"state": map_tensors(state(), Tensor.cpu)}, self.path)
-        # The time that writing takes is no part of the time until the next.
+        # The clock starts after writing, so that slow writing cannot take up all the time.
         self._last = time.monotonic()
 
     def part(self, name: str) -> PartialState:
         return PartialState(self.path.with_name(f"{self.path.stem}-{name}.ckpt"), every_seconds=self.every_seconds)
 
     def forget(self) -> None:
-        """Delete what was kept, also by the parts: the results are on disk."""
+        """Delete the saved state and the states of all parts; called when the results of the work are on disk."""
         for path in [self.path, *self.path.parent.glob(f"{self.path.stem}-*.ckpt")]:
             path.unlink(missing_ok=True)

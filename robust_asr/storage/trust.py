@@ -1,4 +1,4 @@
-"""Which code a stranger's file may name, and how an object is built from a description in one."""
+"""The allowlist of classes that a file from a stranger may name, and building objects from descriptions in such files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# A name, and everything below it. A class must be allowed by the name given and by the name of where it is defined, so
-# a module that an allowed one happens to import stays out of reach. Not here: plugins.io (would replace the checked
-# checkpoint files), sharding strategies (write files of their own), loggers that need an account elsewhere.
+# Each entry allows a dotted name and every name below it. A class must be allowed twice: by the name in the file and by the name
+# of the module that defines it, so a file cannot reach a module that an allowed module imports. Left out on purpose: plugins.io
+# (would replace the checked checkpoint files), sharding strategies (write files of their own), loggers that need an account.
 _ALLOWED = frozenset(
     {
         "robust_asr",
@@ -47,7 +47,7 @@ _opened: set[str] = set()
 
 
 def allow_module(name: str) -> None:
-    """Let files name the classes of one more package: the user's own, given on the command line and nowhere else."""
+    """Add a package of the user's own to the allowlist. Only the command line may call this, never a file."""
     if not all(part.isidentifier() for part in name.split(".")):
         raise ValueError(f"allow_module takes the name of a package such as my_package, got {name!r}")
     if name.split(".")[0] in sys.stdlib_module_names | {"torch", "jsonargparse", "pytorch_lightning", "lightning"}:
@@ -56,7 +56,7 @@ def allow_module(name: str) -> None:
 
 
 def check_name(name: str, *, field: str = "class_path") -> None:
-    """ValueError unless the allowlist covers a dotted name. Nothing is imported."""
+    """Raise a ValueError unless the allowlist covers a dotted name. Nothing is imported."""
     if not isinstance(name, str) or "." not in name or not all(part.isidentifier() for part in name.split(".")):
         raise ValueError(f"{field}: {name!r} is not the dotted name of a class")
     parts = name.split(".")
@@ -64,37 +64,37 @@ def check_name(name: str, *, field: str = "class_path") -> None:
         raise ValueError(f"{field}: {name!r} is not the dotted name of a class")
     if not any(".".join(parts[:length]) in _ALLOWED | _opened for length in range(1, len(parts) + 1)):
         raise ValueError(
-            f"{field}: {name!r} is not on the list of what a file may name ({_SUMMARY}); "
+            f"{field}: {name!r} is not on the list of names that a file may use ({_SUMMARY}); "
             f"--allow_module {parts[0]} opens a package of your own"
         )
 
 
-def check_object(found: object, name: str, *, field: str = "class_path") -> None:
-    """ValueError unless what a name led to is a class defined below the allowlist, or a function that is listed."""
-    defined = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', None)}"
-    if not isinstance(found, type) and defined not in FUNCTIONS:
+def check_object(target: object, name: str, *, field: str = "class_path") -> None:
+    """Raise a ValueError unless the object behind a name is a class that is defined below the allowlist, or a listed function."""
+    defined = f"{getattr(target, '__module__', None)}.{getattr(target, '__qualname__', None)}"
+    if not isinstance(target, type) and defined not in FUNCTIONS:
         raise ValueError(f"{field}: {name!r} is not a class")
     check_name(defined, field=field)
 
 
 def resolve(name: str, *, field: str = "class_path") -> type:
-    """The class of a dotted name; the allowlist is asked before anything is imported."""
+    """Import the class of a dotted name; the allowlist is checked before anything is imported."""
     check_name(name, field=field)
     module, _, attribute = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        target = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{field}: {name!r} does not exist ({error})") from error
-    check_object(found, name, field=field)
-    if not isinstance(found, type):
+    check_object(target, name, field=field)
+    if not isinstance(target, type):
         raise ValueError(f"{field}: {name!r} is not a class")
-    return found
+    return target
 
 
 def build(description: object, *, expected: type[T] | tuple[type, ...], field: str = "description") -> T:
-    """The object of a description: the inverse of ``robust_asr.storage.describe.describe``.
+    """Build the object of a description: the inverse of ``robust_asr.storage.describe.describe``.
 
-    Errors: ValueError names the field that is outside the allowlist, of another type or unknown.
+    Errors: ValueError names a field that is outside the allowlist, has the wrong type or is unknown.
     """
     if not isinstance(description, dict) or set(description) != {"class_path", "init_args"}:
         raise ValueError(f"{field} must hold class_path and init_args, got {_short(description)}")

@@ -1,4 +1,9 @@
-"""Text: the one normalisation used by training, metrics and attacks, and the tokenizers."""
+"""Text: normalisation and tokenizers.
+
+``normalize`` is used everywhere that texts are compared or tokenised: in training, metrics and attacks. ``Tokenizer`` is the
+contract between a recogniser and its texts, ``CharacterTokenizer`` its simplest form, ``bpe`` one for word pieces. ``alignment``
+aligns a hypothesis to its reference. The class path of ``CharacterTokenizer`` is in checkpoints, so the class stays here.
+"""
 
 from __future__ import annotations
 
@@ -17,37 +22,37 @@ _APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "`": "'"})
 def normalize(text: str) -> str:
     """Upper case, one kind of apostrophe, single spaces, no surrounding space.
 
-    Nothing is dropped: a character that a recogniser cannot write is that recogniser's error to report.
+    No character is removed: a recogniser that cannot write a character raises an error itself.
     """
-    # Composed again after upper(), which takes some characters apart and makes an apostrophe of one.
+    # NFC comes a second time because upper() decomposes some characters, and turns one into a letter with an apostrophe.
     upper = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).upper())
     return " ".join(upper.translate(_APOSTROPHES).split())
 
 
 class Tokenizer(ABC):
-    """Texts to token ids and back. Id 0 is reserved (CTC blank, padding, end of sentence)."""
+    """Converts texts to token ids and back. Id 0 is reserved (CTC blank, padding, end of sentence)."""
 
     blank = 0
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """Number of ids, the reserved one included."""
+        """The number of ids, including the reserved id 0."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """Ids of a text. ValueError names a character that has none."""
+        """The ids of a text. ValueError names a character that has no id."""
 
     @abstractmethod
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of ids; reserved ids are skipped."""
+        """The text of ids; reserved ids are skipped."""
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
-        """What each token writes, spaces included: joined, they are the text. For word times."""
+        """The piece of text that each token writes, spaces included; the joined pieces are the text. Used for word times."""
         return [self.decode([token]) for token in tokens]
 
     def targets(self, texts: Sequence[str]) -> TokenTargets:
-        """Shape: B texts -> tokens (B, U), token_lengths (B,)."""
+        """The tokens of a batch of texts. Shape: B texts -> tokens (B, U), token_lengths (B,)."""
         sequences = [torch.tensor(self.encode(text), dtype=torch.long) for text in texts]
         return TokenTargets(
             tokens=torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True),
@@ -56,7 +61,7 @@ class Tokenizer(ABC):
 
 
 class CharacterTokenizer(Tokenizer):
-    """One id a character, in the order given, from 1."""
+    """One id for each character, in the given order, starting at 1."""
 
     def __init__(self, characters: str = LIBRISPEECH_CHARACTERS) -> None:
         if not characters or len(set(characters)) != len(characters):

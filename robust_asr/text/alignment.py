@@ -1,4 +1,4 @@
-"""Word alignment of a hypothesis to its reference, as rows, as fixed-width text and as HTML."""
+"""Word alignment of a hypothesis to its reference: as columns, as fixed-width text and as HTML."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class AlignedWord:
 
 @dataclass(frozen=True)
 class Alignment:
-    """Columns whose edits are a Levenshtein distance over words."""
+    """The columns of an alignment; the number of edits is the Levenshtein distance over words."""
 
     words: tuple[AlignedWord, ...]
 
@@ -58,12 +58,12 @@ class Alignment:
 
     @property
     def word_error_rate(self) -> float:
-        """Edits per word of the reference; nan where the reference has none."""
+        """The number of edits per word of the reference; nan if the reference has no word."""
         return self.edits / self.num_reference_words if self.num_reference_words else math.nan
 
 
 def align(reference: str, hypothesis: str) -> Alignment:
-    """The cheapest alignment of two texts, word by word, both normalised as the metrics do."""
+    """The word alignment of two texts with the fewest edits, both normalised as in the metrics."""
     reference, hypothesis = normalize(reference), normalize(hypothesis)
     output = jiwer.process_words(reference, hypothesis)
     words: list[AlignedWord] = []
@@ -77,9 +77,9 @@ def align(reference: str, hypothesis: str) -> Alignment:
 
 
 def align_text(reference: str, hypothesis: str, *, width: int = 100) -> str:
-    """Lines REF, HYP and, where there are edits, a mark S, D or I under each, in blocks of ``width`` characters.
+    """The alignment as blocks of at most ``width`` characters: a line REF, a line HYP, and a mark S, D or I under each edit.
 
-    A word that was inserted or deleted stands under or over asterisks. A word longer than a block gets its own.
+    Asterisks stand in the other line for a word that was inserted or deleted. A word longer than ``width`` gets its own block.
     """
     blocks: list[list[str]] = []
     for word in align(reference, hypothesis):
@@ -92,12 +92,12 @@ def align_text(reference: str, hypothesis: str, *, width: int = 100) -> str:
 
 
 def align_html(reference: str, hypothesis: str) -> str:
-    """The alignment as one element of escaped spans, reference over hypothesis; its look is ``ALIGNMENT_CSS``."""
+    """The alignment as one HTML element of escaped spans, reference over hypothesis; ``ALIGNMENT_CSS`` is its style sheet."""
     return f'<div class="alignment">{" ".join(map(_word_html, align(reference, hypothesis)))}</div>'
 
 
 def printable(text: str) -> str:
-    """The text with characters that are not shown, or that change how others are shown, replaced by U+FFFD."""
+    """The text with U+FFFD in place of characters that are invisible or change the display of others."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 

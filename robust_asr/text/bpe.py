@@ -1,4 +1,4 @@
-"""Pieces of words as labels: byte-pair encoding, with sentencepiece.
+"""Byte-pair encoding with sentencepiece: labels that are pieces of words. To train a model from the texts of a manifest:
 
 python -m robust_asr.text.bpe data/librispeech/train-clean-100.jsonl.gz bpe500.model --size 500
 """
@@ -25,13 +25,13 @@ _INLINE = "base64:"
 class BpeTokenizer(Tokenizer):
     """The pieces of a sentencepiece model that ``train_bpe`` made, from id 1; id 0 is reserved.
 
-    The model becomes part of a checkpoint: the attribute ``model`` holds the content of the file, so what is described and
-    built again does not need it.
+    The attribute ``model`` holds the content of the model file. The content becomes part of a checkpoint, so a tokenizer can be
+    built from its description without the file.
 
     Args:
-        model: the path of the model, or its content as ``describe`` writes it.
+        model: the path of the model file, or its content as ``describe`` writes it.
 
-    Errors: FileNotFoundError; ValueError for what is no such model, or names a character that no piece writes.
+    Errors: FileNotFoundError; ValueError for a file that is no such model, or names a character that no piece writes.
     """
 
     def __init__(self, model: str) -> None:
@@ -70,9 +70,9 @@ class BpeTokenizer(Tokenizer):
 
 
 def train_bpe(texts: Iterable[str], *, size: int) -> BpeTokenizer:
-    """A model of ``size`` ids, the reserved one included; the same texts give the same model.
+    """Train a model with ``size`` ids, including the reserved id 0; the same texts give the same model.
 
-    Errors: ValueError where the texts have not so many pieces, or more characters than that.
+    Errors: ValueError if the texts have fewer than ``size`` pieces or more than ``size`` characters.
     """
     content = io.BytesIO()
     try:
@@ -82,7 +82,7 @@ def train_bpe(texts: Iterable[str], *, size: int) -> BpeTokenizer:
             model_type="bpe",
             vocab_size=size,
             character_coverage=1.0,
-            # Texts are normalised by the one function of this project.
+            # sentencepiece does not normalise, because the texts are normalised by ``robust_asr.text.normalize`` before.
             normalization_rule_name="identity",
             num_threads=1,
             unk_id=0,

@@ -1,4 +1,9 @@
-"""Threat models: which perturbations an attacker is allowed, per utterance, with the padding left at zero.
+"""Threat models: the perturbations that an attacker may add to an utterance. The padding always stays zero.
+
+This module holds the contract ``ThreatModel``, the balls ``Linf``, ``L2`` and ``SNR``, and ``Region``, a ball around one batch
+prepared for the many projections of an attack. ``norms`` holds the arithmetic of norms, ``ranges`` a ball whose radius is drawn
+for each utterance in training. A class path of a threat model occurs in recipes and in saved evaluations, so the classes stay
+in this module and are not moved to files of their own.
 
 Legend: B utterances, T samples; x a waveform, d its perturbation, n its length in samples.
 """
@@ -17,16 +22,16 @@ from robust_asr.randomness import derive, keyed_normal, keyed_uniform, keyed_uni
 from robust_asr.threat.norms import Norm, decibels, euclidean, maximum, scaled_to, shrinkage
 from robust_asr.types import AudioBatch
 
-# float32 stores x + d with an error of at most 2^-24 of its value, so 2^-24 of full scale.
+# float32 stores x + d with a relative error of at most 2^-24, so an absolute error of at most 2^-24 of full scale.
 _ROUNDING = 2.0**-24
-# Room for the scaling to a radius, which is float32 too: 1e-5 dB.
+# The accepted relative excess of a norm over the radius, because scaling to the radius is done in float32 too: 1e-5 dB.
 _ARITHMETIC = 2.0**-20
 
 
 class ThreatModel(ABC):
-    """A set of perturbations around each utterance; the attacked waveform also stays in [-1, 1] and its padding zero.
+    """The set of allowed perturbations of each utterance. The attacked waveform also stays in [-1, 1], its padding zero.
 
-    A frozen dataclass whose fields are its configuration.
+    A threat model is a frozen dataclass whose fields are its configuration.
     """
 
     @abstractmethod
@@ -39,7 +44,7 @@ class ThreatModel(ABC):
 
     @abstractmethod
     def size(self, delta: Tensor, batch: AudioBatch) -> Tensor:
-        """How large each perturbation is, in the unit of the bound. Shape: (B, T) -> (B,)."""
+        """The size of each perturbation, in the unit of the bound. Shape: (B, T) -> (B,)."""
 
     @abstractmethod
     def contains(self, adversarial: Tensor, batch: AudioBatch) -> Tensor:
@@ -47,14 +52,14 @@ class ThreatModel(ABC):
 
     @abstractmethod
     def columns(self) -> dict[str, Any]:
-        """``norm``, ``strength`` and ``strength_unit`` as the papers' tables write them."""
+        """``norm``, ``strength`` and ``strength_unit``, written as in the papers' tables."""
 
     def of_epoch(self, *, seed: int, epoch: int) -> ThreatModel:
-        """The threat model of an epoch of training: itself, unless its bound is drawn anew in each."""
+        """The threat model to use in an epoch of training: itself, unless its bound is redrawn every epoch."""
         return self
 
     def defined(self, batch: AudioBatch) -> Tensor:
-        """Whether the bound means something for each utterance: an SNR does not for silence. Shape: -> (B,) bool."""
+        """Whether the bound is defined for each utterance; an SNR is not defined for silence. Shape: -> (B,) bool."""
         return torch.ones_like(batch.lengths, dtype=torch.bool)
 
 
@@ -79,13 +84,13 @@ class Unbounded(ThreatModel):
 
 
 class Ball(ThreatModel):
-    """Every perturbation up to a radius, in the maximum or in the Euclidean norm.
+    """All perturbations whose norm is at most a radius, in the maximum or in the Euclidean norm.
 
     A subclass writes ``norm``, ``radius``, ``size`` and ``columns``; ``radius`` may differ between utterances.
 
     Attributes:
         norm: "linf" or "l2".
-        default_step_factor: step of an iterative attack over the radius, where its user names none.
+        default_step_factor: the step of an iterative attack divided by the radius, used if the attack's configuration sets none.
     """
 
     norm: Norm
@@ -96,7 +101,7 @@ class Ball(ThreatModel):
         """The largest norm of each utterance's perturbation. Shape: -> (B,), in the precision of the waveforms."""
 
     def region(self, batch: AudioBatch) -> Region:
-        """Ball and box around one batch, prepared for many projections."""
+        """The ball and the box [-1, 1] around one batch, prepared for many projections."""
         radius, lower, upper = self.radius(batch), -1 - batch.waveforms, 1 - batch.waveforms
         if self.norm == "linf":
             lower, upper = torch.maximum(lower, -radius[:, None]), torch.minimum(upper, radius[:, None])
@@ -106,16 +111,16 @@ class Ball(ThreatModel):
         return self.region(batch).project_(masked(delta, batch.lengths))
 
     def random(self, batch: AudioBatch, seeds: Tensor) -> Tensor:
-        """Uniform in the ball, then clamped to the box. In the Euclidean norm nearly always close to the surface."""
+        """Perturbations drawn uniformly from the ball, then clamped to the box. In the Euclidean norm most are near the surface."""
         radius, size = self.radius(batch), batch.waveforms.shape[1]
         if self.norm == "linf":
             return self.project(radius[:, None] * keyed_uniform_noise(seeds, batch.lengths, size), batch)
-        # The volume of a ball grows with the n-th power of its radius.
+        # The volume of a ball grows with the n-th power of its radius, so a uniform point has the n-th root of U(0, 1) as radius.
         depth = keyed_uniform(derive(seeds, draw=1)).to(radius) ** (1 / batch.lengths.clamp(min=1))
         return self.project(scaled_to(keyed_normal(seeds, batch.lengths, size), radius * depth, norm="l2"), batch)
 
     def contains(self, adversarial: Tensor, batch: AudioBatch) -> Tensor:
-        """Judged on what is stored; the only room is that of rounding x + d to float32."""
+        """Whether the attacked waveforms, as stored, are in the ball. Only the rounding of x + d to float32 is tolerated."""
         delta = _exact(adversarial.double() - batch.waveforms, batch)
         radius = self.radius(batch).double() * (1 + _ARITHMETIC)
         if self.norm == "linf":
@@ -149,7 +154,7 @@ class Linf(Ball):
 
 @dataclass(frozen=True)
 class L2(Ball):
-    """The Euclidean norm of the whole perturbation is at most ``eps``: less per second on longer audio.
+    """The Euclidean norm of the whole perturbation is at most ``eps``, so longer audio gets less of it per second.
 
     Units: eps and size in full-scale amplitude; ten seconds of speech have a norm of about 24.
     """
@@ -172,7 +177,8 @@ class L2(Ball):
         return {"norm": "L2", "strength": self.eps, "strength_unit": "amplitude"}
 
 
-# The reading of the paper's own code has the paper's name; the others must not be joined with its table.
+# ``snr_l2``, the reading of the paper's own code, has the norm's name in the paper's table. The other readings have other names,
+# so that their results are never compared with that table.
 _SNR_NAMES = {"snr_l2": "SNR", "snr_linf": "SNR (Linf)", "maxsnr_linf": "peak SNR (Linf)"}
 
 
@@ -180,14 +186,14 @@ _SNR_NAMES = {"snr_l2": "SNR", "snr_linf": "SNR (Linf)", "maxsnr_linf": "peak SN
 class SNR(Ball):
     """A bound on the signal-to-noise ratio (Olivier & Raj 2021, section 5), in one of three readings.
 
-    - ``snr_l2``: ||d||_2 <= ||x||_2 10^(-S/20), which is SNR >= S. The paper prints this radius as one of the maximum norm;
-      its experiments use the Euclidean.
-    - ``snr_linf``: |d_t| <= rms(x) 10^(-S/20), which implies SNR >= S and holds every sample down as well.
-    - ``maxsnr_linf``: |d_t| <= max|x| 10^(-S/20), a ratio of peaks, looser by the crest factor of the audio.
+    - ``snr_l2``: ||d||_2 <= ||x||_2 10^(-S/20), which is SNR >= S. The paper prints this radius for the maximum norm, but its
+      experiments use the Euclidean norm.
+    - ``snr_linf``: |d_t| <= rms(x) 10^(-S/20), which implies SNR >= S and also bounds every sample.
+    - ``maxsnr_linf``: |d_t| <= max|x| 10^(-S/20), a ratio of peaks; this bound is looser by the crest factor of the audio.
 
-    Silence has no SNR: its radius is 0, and an attack refuses it.
+    Silence has no SNR, so its radius is 0 and attacks refuse silent utterances.
 
-    Units: snr_db in decibels. Size is the realised power SNR, for ``maxsnr_linf`` the realised ratio of peaks.
+    Units: snr_db in decibels. The size is the realised power SNR, or for ``maxsnr_linf`` the realised ratio of peaks.
     """
 
     snr_db: float
@@ -224,9 +230,11 @@ class SNR(Ball):
 
 @dataclass(frozen=True)
 class Region:
-    """The allowed perturbations of one batch: a box that holds the padding at zero, cut with a Euclidean ball if any.
+    """The allowed perturbations of one batch: a box, intersected with a Euclidean ball if the norm is "l2".
 
-    Shape: radius (B,); lower and upper (B, T), which for the maximum norm are ball and box in one.
+    The box bounds every sample; in the padding both bounds are zero.
+
+    Shape: radius (B,); lower and upper (B, T). In the maximum norm the two bounds describe ball and box together.
     """
 
     norm: Norm
@@ -235,24 +243,24 @@ class Region:
     upper: Tensor
 
     def project_(self, delta: Tensor) -> Tensor:
-        """In place. The clamp comes second: it only shrinks samples, so both constraints hold."""
+        """Project in place. The clamp comes second because it only shrinks samples, so the norm stays within the radius."""
         if self.norm == "l2":
             delta.mul_(shrinkage(delta, self.radius))
         return delta.clamp_(self.lower, self.upper)
 
 
 def power_snr(delta: Tensor, batch: AudioBatch) -> Tensor:
-    """Power signal-to-noise ratio. Shape: (B, T) -> (B,) dB, infinite without noise, nan for silence left alone."""
+    """Power signal-to-noise ratio. Shape: (B, T) -> (B,) dB, infinite without a perturbation, nan for unchanged silence."""
     return decibels(euclidean(_exact(batch.waveforms, batch)), euclidean(_exact(delta, batch)))
 
 
 def peak_snr(delta: Tensor, batch: AudioBatch) -> Tensor:
-    """Ratio of the highest magnitudes: minus the dB_x(d) of Carlini & Wagner (2018). Shape: (B, T) -> (B,) dB."""
+    """Ratio of the largest magnitudes, which is minus the dB_x(d) of Carlini & Wagner (2018). Shape: (B, T) -> (B,) dB."""
     return decibels(maximum(_exact(batch.waveforms, batch)), maximum(_exact(delta, batch)))
 
 
 def inside_box(delta: Tensor, batch: AudioBatch) -> Tensor:
-    """The perturbation without its padding, clamped so that x + d stays in [-1, 1]."""
+    """The perturbation with its padding set to zero, clamped so that x + d stays in [-1, 1]."""
     return masked((batch.waveforms + delta).clamp(-1, 1) - batch.waveforms, batch.lengths)
 
 
@@ -264,5 +272,5 @@ def in_box(adversarial: Tensor, batch: AudioBatch) -> Tensor:
 
 
 def _exact(values: Tensor, batch: AudioBatch) -> Tensor:
-    """In double precision, so that what is measured is the perturbation and not the measuring."""
+    """The values in double precision with zero padding, so that rounding does not change a measured norm."""
     return masked(values.double(), batch.lengths)

@@ -1,6 +1,6 @@
-"""Norms of perturbations, per utterance, and what follows from them: projections, steepest directions, ratios in decibels.
+"""Norms of perturbations, per utterance, with the projections, steepest directions and decibel ratios that belong to them.
 
-Legend: B utterances, T samples. Values are zero in the padding, so that no function here needs lengths.
+Legend: B utterances, T samples. Values are zero in the padding, so no function here needs lengths.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ Norm = Literal["linf", "l2"]
 
 
 def maximum(values: Tensor) -> Tensor:
-    """Shape: (B, T) -> (B,)."""
+    """The largest magnitude of each row. Shape: (B, T) -> (B,)."""
     return values.abs().amax(1) if values.shape[1] else values.new_zeros(len(values))
 
 
 def euclidean(values: Tensor) -> Tensor:
-    """Shape: (B, T) -> (B,)."""
-    # A sum of squares adds in a tree; torch's float32 norm adds in a line and is off by 2e-4 after 20 s of audio.
+    """The Euclidean norm of each row. Shape: (B, T) -> (B,)."""
+    # torch's float32 norm adds sample after sample and is off by 2e-4 after 20 s of audio; ``sum`` adds pairwise.
     return values.square().sum(1).sqrt()
 
 
@@ -41,17 +41,17 @@ def shrinkage(delta: Tensor, radius: Tensor) -> Tensor:
 
 def scaled_to(values: Tensor, radius: Tensor, *, norm: Norm) -> Tensor:
     """Each row scaled until its norm is the radius; rows of zeros stay. Shape: (B, T), (B,) -> (B, T)."""
-    found = maximum(values) if norm == "linf" else euclidean(values)
-    return values / _above_zero(found)[:, None] * radius[:, None]
+    size = maximum(values) if norm == "linf" else euclidean(values)
+    return values / _above_zero(size)[:, None] * radius[:, None]
 
 
 def steepest(gradient: Tensor, *, norm: Norm) -> tuple[Tensor, Tensor]:
-    """Per utterance, the step of norm 1 that raises a linear loss most: the signs, or the normalised gradient.
+    """The step of norm 1 that raises a linear loss most, for each utterance: the signs, or the normalised gradient.
 
-    A gradient of any finite size has its direction, also one whose square would leave float32.
+    The direction is right for a gradient of any finite size, even if its square would overflow or underflow float32.
 
-    Shape: (B, T) -> directions (B, T), largest magnitude of each gradient (B,). Where that is 0, the direction is 0; where
-    it is not finite, there is no direction, and the caller takes no step.
+    Shape: (B, T) -> directions (B, T), largest magnitude of each gradient (B,). If the magnitude is 0, the direction is 0. If it
+    is not finite, the direction is undefined, and the caller must not take a step.
     """
     peak = maximum(gradient)
     if norm == "linf":
@@ -61,7 +61,7 @@ def steepest(gradient: Tensor, *, norm: Norm) -> tuple[Tensor, Tensor]:
 
 
 def decibels(signal: Tensor, noise: Tensor) -> Tensor:
-    """Ratio of two amplitudes: infinite without noise, nan without both. Shape: (B,), (B,) -> (B,) dB."""
+    """Ratio of two amplitudes in decibels: infinite if the noise is zero, nan if both are. Shape: (B,), (B,) -> (B,) dB."""
     return 20 * (signal / noise).log10()
 
 

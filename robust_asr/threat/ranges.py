@@ -1,4 +1,4 @@
-"""Threat models whose radius is drawn for each utterance: what adversarial training meets."""
+"""Threat models for adversarial training, whose radius is drawn for each utterance."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from robust_asr.types import AudioBatch
 class LinfRange(Ball):
     """No sample moves by more than eps, which is drawn for each utterance, log-uniform between two bounds.
 
-    The draw is keyed by (seed, utterance, step): it does not depend on the batch, the rank or a resume, and training moves on
-    ``step`` from epoch to epoch.
+    The draw is keyed by (seed, utterance, step), so it does not depend on the batch, the rank or a resume. Training sets
+    ``step`` to the epoch.
 
-    Source: Joshi et al. (2022), from [1e-4, 0.02]; that the draw is per utterance is our reading.
+    Source: Joshi et al. (2022), who draw from [1e-4, 0.02]; drawing for each utterance is our reading.
 
     Units: bounds, radius and size in full-scale amplitude.
     """
@@ -38,8 +38,8 @@ class LinfRange(Ball):
 
     def __post_init__(self) -> None:
         if not 0 < self.eps_min <= self.eps_max <= 1:
-            found = f"{self.eps_min} and {self.eps_max}"
-            raise ValueError(f"eps_min and eps_max must obey 0 < min <= max <= 1, full-scale amplitude, found {found}")
+            given = f"{self.eps_min} and {self.eps_max}"
+            raise ValueError(f"eps_min and eps_max must obey 0 < min <= max <= 1, full-scale amplitude, found {given}")
 
     def of_epoch(self, *, seed: int, epoch: int) -> LinfRange:
         return replace(self, seed=seed, step=epoch)

@@ -1,4 +1,4 @@
-"""Live: randomness. The same draws give the same answer, other draws another one, and an attack draws as often as it says.
+"""Live checks of randomness: equal seeds give equal losses, different seeds different ones, an attack uses all draws it names.
 
 Legend: B utterances, T samples.
 """
@@ -19,50 +19,51 @@ from robust_asr.types import AudioBatch, Status, Targets, Transcript
 
 REPEATS = Question(
     "equal draws give equal losses",
-    "Something draws from no seed, such as dropout left on, so the attack aims at another model in every step.",
+    "Some part draws without a seed, such as dropout that was left on, so the attack aims at a different model in every step.",
 )
 ONE_PASS = Question(
-    "loss and transcript of one pass are those of two",
-    "An attack and its verdict take both from one pass: they see another system than the one that transcribes.",
+    "one pass for loss and transcript gives the same as two passes",
+    "Attacks and verdicts take loss and transcript from one pass, so they see a different system than the one that transcribes.",
 )
 OWN_DRAWS = Question(
-    "every utterance has draws of its own",
-    "One draw for all is a fixed transformation: easier to attack than what was meant, and no sample of anything.",
+    "every utterance has random draws of its own",
+    "One draw for all utterances is a fixed transformation: it is easier to attack, and its results are no random sample.",
 )
 AVERAGES = Question(
-    "the attack averages as many draws as it names",
-    "Against a system that draws anew each time it follows fewer gradients than its name says: the attack is weaker.",
+    "the attack averages as many draws as its name says",
+    "Against a system that draws anew in every pass the attack averages fewer gradients than its name says, so it is weaker.",
 )
-# Of the loss, or nats of a small one. Atomic sums on a GPU are off by 1e-6, dropout by a tenth.
+# The largest accepted difference of two losses, as a share of the loss, or in nats if the loss is below one nat. The order of
+# sums on a GPU moves a loss by 1e-6, dropout by a tenth.
 _ROOM = 1e-4
 
 
 def check_repeats(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], *, seeds: Tensor) -> Check:
-    """Shape: seeds (B,)."""
+    """Compute the loss twice with the same seeds. Shape: seeds (B,)."""
     first, second = (_losses(recognizer, batch, texts, seeds=seeds) for _ in range(2))
     apart = float(((first - second).abs() / first.abs().clamp(min=1)).max())
     return REPEATS.verdict(apart <= _ROOM, f"the same loss twice differs by {100 * apart:.3g} %", value=100 * apart)
 
 
 def check_one_pass(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], *, seeds: Tensor) -> Check:
-    """``loss_and_transcripts`` against ``loss`` and ``transcribe``. Shape: seeds (B,)."""
+    """Compare ``loss_and_transcripts`` with ``loss`` and ``transcribe``. Shape: seeds (B,)."""
     given = batch.waveforms, batch.lengths
     with torch.no_grad():
         losses, heard = recognizer.loss_and_transcripts(*given, recognizer.targets(texts), seeds=seeds)
-        apart = recognizer.transcribe(*given, seeds=seeds)
+        heard_alone = recognizer.transcribe(*given, seeds=seeds)
     alone = _losses(recognizer, batch, texts, seeds=seeds)
     moved = float(((losses.double() - alone).abs() / alone.abs().clamp(min=1)).max())
-    others = sum(one.text != other.text for one, other in zip(heard, apart, strict=True))
-    seen = f"the loss differs by {100 * moved:.3g} %, {others} of {len(batch)} transcripts differ"
-    return ONE_PASS.verdict(moved <= _ROOM and not others, seen, value=100 * moved)
+    others = sum(one.text != other.text for one, other in zip(heard, heard_alone, strict=True))
+    evidence = f"the loss differs by {100 * moved:.3g} %, {others} of {len(batch)} transcripts differ"
+    return ONE_PASS.verdict(moved <= _ROOM and not others, evidence, value=100 * moved)
 
 
 def check_own_draws(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], *, seeds: Tensor) -> Check | None:
-    """One utterance as two of different seeds. None where nothing is said about draws.
+    """Pass the first utterance twice, with two seeds. None for a stochastic recogniser without a stochastic defence.
 
-    A defence that draws must draw another time; a recogniser that says that it never draws must not.
+    A stochastic defence must give two different results. A recogniser with ``stochastic = False`` must give the same loss.
 
-    Shape: seeds (B,) of the batch as the evaluation has them.
+    Shape: seeds (B,), the seeds that the evaluation gives to the utterances.
     """
     drawing = [stage for stage in defenses_of(recognizer) if stage.stochastic]
     if drawing and len(set(seeds.tolist())) < len(seeds):
@@ -71,17 +72,22 @@ def check_own_draws(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[s
     if not recognizer.stochastic:
         losses = _losses(recognizer, pair, [texts[0]] * 2, seeds=two)
         apart = float((losses[0] - losses[1]).abs() / losses[0].abs().clamp(min=1))
-        seen = f"it says that it draws nothing, and two seeds move its loss by {100 * apart:.3g} %"
-        return OWN_DRAWS.verdict(apart <= _ROOM, seen, value=100 * apart)
+        evidence = f"the recogniser says that it is not random; two seeds move its loss by {100 * apart:.3g} %"
+        return OWN_DRAWS.verdict(apart <= _ROOM, evidence, value=100 * apart)
     with torch.no_grad():
         heard = [stage(pair.waveforms, pair.lengths, seeds=two)[0] for stage in drawing]
     same = [stage.name for stage, (first, second) in zip(drawing, heard, strict=True) if torch.equal(first, second)]
-    seen = f"{len(same)} of {len(drawing)} defences draw the same for two seeds" + (f": {some(same)}" if same else "")
-    return OWN_DRAWS.verdict(not same, seen, value=len(same)) if drawing else None
+    evidence = f"{len(same)} of {len(drawing)} defences draw the same for two seeds" + (
+        f": {some(same)}" if same else ""
+    )
+    return OWN_DRAWS.verdict(not same, evidence, value=len(same)) if drawing else None
 
 
 def check_own_noise(attack: Attack, recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor) -> Check | None:
-    """Of a condition that is noise; None where it changes nothing. Shape: seeds (B,)."""
+    """For a condition that adds noise: two seeds must give two noises. None if the condition changes nothing.
+
+    Shape: seeds (B,).
+    """
     pair = batch.select([0, 0])
     delta = attack.generate(recognizer, pair, seeds=other_seeds(seeds)).waveforms - pair.waveforms
     if not bool(delta.any()):
@@ -89,17 +95,17 @@ def check_own_noise(attack: Attack, recognizer: Recognizer, batch: AudioBatch, *
     if len(set(seeds.tolist())) < len(seeds):
         return OWN_DRAWS.verdict(False, "utterances of one batch share a seed")
     alike = float(torch.nn.functional.cosine_similarity(delta[0].double(), delta[1].double(), dim=0))
-    # White noise of a tenth of a second correlates by a fortieth.
+    # Two independent white noises of a tenth of a second have a correlation of about 1/40.
     return OWN_DRAWS.verdict(abs(alike) < 0.5, f"the noise of two utterances correlates by {alike:.3g}", value=alike)
 
 
 def other_seeds(seeds: Tensor) -> Tensor:
-    """Two seeds: of the first utterance, and another. Shape: (B,) -> (2,)."""
+    """Two different seeds: the seed of the first utterance and a seed derived from it. Shape: (B,) -> (2,)."""
     return torch.cat([seeds[:1], derive(seeds[:1], step=Key.ANOTHER_SEED)])
 
 
 class Witness(Recognizer):
-    """A recogniser that counts the draws of which its loss is differentiated; it answers as the one inside."""
+    """A recogniser that records the seeds of every loss that is differentiated, and otherwise behaves as the one inside."""
 
     def __init__(self, recognizer: Recognizer, seen: list[int] | None = None) -> None:
         super().__init__()
@@ -133,17 +139,17 @@ class Witness(Recognizer):
 
 
 def check_averages(attack: Attack, recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor) -> Check | None:
-    """Of an attack of one iteration: different draws that its gradients were taken on, of each utterance that it took on.
+    """Run an attack of one iteration and count the different draws of its gradients, on average over the attacked utterances.
 
-    None where that is none. Shape: seeds (B,).
+    None if no utterance of the batch can be attacked. Shape: seeds (B,).
     """
     witness = Witness(recognizer)
     status = attack.generate(witness, batch, seeds=seeds).status
-    attacked = sum(what is not Status.REFUSED for what in status)
+    attacked = sum(given is not Status.REFUSED for given in status)
     if not attacked:
         return None
     draws, named = len(set(witness.seen)) / attacked, attack.num_draws
-    return AVERAGES.verdict(draws >= named, f"{draws:g} draws an iteration, {named} are named", value=draws)
+    return AVERAGES.verdict(draws >= named, f"{draws:g} draws an iteration, its name says {named}", value=draws)
 
 
 def _losses(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], *, seeds: Tensor) -> Tensor:

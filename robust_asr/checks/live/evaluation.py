@@ -1,4 +1,4 @@
-"""The live checks of an evaluation: the systems themselves are asked, once, before their numbers are believed."""
+"""The live checks of an evaluation: run once for every system and condition before the first row is written."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from robust_asr.randomness import utterance_seeds
 from robust_asr.results import Evaluation
 from robust_asr.types import AudioBatch
 
-# Enough to notice what differs between utterances, and cheap: the shortest of a batch.
+# Three utterances are cheap and enough to notice faults that depend on the utterance; the shortest of a batch are taken.
 _UTTERANCES = 3
 
 
 class LiveChecks:
     """Checks every system under every condition on the same few utterances.
 
-    The verdicts stay in the run folder, under the hashes of what was checked: an evaluation that goes on asks nothing twice, and
-    one whose weights or settings are others asks again. Nothing that the rows depend on is touched.
+    The verdicts are saved in the run folder under the hashes of system and condition. A resumed evaluation does not repeat a
+    check; with other weights or settings the hashes differ, and the check runs again. The checks change nothing that the rows
+    depend on.
 
     Args:
         hashes: "system" and "condition" -> name -> hash.
-        seed: of the evaluation.
+        seed: the seed of the evaluation.
     """
 
     def __init__(self, run_dir: Path, hashes: Mapping[str, Mapping[str, str]], *, seed: int) -> None:
@@ -45,7 +46,7 @@ class LiveChecks:
     def check(
         self, systems: Iterable[tuple[str, Recognizer]], conditions: Mapping[str, Attack], batch: AudioBatch
     ) -> None:
-        """Ask what is not known yet."""
+        """Run the checks whose verdicts are not saved yet."""
         few = batch.select(batch.lengths.argsort(stable=True)[:_UTTERANCES])
         seeds = utterance_seeds(self.seed, few.ids)
         for system, recognizer in systems:
@@ -55,16 +56,16 @@ class LiveChecks:
             for condition, attack in conditions.items():
                 pair = (self._hashes["system"][system], self._hashes["condition"][condition])
                 if pair not in self._known:
-                    found = check_attack(recognizer, attack, few, seeds=seeds)
-                    self._keep(pair, found, system=system, condition=condition)
+                    checks = check_attack(recognizer, attack, few, seeds=seeds)
+                    self._keep(pair, checks, system=system, condition=condition)
 
-    def _keep(self, pair: tuple[str, str], found: list[Check], *, system: str, condition: str = "") -> None:
-        self._known[pair] = [replace(check, system=system, condition=condition) for check in found]
+    def _keep(self, pair: tuple[str, str], checks: list[Check], *, system: str, condition: str = "") -> None:
+        self._known[pair] = [replace(check, system=system, condition=condition) for check in checks]
         write_live(self.run_dir, {pair: self._known[pair]})
 
 
 def conclude(evaluation: Evaluation) -> str:
-    """All checks of a finished evaluation into ``checks.json``. Returns a line for each that failed."""
+    """Write all checks of a finished evaluation to ``checks.json``. Returns one line for each failed check."""
     checks = check_evaluation(evaluation)
     write_checks(evaluation.run_dir, checks)
     return "\n".join(lines(checks, "fail"))

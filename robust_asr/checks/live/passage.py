@@ -1,4 +1,4 @@
-"""Live: what reaches the recogniser. Each defence acts, padding does not, and 24 bits hold the perturbation.
+"""Live checks of the audio's way to the recogniser: defences change it, padding has no effect, 24 bits keep the perturbation.
 
 Legend: B utterances, T samples.
 """
@@ -23,31 +23,32 @@ from robust_asr.types import AudioBatch
 
 ACTS = Question(
     "each defence acts on the audio",
-    "It is off where the system is attacked or scored, so the row is not that of the defended system.",
+    "A defence is off while the system is attacked or scored, so the results are not those of the defended system.",
 )
 PADDING = Question(
     "an utterance's loss does not depend on its padding",
-    "What is measured of an utterance depends on the batch that it was in; say padding_invariant = False, or mask.",
+    "An utterance's results depend on the batch that it is in; set padding_invariant = False, or mask the padding.",
 )
 KEPT = Question(
-    "audio of 24 bits keeps the perturbation",
-    "The perturbation is so small that its saved form is another one.",
+    "audio saved with 24 bits keeps the perturbation",
+    "The perturbation is so small that rounding to 24 bits changes it substantially.",
 )
-# Of the loss, or nats of a small one: other shapes take other kernels, in TF32 off by a thousandth. Statistics over the
-# padding move it by a tenth and more.
+# The largest accepted difference of two losses, as a share of the loss, or in nats if the loss is below one nat. Tensors of
+# another shape use other kernels, which in TF32 moves a loss by a thousandth; statistics over the padding move it by a tenth
+# or more.
 _PADDING_ROOM = 0.01
 _PADDING = 4000
-# Of the perturbation's norm: 20 dB below it.
+# The largest accepted rounding error, as a share of the perturbation's norm: 20 dB below the perturbation.
 _LOST = 0.1
 
 
 def check_defenses(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], *, seeds: Tensor) -> Check | None:
-    """While a loss is computed and while a transcript is made. None where there is no defence. Shape: seeds (B,)."""
+    """Whether each defence changes the audio, both for a loss and for a transcript. None without a defence. Shape: seeds (B,)."""
     stages = defenses_of(recognizer)
     if not stages:
         return None
     targets = recognizer.targets(texts)
-    # Some defences leave clean audio alone.
+    # The second version is noisy, because some defences do not change clean audio.
     noise = keyed_normal(seeds, batch.lengths, batch.waveforms.shape[1], device=batch.waveforms.device)
     level = batch.waveforms.square().mean(1, keepdim=True).sqrt().clamp(min=0.01)
     both = (batch.waveforms, batch.waveforms + masked(level * noise, batch.lengths))
@@ -59,12 +60,12 @@ def check_defenses(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[st
             recognizer.transcribe(waveforms, batch.lengths, seeds=seeds)
     idle = [f"{stage.name} does nothing to the loss" for stage in stages if stage not in attacked]
     idle += [f"{stage.name} does nothing to the transcript" for stage in stages if stage not in scored]
-    found = some(idle) or f"{len(stages)} of {len(stages)} change what they are given"
-    return ACTS.verdict(not idle, found, value=len(idle))
+    evidence = some(idle) or f"{len(stages)} of {len(stages)} defences change the audio"
+    return ACTS.verdict(not idle, evidence, value=len(idle))
 
 
 def check_padding(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], *, seeds: Tensor) -> Check:
-    """The loss in a batch with room to spare against the loss alone. Shape: seeds (B,)."""
+    """Compare each loss in a batch with much padding with the loss of the utterance alone. Shape: seeds (B,)."""
     with torch.no_grad():
         targets = recognizer.targets(texts)
         wide = functional.pad(batch.waveforms, (0, _PADDING))
@@ -73,12 +74,12 @@ def check_padding(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str
             [_alone(recognizer, batch.select([row]), texts[row], seeds[row]) for row in range(len(batch))]
         )
     apart = float(((together - alone).abs() / alone.abs().clamp(min=1)).max())
-    found = f"padding moves the loss by {100 * apart:.3g} %"
-    return PADDING.verdict(apart <= _PADDING_ROOM, found, value=100 * apart)
+    evidence = f"padding moves the loss by {100 * apart:.3g} %"
+    return PADDING.verdict(apart <= _PADDING_ROOM, evidence, value=100 * apart)
 
 
 def check_bits(clean: AudioBatch, attacked: Tensor) -> Check | None:
-    """Rounded as it is saved. None where nothing was changed. Shape: (B, T)."""
+    """Compare the perturbation with its error after rounding to 24 bits. None if no utterance was changed. Shape: (B, T)."""
     delta = masked(attacked - clean.waveforms, clean.lengths).double()
     rows = delta.any(1)
     if not bool(rows.any()):
@@ -89,13 +90,16 @@ def check_bits(clean: AudioBatch, attacked: Tensor) -> Check | None:
 
 
 def defenses_of(recognizer: Recognizer) -> list[Defense]:
-    """Every defence inside, whether or not what stands around it says so: one that is passed by is what is looked for."""
+    """Every defence among the modules of a recogniser.
+
+    ``Defended.defenses`` is not asked, because a defence that the recogniser forgot to apply must be among the results.
+    """
     return [module for module in recognizer.modules() if isinstance(module, Defense) and module.stages == (module,)]
 
 
 @contextmanager
 def _acting(stages: Sequence[Defense]) -> Iterator[set[Defense]]:
-    """Collects the defences whose result differs from what they were given."""
+    """Collects the defences whose output differs from their input."""
     acted: set[Defense] = set()
 
     def look(stage: Defense, arguments: tuple, result: tuple[Tensor, Tensor]) -> None:

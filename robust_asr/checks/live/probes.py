@@ -1,4 +1,4 @@
-"""Live: is the gradient that an attack follows the slope of the loss. Gradient masking (Athalye et al. 2018), looked for directly.
+"""Live checks of the gradient: is it the slope of the loss? If not, gradients are masked (Athalye et al. 2018).
 
 Legend: B utterances, T samples; x a waveform, g its gradient.
 """
@@ -22,35 +22,36 @@ from robust_asr.types import AudioBatch, Targets
 
 REACHES = Question(
     "the gradient reaches the audio",
-    "A gradient attack cannot find what has no gradient: the system is masked, and its numbers are not robustness.",
+    "Without a gradient a gradient attack finds nothing: the system hides its gradient, and its results do not show robustness.",
 )
 SLOPE = Question(
     "the loss moves as its gradient says",
-    "The gradient is not the slope of the loss - detached, rounded or shattered on the way - so the attack follows nothing.",
+    "The gradient is not the slope of the loss (some operation detaches, rounds or shatters it), so following it does not help.",
 )
-# Samples that are not silent have a gradient: windows overlap and every frame counts. A hard threshold, a saturated
-# output or a front end that skips audio leaves most of them without.
+# The largest accepted share of audible samples with a gradient of exactly zero. Normally every sample has a gradient, because
+# windows overlap and every frame counts; with a hard threshold, a saturated output or a front end that skips audio most have none.
 _ZEROS = 0.5
-# Steps along the gradient for which it promises so many nats: below, float32 drowns the change; above, any loss bends. What
-# an attack needs is that one of the two holds.
+# The sizes of two steps along the gradient, in nats that the loss should change by. The rounding of float32 would hide a smaller
+# change, and over a longer step any loss curves. An attack works if one of the two steps keeps its promise.
 _STEPS = (0.1, 1.0)
-# Where it is measured the loss is at least a nat: a confident recogniser has hardly a slope on clean audio, and what is
-# found there is the curvature. White noise at these SNRs leads away from it; a single word that is known well needs the loudest.
+# The gradient is measured where the loss is at least this many nats. On clean audio the loss of a confident recogniser is so
+# flat that a step would measure its curvature. White noise raises the loss: the SNRs are tried from the weakest noise to the
+# loudest, which a recogniser needs for a single word that it knows well.
 _HEIGHT = 1.0
 _DECIBELS = (40.0, 30.0, 20.0, 10.0, 0.0, -10.0, -20.0)
-# By so much a promise may be missed: a loss bends, and a codec's stand-in gradient is about right. A masked one is off
-# by orders of magnitude, or has no sign.
+# The change of the loss may differ from the promised change by this factor: a loss curves, and the straight-through gradient of
+# a codec is only about right. A masked gradient is off by orders of magnitude or has a random sign.
 _FACTOR = 4.0
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Of one utterance.
+    """The measurements on one utterance.
 
     Attributes:
-        finite: its gradient.
-        zeros: the share of its audible samples without a gradient.
-        kept: how much of the change that the gradient promises comes true; nan where there is none.
+        finite: whether its gradient is finite.
+        zeros: the share of its audible samples with a gradient of exactly zero.
+        kept: the change of the loss over the change that the gradient promises; nan without a usable gradient.
     """
 
     finite: bool
@@ -59,7 +60,7 @@ class Probe:
 
 
 def check_gradient(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], *, seeds: Tensor) -> list[Check]:
-    """On what the attacker sees of a frozen system, each utterance alone. Shape: seeds (B,)."""
+    """Check the gradient of the attacker's view of a frozen system, each utterance alone. Shape: seeds (B,)."""
     if not len(batch):
         return [question.not_run("no utterance has audio for its text") for question in (REACHES, SLOPE)]
     probes = [_probe(recognizer, batch.select([row]), texts[row], seeds[row : row + 1]) for row in range(len(batch))]
@@ -68,10 +69,10 @@ def check_gradient(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[st
 
 def _reaches(probes: Sequence[Probe]) -> Check:
     if not all(probe.finite for probe in probes):
-        return REACHES.verdict(False, "of an utterance it is not finite", value="nan")
+        return REACHES.verdict(False, "the gradient of an utterance is not finite", value="nan")
     zeros = max(probe.zeros for probe in probes)
-    found = f"it is exactly zero on {100 * zeros:.3g} % of the samples of an utterance, at most"
-    return REACHES.verdict(zeros <= _ZEROS, found, value=100 * zeros)
+    evidence = f"the gradient is exactly zero on at most {100 * zeros:.3g} % of the samples of an utterance"
+    return REACHES.verdict(zeros <= _ZEROS, evidence, value=100 * zeros)
 
 
 def _slope(probes: Sequence[Probe]) -> Check:
@@ -79,8 +80,8 @@ def _slope(probes: Sequence[Probe]) -> Check:
     if not measured:
         return SLOPE.not_run("there is no gradient to follow")
     kept = median(measured)
-    found = f"a step along the gradient changes the loss by {kept:.3g} of what it promises"
-    return SLOPE.verdict(1 / _FACTOR <= kept <= _FACTOR, found, value=kept)
+    evidence = f"a step along the gradient changes the loss by {kept:.3g} times the promised change"
+    return SLOPE.verdict(1 / _FACTOR <= kept <= _FACTOR, evidence, value=kept)
 
 
 def _probe(recognizer: Recognizer, one: AudioBatch, text: str, seeds: Tensor) -> Probe:
@@ -100,13 +101,13 @@ def _gradient(recognizer: Recognizer, one: AudioBatch, targets: Targets, seeds: 
 
 
 def _losses(recognizer: Recognizer, one: AudioBatch, targets: Targets, seeds: Tensor, waveforms: Tensor) -> Tensor:
-    """Of several versions of one utterance, on the same draw. Shape: (B, T) -> (B,)."""
+    """The losses of several versions of one utterance, on the same draw. Shape: (B, T) -> (B,)."""
     num = len(waveforms)
     return recognizer.loss(waveforms, one.lengths.repeat(num), targets.repeat(num), seeds=seeds.repeat(num))
 
 
 def _higher(recognizer: Recognizer, one: AudioBatch, targets: Targets, seeds: Tensor) -> AudioBatch:
-    """The utterance with as little noise as lifts its loss, or with the most."""
+    """The utterance with the weakest noise that raises its loss to ``_HEIGHT``, or with the loudest noise if none does."""
     noise = keyed_normal(seeds, one.lengths, one.waveforms.shape[1], device=one.waveforms.device)
     noise = noise * (one.waveforms.square().sum() / noise.square().sum()).sqrt()
     scales = torch.tensor([0.0, *(10 ** (-decibels / 20) for decibels in _DECIBELS)], device=noise.device)
@@ -118,18 +119,18 @@ def _higher(recognizer: Recognizer, one: AudioBatch, targets: Targets, seeds: Te
 
 
 def _kept(recognizer: Recognizer, one: AudioBatch, targets: Targets, seeds: Tensor, gradient: Tensor) -> float:
-    """The change of the loss between x - h g and x + h g over g's promise, of the step where it is closest to 1."""
+    """The change of the loss from x - h g to x + h g over the change that g promises; of the two steps, the ratio closest to 1."""
     steps = torch.tensor(_STEPS, device=gradient.device, dtype=gradient.dtype)
     moves = (steps / (2 * gradient.square().sum()))[:, None] * gradient
     sides = torch.cat([one.waveforms + moves, one.waveforms - moves]).to(one.waveforms.dtype)
     with torch.no_grad():
         higher, lower = _losses(recognizer, one, targets, seeds, sides).double().chunk(2)
-    # Of what float32 stored of the two waveforms, not of what was asked.
+    # The promise is computed from the two waveforms as float32 rounded them, not from the exact step.
     ahead, behind = sides.double().chunk(2)
     promised = ((ahead - behind) * gradient).sum(1)
     return min(((higher - lower) / promised).tolist(), key=_distance)
 
 
 def _distance(kept: float) -> float:
-    """In logarithm: twice as much is as far as half."""
+    """The distance of a ratio from 1, on a logarithmic scale: 2 is as far from 1 as 1/2."""
     return abs(math.log(kept)) if 0 < kept < math.inf else math.inf

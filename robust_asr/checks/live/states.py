@@ -1,4 +1,4 @@
-"""Live: what an attack leaves behind in the model that it attacked, and in which mode it ran it."""
+"""Live checks of the model's state: an attack leaves the model unchanged and attacks it in evaluation mode."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from robust_asr.checks.verdicts import Check, Question, some
 
 UNCHANGED = Question(
     "the attack leaves the model as it was",
-    "Whatever is measured after it is measured on another model.",
+    "Every measurement after the attack is made on a changed model.",
 )
 EVALUATING = Question(
     "the model is in evaluation mode during the attack",
-    "The attack is aimed at a model with dropout or with the batch's own statistics, which is not the one that is scored.",
+    "The attack is aimed at a model with dropout or with the batch's own statistics, but the scored model has neither.",
 )
 State = dict[str, object]
 
 
 def state_of(model: nn.Module) -> State:
-    """Everything that an attack could change: weights, buffers, gradients, who wants them, modes, dropout rates."""
+    """Everything that an attack could change: weights, buffers, gradients, ``requires_grad``, modes, dropout rates."""
     state: State = {}
     for name, parameter in model.named_parameters():
         state |= {name: _kept(parameter), f"{name}, its gradient": _kept(parameter.grad)}
@@ -36,37 +36,37 @@ def state_of(model: nn.Module) -> State:
 
 
 def check_state(before: State, model: nn.Module) -> Check:
-    """Bit by bit. What was not there before, such as a cache, may be there now."""
+    """Compare the model with its state ``before``, bit by bit. New values, such as a cache, are accepted."""
     after = state_of(model)
     changed = [name for name, value in before.items() if name not in after or not _same(value, after[name])]
-    found = f"{len(changed)} of {len(before)} values changed" + (f": {some(changed)}" if changed else "")
-    return UNCHANGED.verdict(not changed, found, value=len(changed))
+    evidence = f"{len(changed)} of {len(before)} values changed" + (f": {some(changed)}" if changed else "")
+    return UNCHANGED.verdict(not changed, evidence, value=len(changed))
 
 
 @contextmanager
 def watched_modes(model: nn.Module) -> Iterator[set[str]]:
-    """Collects the names of the modules that run in training mode meanwhile.
+    """Collects the names of the modules that run in training mode inside the ``with`` block.
 
-    Those of cuDNN's RNNs that must, and have no dropout, compute what they do in evaluation.
+    An RNN without dropout does not count: cuDNN needs it in training mode for gradients, and it computes the same in both modes.
     """
-    found: set[str] = set()
+    training: set[str] = set()
     names = {module: name for name, module in model.named_modules()}
 
     def look(module: nn.Module, arguments: object) -> None:
         if module.training and not (isinstance(module, nn.RNNBase) and not module.dropout):
-            found.add(f"{names[module]} ({type(module).__name__})")
+            training.add(f"{names[module]} ({type(module).__name__})")
 
     hooks = [module.register_forward_pre_hook(look) for module in names]
     try:
-        yield found
+        yield training
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def check_modes(found: set[str]) -> Check:
-    text = f"{len(found)} modules ran in training mode" + (f": {some(sorted(found))}" if found else "")
-    return EVALUATING.verdict(not found, text, value=len(found))
+def check_modes(training: set[str]) -> Check:
+    evidence = f"{len(training)} modules ran in training mode" + (f": {some(sorted(training))}" if training else "")
+    return EVALUATING.verdict(not training, evidence, value=len(training))
 
 
 def _kept(value: Tensor | None) -> Tensor | None:
@@ -81,5 +81,5 @@ def _same(before: object, after: object) -> bool:
 
 
 def _bits(value: Tensor) -> Tensor:
-    """As bytes: NaN is what it was."""
+    """The bytes of a tensor: comparing bytes finds equal NaNs equal."""
     return value.contiguous().reshape(-1).view(torch.uint8)

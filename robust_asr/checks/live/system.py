@@ -1,4 +1,4 @@
-"""Every check that needs the system itself: once, on a few utterances, before its numbers are believed.
+"""All live checks of a system and an attack, on a few utterances.
 
 Legend: B utterances.
 """
@@ -31,7 +31,7 @@ from robust_asr.gradients import frozen_for_attack
 from robust_asr.models.base import Knowledge, Recognizer
 from robust_asr.types import AudioBatch
 
-# A fault of mode, state or draws shows in the first iterations.
+# The checks shorten an attack to this many iterations, because a fault of mode, state or draws shows in the first of them.
 _ITERATIONS = 3
 _COUNTS = ("num_iterations", "masking_iterations", "iterations")
 
@@ -39,21 +39,21 @@ _COUNTS = ("num_iterations", "masking_iterations", "iterations")
 def check_system(recognizer: Recognizer, attack: Attack, batch: AudioBatch, *, seeds: Tensor) -> list[Check]:
     """All live checks of a system under one attack.
 
-    The batch should be small: it costs about twenty passes of it, three of them iterations of the attack. Nothing is left
-    behind: the model and the global random generators are as they were.
+    The batch should be small: the checks cost about twenty passes of the batch, three of them iterations of the attack. The
+    model and the global random generators are unchanged afterwards.
 
-    Shape: seeds (B,), as the evaluation keys its utterances.
+    Shape: seeds (B,), the seeds that the evaluation gives to the utterances.
     """
     return check_recognizer(recognizer, batch, seeds=seeds) + check_attack(recognizer, attack, batch, seeds=seeds)
 
 
 def check_recognizer(recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor) -> list[Check]:
-    """What does not depend on an attack. Shape: seeds (B,)."""
+    """The live checks that do not depend on an attack. Shape: seeds (B,)."""
     with _apart(batch), frozen_for_attack(recognizer):
         rows = _possible(recognizer, batch, batch.texts)
         if not rows:
             return [question.not_run("no utterance has audio for its text") for question in (REPEATS, PADDING)]
-        # A recogniser that padding changes is asked about one utterance.
+        # A recogniser whose result depends on padding is checked on one utterance, which needs none.
         rows = rows if recognizer.padding_invariant else rows[:1]
         texts, given = [batch.texts[row] for row in rows], {"seeds": seeds[rows]}
         chosen = batch.select(rows)
@@ -69,7 +69,7 @@ def check_recognizer(recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor
 
 
 def check_attack(recognizer: Recognizer, attack: Attack, batch: AudioBatch, *, seeds: Tensor) -> list[Check]:
-    """What depends on the attack; of noise and of a set played back, less. Shape: seeds (B,)."""
+    """The live checks that depend on the attack; for noise and saved adversarial sets only some apply. Shape: seeds (B,)."""
     knowledge = attack.columns().get("knowledge")
     with _apart(batch):
         checks = []
@@ -84,17 +84,17 @@ def check_attack(recognizer: Recognizer, attack: Attack, batch: AudioBatch, *, s
 
 
 def shortened(attack: Attack, most: int = _ITERATIONS) -> Attack:
-    """The same attack with no more than so many iterations, where it has a number of them, or several to choose from."""
-    found = _iterations(attack)
-    changes = {name: (most,) if isinstance(value, tuple) else min(value, most) for name, value in found.items()}
+    """The same attack with at most ``most`` iterations; an attack without a number of iterations stays as it is."""
+    counts = _iterations(attack)
+    changes = {name: (most,) if isinstance(value, tuple) else min(value, most) for name, value in counts.items()}
     return replace(attack, **changes) if changes else attack
 
 
 def _iterations(attack: Attack) -> dict[str, int | tuple[int, ...]]:
-    """The fields of an attack that say how long it runs."""
+    """The fields of an attack that hold its number of iterations, or a list of numbers to draw from."""
     names = [field.name for field in fields(attack)] if is_dataclass(attack) else []
-    found = {name: getattr(attack, name) for name in names if name in _COUNTS}
-    return {name: value for name, value in found.items() if isinstance(value, int | tuple)}
+    counts = {name: getattr(attack, name) for name in names if name in _COUNTS}
+    return {name: value for name, value in counts.items() if isinstance(value, int | tuple)}
 
 
 def _gradient(recognizer: Recognizer, attack: Attack, batch: AudioBatch, seeds: Tensor) -> list[Check]:
@@ -106,7 +106,7 @@ def _gradient(recognizer: Recognizer, attack: Attack, batch: AudioBatch, seeds: 
 
 
 def _run(recognizer: Recognizer, attack: Attack, batch: AudioBatch, seeds: Tensor) -> list[Check | None]:
-    """The first iterations of the attack itself, watched."""
+    """Run the first iterations of the attack and check the model's modes, its state and the size of the perturbation."""
     if attack.needs_targets and not _iterations(attack):
         # An attack that names no number of iterations may run long; one utterance shows modes and state as well.
         batch, seeds = batch.select([0]), seeds[:1]
@@ -122,7 +122,7 @@ def _run(recognizer: Recognizer, attack: Attack, batch: AudioBatch, seeds: Tenso
 
 
 def _possible(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str]) -> list[int]:
-    """The utterances whose loss is defined."""
+    """The rows of the utterances whose loss is defined."""
     audible = batch.waveforms.isfinite().all(1) & (batch.lengths > 0)
     rows = [row for row, flag in enumerate(audible.tolist()) if flag]
     return [row for row in rows if fits(recognizer, batch.lengths[row : row + 1], texts[row])]
@@ -130,7 +130,7 @@ def _possible(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str]) -
 
 @contextmanager
 def _apart(batch: AudioBatch) -> Iterator[None]:
-    """What is drawn inside does not move the global generators."""
+    """Random numbers drawn inside the ``with`` block leave the global generators unchanged."""
     devices = [batch.waveforms.get_device()] if batch.waveforms.is_cuda else []
     with torch.random.fork_rng(devices=devices):
         yield

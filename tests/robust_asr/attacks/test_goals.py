@@ -64,7 +64,7 @@ def test_choice_is_among_the_nearest(texts: list[str], reference: str, num_neare
     listed = PhraseList(tuple(texts), num_nearest=num_nearest)
     others = {normalize(text) for text in texts} - {normalize(reference)}
     if not others:
-        with pytest.raises(ValueError, match="no phrase is left"):
+        with pytest.raises(ValueError, match="no phrase differs from the reference"):
             listed.choose(reference, seed=seed)
         return
     found = listed.choose(reference, seed=seed)
@@ -101,7 +101,8 @@ def test_target_is_never_the_reference() -> None:
     goal = Targeted(PhraseList(("open the door", "OPEN  THE DOOR", "shut")))
     assert all(chosen(goal, batch("Open the door"), seed) == ("SHUT",) for seed in range(20))
     with pytest.raises(
-        ValueError, match="utterance utterance-1: no phrase is left to want: the only one, 'OPEN THE DOOR'"
+        ValueError,
+        match="utterance utterance-1: no phrase differs from the reference: the only phrase of the list is 'OPEN THE DOOR'",
     ):
         chosen(Targeted(Yang2022()), batch("CLOSE IT", "open the door"))
 
@@ -150,7 +151,7 @@ def test_a_description_names_the_content_of_the_file(phrase_file: Path) -> None:
     assert description["init_args"]["sha256"] == hashlib.sha256(phrase_file.read_bytes()).hexdigest()
     assert trust.build(description, expected=Phrases, field="phrases") == PhraseFile(str(phrase_file))
     phrase_file.write_text("CLOSE IT\n")
-    with pytest.raises(ValueError, match=r"phrases.txt: holds other phrases than those meant"):
+    with pytest.raises(ValueError, match=r"phrases.txt: holds other phrases than the configuration asks for"):
         trust.build(description, expected=Phrases, field="phrases")
 
 
