@@ -14,7 +14,6 @@ from art.estimators.pytorch import PyTorchEstimator
 from art.estimators.speech_recognition.speech_recognizer import PytorchSpeechRecognizerMixin, SpeechRecognizerMixin
 from torch import Tensor
 
-from robust_asr.attacks.hearing import SharedPass
 from robust_asr.gradients import input_gradient
 from robust_asr.masking import masked
 from robust_asr.models.base import Recognizer
@@ -63,11 +62,11 @@ class Estimator(PytorchSpeechRecognizerMixin, SpeechRecognizerMixin, PyTorchEsti
         self, masked_adv_input: Tensor, original_output: Sequence[str], **kwargs: object
     ) -> tuple[Tensor, np.ndarray]:
         waveforms, lengths = masked(masked_adv_input.float(), self._lengths), self._lengths
-        shared = SharedPass(self.model)
-        losses = shared.loss(waveforms, lengths, self.model.targets(list(original_output)))
+        targets = self.model.targets(list(original_output))
+        losses, transcripts = self.model.loss_and_transcripts(waveforms, lengths, targets)
         self.gradients += len(waveforms)
         # ART adds this value to every masking loss and takes the mean of the sums, so this value must be a mean.
-        return losses.mean(), texts_of(shared.transcribe(waveforms, lengths))
+        return losses.mean(), texts_of(transcripts)
 
     def to_training_mode(self) -> None:
         """Do nothing: the recogniser stays in evaluation mode as in our attacks, because dropout would change it."""

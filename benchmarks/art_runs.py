@@ -105,7 +105,7 @@ def verdict(goal: Goal, recognizer: Recognizer, batch: AudioBatch, texts: tuple[
     rows = zip(batch.waveforms, outcome.waveforms, batch.lengths.tolist(), strict=True)
     snr = torch.tensor([snr_db(clean[:length], other[:length]) for clean, other, length in rows], dtype=torch.float64)
     thresholds = masking_thresholds(batch.waveforms, batch.lengths, sample_rate=recognizer.sample_rate)
-    counts = count_errors(texts, heard)
+    counts = count_errors(texts, [transcript.text for transcript in heard])
     errors = counts["insertions"] + counts["deletions"] + counts["substitutions"]
     return Verdict(
         success=success,

@@ -114,6 +114,7 @@ class Witness(Recognizer):
         self.sample_rate = recognizer.sample_rate
         self.padding_invariant = recognizer.padding_invariant
         self.stochastic = recognizer.stochastic
+        self.forwards_per_transcript = recognizer.forwards_per_transcript
 
     @property
     def inside(self) -> Recognizer:
@@ -122,6 +123,9 @@ class Witness(Recognizer):
     def view(self, knowledge: str) -> Witness:
         view = self.recognizer.view(knowledge)
         return self if view is self.recognizer else Witness(view, self.seen)
+
+    def window(self, lengths: Tensor) -> Tensor:
+        return self.recognizer.window(lengths)
 
     def targets(self, texts: Sequence[str]) -> Targets:
         return self.recognizer.targets(texts)
