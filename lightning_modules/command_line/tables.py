@@ -30,6 +30,15 @@ def table(kind: str, entries: dict[str, Any], place: Place) -> dict[str, Any]:
     return found
 
 
+def size(entries: Any) -> int:
+    """How many values a table has, at most, with its families written out."""
+    if not isinstance(entries, dict | list):
+        return 1
+    items = entries.values() if isinstance(entries, dict) else entries
+    members = entries.get("strengths", entries.get("runs", ())) if isinstance(entries, dict) else ()
+    return (1 + sum(map(size, items))) * (max(1, len(members)) if isinstance(members, dict | list) else 1)
+
+
 def _row(kind: str, entry: Any, place: Place) -> Any:
     if kind == "systems" and isinstance(entry, str) and not catalogue.known(entry):
         return system({"run": entry}, place)

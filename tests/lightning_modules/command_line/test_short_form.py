@@ -173,3 +173,35 @@ def test_every_short_name_leads_to_what_a_file_may_name() -> None:
         for path in paths:
             trust.check_name(path)
             assert path.endswith(f".{name}") and "command_line" not in path
+
+
+ZELASKO = """
+values:
+  eps: [0.0001, 0.001, 0.01, 0.1, 0.2]
+  goal: {Targeted: {PhraseFile: data/librispeech/train-clean-100.phrases.txt}}
+  noise: {GaussianNoise: 0.01}
+  # Stands for a vocoder here.
+  vocoder: {Denoise: {ConvTasNet: {}}}
+  augmented: {DeepSpeech2 + RSAUG: runs/ds2_rsaug, Transformer + RSAUG: runs/tf_rsaug}
+  runs: {DeepSpeech2: runs/ds2, DeepSpeech2 + RSAUG: runs/ds2_rsaug, Transformer: runs/tf, Transformer + RSAUG: runs/tf_rsaug}
+model:
+  Evaluation:
+    systems:
+      "{}": {runs: $runs}
+      "{} + RS0.01": {runs: $runs, defenses: [$noise]}
+      "{} + WaveGAN": {runs: $runs, defenses: [$vocoder]}
+      "{} + WaveGAN, RS0.01": {runs: $augmented, defenses: [$noise, $vocoder]}
+    conditions:
+      none: Clean
+      FGSM targeted {}: {strengths: $eps, FGSM: {threat: {Linf: "{}"}, goal: $goal}}
+      PGD-7 targeted {}: {strengths: $eps, PGD: {threat: {Linf: "{}"}, goal: $goal}}
+      Imperceptible: {Imperceptible: $goal}
+      Imperceptible, any phrase: {Imperceptible: {Targeted: {Yang2022: {}}}}
+      from the {}: {strengths: [DeepSpeech2, Transformer], Saved: "runs/attacks_{}"}
+"""
+
+
+def test_fourteen_systems_under_fifteen_conditions_fit_into_sixty_lines(tmp_path: Path) -> None:
+    found = settings(tmp_path, ZELASKO)["model"]["init_args"]
+    assert len(found["systems"]) == 14 and len(found["conditions"]) == 15
+    assert len(ZELASKO.splitlines()) < 60
