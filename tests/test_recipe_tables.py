@@ -52,6 +52,14 @@ def test_results_have_the_names_and_strengths_of_the_recipe(results: str) -> Non
         assert "threat" not in attack or float(strengths[name]) == attack["threat"]["init_args"]["eps"]
 
 
+def test_the_example_of_the_readme_is_a_recipe(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text().split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "example.yaml").write_text(text)
+    arguments = full_settings(tmp_path / "example.yaml")["model"]["init_args"]
+    assert list(arguments["systems"]) == ["baseline", "baseline + RS"]
+    assert list(arguments["conditions"]) == ["none", "PGD-7 0.0001", "PGD-7 0.001"]
+
+
 def summary() -> dict[str, dict]:
     """Recipe, at each of its scales -> systems, conditions and a digest of all that it says."""
     found = {}

@@ -55,9 +55,8 @@ def class_path(name: str, where: object) -> str:
         return paths[0]
     if paths:
         raise ValueError(f"{where}: {name} may be {' or '.join(paths)}; give the class_path")
-    raise ValueError(
-        f"{where}: {name} is the name of no class here{nearest(name)}; of your own classes give the class_path"
-    )
+    hint = nearest(name) or "; of your own classes give the class_path"
+    raise ValueError(f"{where}: {name} is the name of no class here{hint}")
 
 
 def nearest(name: str) -> str:

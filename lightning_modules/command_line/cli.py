@@ -73,6 +73,7 @@ class RobustCLI(LightningCLI):
         return super().init_parser(exit_on_error=False, default_env=False, **kwargs)
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.epilog = "--values FILE and --value NAME=VALUE go over the values of a recipe: recipes/README.md."
         parser.add_argument("--seed_everything", type=int, default=0, help="Keys every random draw of the run.")
         parser.add_argument("--run_dir", type=str, default="runs/default", help="Folder that the run writes into.")
         parser.add_argument(

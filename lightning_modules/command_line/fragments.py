@@ -79,6 +79,7 @@ class Recipe:
 
 def in_full(node: Any, values: Values, place: Place, *, folder: Path, above: tuple[Path, ...] = ()) -> Any:
     """Data, its values filled in, with files, short objects and tables written out, from the inside to the outside."""
+    values.count(1, place)
     if isinstance(node, list):
         return [in_full(item, values, place / index, folder=folder, above=above) for index, item in enumerate(node)]
     if isinstance(node, str) and Path(node).suffix in SUFFIXES and (folder / node).is_file():
@@ -92,6 +93,7 @@ def in_full(node: Any, values: Values, place: Place, *, folder: Path, above: tup
     found = {key: in_full(item, values, place / key, folder=folder, above=above) for key, item in node.items()}
     last = place.keys[-1] if place.keys else ""
     if last in tables.KINDS:
+        values.count(tables.size(found), place)
         return tables.table(last, found, place)
     # The keys of runs are names, whatever they look like; an entry of the systems is a row of their table.
     if last == "runs" or place.keys[-2:-1] == ("systems",):

@@ -57,4 +57,4 @@ def _check(arguments: dict[str, Any], names: dict[str, Any] | None, place: Place
             near = ", ".join(difflib.get_close_matches(name, names, n=1) or names)
             raise ValueError(f"{place}: takes no {name}, which is {short(value)}; did you mean {near}?")
         if name == key and not fits(value, names[name]):
-            raise ValueError(f"{place / key}: is of type {expected(names[name])}, found {short(value)}")
+            raise ValueError(f"{place / key}: must be of type {expected(names[name])}, found {short(value)}")

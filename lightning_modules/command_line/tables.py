@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ KINDS = ("systems", "conditions")
 
 _LOAD = "robust_asr.checkpoint.load"
 _DEFENDED, _CHAIN = "robust_asr.defenses.base.Defended", "robust_asr.defenses.base.Chain"
+_CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+(?<!\.ckpt)")
 _SYSTEM = {"run", "defenses", "search"}
 
 
@@ -30,8 +32,17 @@ def table(kind: str, entries: dict[str, Any], place: Place) -> dict[str, Any]:
     return found
 
 
+def size(entries: Any) -> int:
+    """How many values a table has, at most, with its families written out."""
+    if not isinstance(entries, dict | list):
+        return 1
+    items = entries.values() if isinstance(entries, dict) else entries
+    members = entries.get("strengths", entries.get("runs", ())) if isinstance(entries, dict) else ()
+    return (1 + sum(map(size, items))) * (max(1, len(members)) if isinstance(members, dict | list) else 1)
+
+
 def _row(kind: str, entry: Any, place: Place) -> Any:
-    if kind == "systems" and isinstance(entry, str) and not catalogue.known(entry):
+    if kind == "systems" and isinstance(entry, str) and not (catalogue.known(entry) or _CLASS_PATH.fullmatch(entry)):
         return system({"run": entry}, place)
     if kind == "systems" and isinstance(entry, dict) and "run" in entry:
         return system(entry, place)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.command_line.written import SUFFIXES, Place, parse, read, short, text_of
+from lightning_modules.command_line.strict_yaml import MAX_NODES
+from lightning_modules.command_line.written import Place, did_you_mean, parse, read, rooted, short, text_of
 
 KEY = "values"
+
+MAX_TEXT = 10_000
+_NONE = object()
 
 _NAME = r"[A-Za-z_]\w*(?:\.\w+)*"
 _ALONE = re.compile(rf"\$({_NAME})")
@@ -28,6 +31,7 @@ class Values:
     def __init__(self) -> None:
         self._table: dict[str, tuple[Any, Place]] = {}
         self._open: list[str] = []
+        self._size = 0
         self.used: set[str] = set()
 
     @property
@@ -43,7 +47,7 @@ class Values:
             self.add_file(folder / content, place)
         elif isinstance(content, dict):
             for name, value in content.items():
-                self._set(str(name), _rooted(value, folder), place / name)
+                self._set(str(name), rooted(value, folder), place / name)
         elif content is not None:
             raise ValueError(f"{place}: {short(content)} is no map of names, no file and no list of these")
 
@@ -67,7 +71,7 @@ class Values:
         if not equals or not re.fullmatch(_NAME, name):
             raise ValueError(f"--value takes NAME=VALUE, found {text!r}")
         place = Place(f"--value {name}")
-        self._set(name, _rooted(parse(value, place), Path.cwd()), place)
+        self._set(name, rooted(parse(value, place), Path.cwd()), place)
 
     def _set(self, name: str, value: Any, place: Place) -> None:
         if not re.fullmatch(_NAME, name):
@@ -78,7 +82,9 @@ class Values:
             return
         inside = self._raw(parent, place)
         if not isinstance(inside, dict) or last not in inside:
-            raise ValueError(f"{place}: there is no value {name} to change{_nearest(last, inside)}")
+            raise ValueError(
+                f"{place}: there is no value {name} to change{did_you_mean(last, inside if isinstance(inside, dict) else ())}"
+            )
         self._set(parent, {**inside, last: value}, self._table[parent.split(".")[0]][1])
 
     def fill(self, node: Any, place: Place) -> Any:
@@ -86,6 +92,7 @@ class Values:
 
         Errors: ValueError names the place, the name, and the names that there are.
         """
+        self.count(1, place)
         if isinstance(node, dict):
             filled = {self._text(key, place): self.fill(value, place / key) for key, value in node.items()}
             if len(filled) < len(node):
@@ -96,12 +103,21 @@ class Values:
         alone = _ALONE.fullmatch(node) if isinstance(node, str) else None
         return self._lookup(alone[1], place) if alone else self._text(node, place)
 
+    def count(self, num: int, place: Place) -> None:
+        """ValueError where values of values, or files of files, would grow without end."""
+        self._size += num
+        if self._size > MAX_NODES:
+            raise ValueError(f"{place}: with everything written out there are more than {MAX_NODES} values")
+
     def _text(self, text: Any, place: Place) -> Any:
         if not isinstance(text, str) or "$" not in text:
             return text
         if bare := _BARE.search(text):
             raise ValueError(f"{place}: inside a text write ${{{bare[1]}}}, found {text!r}")
-        return _INSIDE.sub(lambda found: text_of(self._lookup(found[1], place), place), text)
+        filled = _INSIDE.sub(lambda found: text_of(self._lookup(found[1], place), place), text)
+        if len(filled) > MAX_TEXT:
+            raise ValueError(f"{place}: is a text of more than {MAX_TEXT} characters")
+        return filled
 
     def _lookup(self, name: str, place: Place) -> Any:
         value = self._raw(name, place)
@@ -119,35 +135,14 @@ class Values:
         value = self._table[first][0] if first in self._table else _NONE
         known: Iterable[str] = self._table
         for part in rest:
-            known, value = value, value[part] if isinstance(value, dict) and part in value else _NONE
+            known = value if isinstance(value, dict) else {}
+            value = known.get(part, _NONE)
         if value is _NONE:
-            raise ValueError(f"{place}: there is no value {name}{_nearest(name.rsplit('.', 1)[-1], known)}")
+            raise ValueError(f"{place}: there is no value {name}{did_you_mean(name.rsplit('.', 1)[-1], known)}")
         return value
 
     def refuse_unused(self, names: Iterable[str]) -> None:
         """ValueError for a name of the command line that no recipe asks for: it would change nothing."""
         for name in names:
             if name.split(".")[0] not in self.used:
-                raise ValueError(f"--value {name}: nothing in the recipe asks for it{_nearest(name, self.used)}")
-
-
-_NONE = object()
-
-
-def _nearest(name: str, known: Any) -> str:
-    names = sorted(str(item) for item in known) if isinstance(known, Iterable) and known is not _NONE else []
-    near = difflib.get_close_matches(name, names, n=3)
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; the names are {', '.join(names)}" if names else "; no values are given"
-
-
-def _rooted(node: Any, folder: Path) -> Any:
-    """Files that a value names are beside the file that names them, wherever the value is used."""
-    if isinstance(node, dict):
-        return {key: _rooted(value, folder) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_rooted(item, folder) for item in node]
-    if isinstance(node, str) and Path(node).suffix in SUFFIXES and (folder / node).is_file():
-        return str((folder / node).resolve())
-    return node
+                raise ValueError(f"--value {name}: nothing in the recipe asks for it{did_you_mean(name, self.used)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,3 +105,23 @@ def text_of(value: Any, place: Place) -> str:
 def short(value: Any) -> str:
     text = dump(value).removesuffix("...").strip().replace('"', "")
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def rooted(node: Any, folder: Path) -> Any:
+    """The data with full paths of the YAML files beside ``folder`` that it names, so that it may be used elsewhere."""
+    if isinstance(node, dict):
+        return {key: rooted(value, folder) for key, value in node.items()}
+    if isinstance(node, list):
+        return [rooted(item, folder) for item in node]
+    if isinstance(node, str) and Path(node).suffix in SUFFIXES and (folder / node).is_file():
+        return str((folder / node).resolve())
+    return node
+
+
+def did_you_mean(name: str, known: Iterable[object]) -> str:
+    """The end of a sentence about a name that there is not."""
+    names = sorted(map(str, known))
+    near = difflib.get_close_matches(name, names, n=3)
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; the names are {', '.join(names)}" if names else "; no values are given"

@@ -125,6 +125,31 @@ SMUGGLED = {
 }
 
 
+VALUES = "".join(
+    f"{one}: [{', '.join([f'${below}'] * 10)}]\n" for one, below in zip("abcdefgh", "bcdefghi", strict=True)
+)
+TEXTS = "".join(f"{one}: '{f'${{{below}}}' * 10}'\n" for one, below in zip("abcdefgh", "bcdefghi", strict=True))
+STRENGTHS = f"[{', '.join(map(str, range(5000)))}]"
+BOMBS = {
+    "values of values": ("values: v.yaml\nmodel: $a\n", {"v": f"{VALUES}i: x\n"}),
+    "texts of texts": ("values: v.yaml\nmodel: $a\n", {"v": f"{TEXTS}i: {'x' * 100}\n"}),
+    "files of files": (
+        "model: a.yaml\n",
+        {a: f"x: [{', '.join([f'{b}.yaml'] * 10)}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)},
+    ),
+    "a family": (f"model: {{conditions: {{'{{}}': {{strengths: {STRENGTHS}, x: {STRENGTHS}, y: '{{}}'}}}}}}\n", {}),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_few_lines_cannot_become_millions(name: str, tmp_path: Path) -> None:
+    text, files = BOMBS[name]
+    (tmp_path / "h.yaml").write_text("x: 1\n")
+    with pytest.raises(ValueError, match="more than"):
+        settings(tmp_path, text, **files)
+
+
 @pytest.fixture
 def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -83,7 +83,8 @@ def test_a_system_is_a_run_behind_its_defences(tmp_path: Path) -> None:
       c: {run: runs/c/, search: {BeamSearch: words.txt}}
       d: {run: runs/d, defenses: [{GaussianNoise: 0.1}]}
       e: {run: runs/e, search: null, defenses: [{GaussianNoise: 0.1}, {GaussianNoise: {sigma: 0.2}}]}
-      f: {CompactCTC: {}}"""
+      f: {CompactCTC: {}}
+      g: robust_asr.models.compact.CompactCTC"""
     found = evaluation(tmp_path, systems=table)["systems"]
     noise = [full("robust_asr.defenses.noise.GaussianNoise", sigma=sigma) for sigma in (0.1, 0.2)]
     behind, search = "robust_asr.defenses.base.Defended", full("robust_asr.search.beam.BeamSearch", lexicon="words.txt")
@@ -95,6 +96,7 @@ def test_a_system_is_a_run_behind_its_defences(tmp_path: Path) -> None:
         "d": full(behind, defense=noise[0], recognizer=load("runs/d/checkpoints/last.ckpt")),
         "e": full(behind, defense=chain, recognizer=load("runs/e/checkpoints/last.ckpt", search=None)),
         "f": full("robust_asr.models.compact.CompactCTC"),
+        "g": "robust_asr.models.compact.CompactCTC",
     }
     assert one(tmp_path, "{run: runs/a}") == found["a"]
 
@@ -142,10 +144,10 @@ MISTAKES = {
     "a class": ("conditions: {a: {PDG: {}}}", "recipe.yaml: .*a.PDG: PDG is the name of no class here; did you mean PGD"),
     "a class of no likeness": ("conditions: {a: {Qzx: {}}}", "conditions.a.Qzx: Qzx is the name of no class here; of your own"),
     "an argument": ("conditions: {a: {PGD: {num_iteration: 3}}}", "a.PGD: takes no num_iteration, .* did you mean num_iterations"),
-    "a text for a number": ("conditions: {a: {PGD: {num_iterations: many}}}", "a.PGD.num_iterations: is of type int, found many"),
-    "a number too broken": ("conditions: {a: {PGD: {num_iterations: 7.5}}}", "a.PGD.num_iterations: is of type int, found 7.5"),
-    "no choice": ("conditions: {a: {PGD: {keep: worst}}}", "a.PGD.keep: is of type Literal.*, found worst"),
-    "an object of another kind": ("conditions: {a: {PGD: {goal: {Linf: 3}}}}", "a.PGD.goal: is of type Goal, found .*Linf"),
+    "a text for a number": ("conditions: {a: {PGD: {num_iterations: many}}}", "num_iterations: must be of type int, found many"),
+    "a number too broken": ("conditions: {a: {PGD: {num_iterations: 7.5}}}", "num_iterations: must be of type int, found 7.5"),
+    "no choice": ("conditions: {a: {PGD: {keep: worst}}}", "a.PGD.keep: must be of type Literal.*, found worst"),
+    "an object of another kind": ("conditions: {a: {PGD: {goal: {Linf: 3}}}}", "a.PGD.goal: must be of type Goal, found .*Linf"),
     "a class within": ("conditions: {a: {PGD: {threat: {Linff: 3}}}}", "conditions.a.PGD.threat.Linff: .*did you mean Linf"),
     "two classes": ("conditions: {a: {MaskedBatchNorm: {}}}", "may be robust_asr.models.masked_norm.MaskedBatchNorm or robust_asr"),
     "a row twice": ("conditions: {a 1: Clean, 'a {}': {strengths: [1], Linf: '{}'}}", "a 1 is in the table already"),
@@ -173,3 +175,35 @@ def test_every_short_name_leads_to_what_a_file_may_name() -> None:
         for path in paths:
             trust.check_name(path)
             assert path.endswith(f".{name}") and "command_line" not in path
+
+
+ZELASKO = """
+values:
+  eps: [0.0001, 0.001, 0.01, 0.1, 0.2]
+  goal: {Targeted: {PhraseFile: data/librispeech/train-clean-100.phrases.txt}}
+  noise: {GaussianNoise: 0.01}
+  # Stands for a vocoder here.
+  vocoder: {Denoise: {ConvTasNet: {}}}
+  augmented: {DeepSpeech2 + RSAUG: runs/ds2_rsaug, Transformer + RSAUG: runs/tf_rsaug}
+  runs: {DeepSpeech2: runs/ds2, DeepSpeech2 + RSAUG: runs/ds2_rsaug, Transformer: runs/tf, Transformer + RSAUG: runs/tf_rsaug}
+model:
+  Evaluation:
+    systems:
+      "{}": {runs: $runs}
+      "{} + RS0.01": {runs: $runs, defenses: [$noise]}
+      "{} + WaveGAN": {runs: $runs, defenses: [$vocoder]}
+      "{} + WaveGAN, RS0.01": {runs: $augmented, defenses: [$noise, $vocoder]}
+    conditions:
+      none: Clean
+      FGSM targeted {}: {strengths: $eps, FGSM: {threat: {Linf: "{}"}, goal: $goal}}
+      PGD-7 targeted {}: {strengths: $eps, PGD: {threat: {Linf: "{}"}, goal: $goal}}
+      Imperceptible: {Imperceptible: $goal}
+      Imperceptible, any phrase: {Imperceptible: {Targeted: {Yang2022: {}}}}
+      from the {}: {strengths: [DeepSpeech2, Transformer], Saved: "runs/attacks_{}"}
+"""
+
+
+def test_fourteen_systems_under_fifteen_conditions_fit_into_sixty_lines(tmp_path: Path) -> None:
+    found = settings(tmp_path, ZELASKO)["model"]["init_args"]
+    assert len(found["systems"]) == 14 and len(found["conditions"]) == 15
+    assert len(ZELASKO.splitlines()) < 60
