@@ -46,7 +46,7 @@ def run_scenarios(folder: Path, scenarios: list[dict]) -> None:
     # Without the service of another run of this process: a killed run would stay "in use" there.
     inherited = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     environment = inherited | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true"}
-    command = [sys.executable, str(Path(__file__).with_name("killed_run.py")), str(plan)]
+    command = [sys.executable, str(Path(__file__).parents[1] / "killed_run.py"), str(plan)]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
     assert ended.returncode == 0, ended.stderr[-4000:] + ended.stdout[-2000:]
 
