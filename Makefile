@@ -1,8 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# What the pins of constraints.txt were tested with, the newest first; setup.cfg says the same.
+PYTHONS := 3.13 3.12 3.11
 DEMO := runs/quickstart
 
-.PHONY: demo joshi2022-an4 joshi2022-an4-conformer test test-long lint bench clean
+.PHONY: demo joshi2022-an4 joshi2022-an4-conformer test test-long test-python lint bench clean
 # One thread a process: with two, recurrent layers slow down tenfold as soon as anything else runs on the machine.
 demo: export OMP_NUM_THREADS = 1
 demo: $(DEMO)/report/index.html
@@ -35,35 +37,36 @@ data/an4/train.jsonl.gz:
 	@echo "$@ is missing. Prepare AN4: $(BIN)/python -m datamodules.prepare librispeech AN4_FOLDER data/an4 --hold-out-speakers 10"
 	@false
 
-# The chain of Joshi et al. 2022: $(1) is its folder below recipes/joshi2022 and runs/joshi2022, $(2) the recogniser it begins with.
-# Two processes of one thread each, by the recipes; that recogniser takes one.
+# The chain of Joshi et al. 2022. A stage is runs/joshi2022/SCALE/RECIPE; SCALE is a file of configs/scale. Two processes of one thread
+# each, by the recipes; the recogniser that a chain begins with takes one.
+STAGE = $(BIN)/python train.py $(1) --config recipes/joshi2022/$(notdir $*).yaml --values configs/scale/$(patsubst %/,%,$(dir $*)).yaml
+
+runs/joshi2022/%.attacked:
+	@echo "== attacking the training part: $*"
+	$(call STAGE,predict)
+	@touch $@
+
+runs/joshi2022/%.trained:
+	@echo "== training $*"
+	$(call STAGE,fit) --ckpt_path auto
+	@touch $@
+
+runs/joshi2022/%.tested:
+	@echo "== every system under attack: $*"
+	$(call STAGE,test)
+	@touch $@
+
+# What each stage waits for: $(1) is the scale, $(2) the recogniser that the chain begins with.
 define JOSHI
-$(1)_sets := $(addprefix runs/joshi2022/$(1)/,offline_attacks.attacked offline_attacks_targeted.attacked)
-$(1)_tandems := $(addprefix runs/joshi2022/$(1)/,finetune_joint.trained finetune_joint_frozen.trained)
-$(1)_fits := $(addprefix runs/joshi2022/$(1)/,denoiser.trained finetune_asr.trained) $$($(1)_tandems)
-$(1)_tables := $(addprefix runs/joshi2022/$(1)/,table3.tested table4.tested)
+$(addprefix runs/joshi2022/$(1)/,offline_attacks.attacked offline_attacks_targeted.attacked finetune_asr.trained): runs/an4/$(2).trained
+runs/joshi2022/$(1)/denoiser.trained: $(addprefix runs/joshi2022/$(1)/,offline_attacks.attacked offline_attacks_targeted.attacked)
+$(addprefix runs/joshi2022/$(1)/,finetune_joint.trained finetune_joint_frozen.trained): runs/joshi2022/$(1)/denoiser.trained
+$(addprefix runs/joshi2022/$(1)/,table3.tested table4.tested): \
+  $(addprefix runs/joshi2022/$(1)/,denoiser.trained finetune_asr.trained finetune_joint.trained finetune_joint_frozen.trained)
 
-$$($(1)_sets): runs/joshi2022/$(1)/%.attacked: runs/an4/$(2).trained
-	@echo "== attacking the training part: recipes/joshi2022/$(1)/$$*.yaml"
-	$(BIN)/python train.py predict --config recipes/joshi2022/$(1)/$$*.yaml
-	@touch $$@
-
-$$($(1)_fits): runs/joshi2022/$(1)/%.trained: runs/an4/$(2).trained
-	@echo "== training $$*: recipes/joshi2022/$(1)/$$*.yaml"
-	$(BIN)/python train.py fit --config recipes/joshi2022/$(1)/$$*.yaml --ckpt_path auto
-	@touch $$@
-
-$$($(1)_tables): runs/joshi2022/$(1)/%.tested: $$($(1)_fits)
-	@echo "== every system under attack: recipes/joshi2022/$(1)/$$*.yaml"
-	$(BIN)/python train.py test --config recipes/joshi2022/$(1)/$$*.yaml
-	@touch $$@
-
-runs/joshi2022/$(1)/denoiser.trained: $$($(1)_sets)
-$$($(1)_tandems): runs/joshi2022/$(1)/denoiser.trained
-
-runs/joshi2022/$(1)/report/index.html: $$($(1)_tables)
+runs/joshi2022/$(1)/report/index.html: $(addprefix runs/joshi2022/$(1)/,table3.tested table4.tested)
 	@echo "== the report"
-	$(BIN)/python -m robust_asr.report $$($(1)_tables:.tested=) --out $$(@D)
+	$(BIN)/python -m robust_asr.report $$(basename $$^) --out $$(@D)
 endef
 
 $(eval $(call JOSHI,an4,baseline))
@@ -82,6 +85,17 @@ test: .venv/.ready
 test-long: .venv/.ready
 	$(BIN)/python -m pytest -m "long or not long" --timeout=7200
 
+# make test-python PYTHON=python3.12: the install, the demo's recipes for a step and a short suite, in a virtual environment that is
+# thrown away.
+SHORT := tests/robust_asr/test_contract.py tests/robust_asr/search tests/robust_asr/test_checkpoint.py tests/lightning_modules/test_evaluation.py
+test-python:
+	@$(FIND_PYTHON); folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	echo "== $$python, $$version: install, demo, short suite" && \
+	$$python -m venv "$$folder" && \
+	"$$folder/bin/python" -m pip install $(INSTALL) && \
+	"$$folder/bin/python" -m pytest -x tests/test_recipes.py -k quickstart && \
+	"$$folder/bin/python" -m pytest -x --numprocesses=2 --dist=loadfile $(SHORT)
+
 lint: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -95,12 +109,32 @@ bench: .venv/.ready
 	$(BIN)/python -m benchmarks.adversarial_step
 	$(BIN)/python -m benchmarks.ranks
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.search
 
 # torch and torchaudio are pinned as a pair: any other build of either breaks `import torchaudio`.
+INSTALL := --quiet --constraint constraints.txt --editable '.[test,phones]'
+
+# Sets $python and $version. A PYTHON that is given is taken or refused; else the newest that is accepted stands in for python3.
+define FIND_PYTHON
+first=; for python in $(PYTHON) $(if $(filter file,$(origin PYTHON)),$(PYTHONS:%=python%)); do \
+	version=$$($$python -c 'import platform; print(platform.python_version())' 2> /dev/null || echo missing); \
+	first=$${first:-$$version}; \
+	case "$$version" in $(subst $(SPACE),|,$(PYTHONS:%=%.*))) break;; esac; \
+	python=; \
+done; \
+if [ -z "$$python" ]; then \
+	echo "$(PYTHON) is $$first, accepted is Python $(subst $(SPACE),$(COMMA) ,$(PYTHONS)): install one or name it, make PYTHON=PATH"; \
+	exit 1; \
+fi; \
+if [ "$$python" != "$(PYTHON)" ]; then echo "$(PYTHON) is $$first, using $$python, which is $$version"; fi
+endef
+COMMA := ,
+EMPTY :=
+SPACE := $(EMPTY) $(EMPTY)
+
 .venv/.ready: constraints.txt setup.cfg
-	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, found " + sys.version)'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,beam,phones]'
+	@$(FIND_PYTHON); $$python -m venv .venv
+	$(BIN)/python -m pip install $(INSTALL)
 	touch $@
 
 clean:

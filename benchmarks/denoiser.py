@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchaudio
@@ -18,11 +19,15 @@ from torch import Tensor
 from benchmarks.corpus import hardware
 from benchmarks.turns import median_ratio, print_seconds, seconds_of
 from robust_asr.models.conv_tasnet import ConvTasNet
-from robust_asr.storage import trust
 
-PRESETS = Path(__file__).resolve().parents[1] / "configs" / "denoiser"
-# Preset, utterances, seconds each.
-SIZES = (("small", 4, 3), ("joshi2022", 1, 2))
+SCALES = Path(__file__).resolve().parents[1] / "configs" / "scale"
+# Scale, utterances, seconds each.
+SIZES = (("an4", 4, 3), ("librispeech", 1, 2))
+
+
+def network(scale: str) -> dict[str, Any]:
+    """The constructor arguments of the denoiser of JO22's chain at a scale."""
+    return yaml.safe_load((SCALES / f"{scale}.yaml").read_text())["denoiser"]["network"]["ConvTasNet"]
 
 
 def torchaudios(own: ConvTasNet) -> torchaudio.models.ConvTasNet:
@@ -60,8 +65,7 @@ def main() -> None:
     print(f"{hardware()}; medians of {repeats}, CPU seconds")
     for name, batch, seconds in SIZES:
         torch.manual_seed(0)
-        settings = yaml.safe_load((PRESETS / f"{name}.yaml").read_text())
-        ours = trust.build({"init_args": {}, **settings}, expected=ConvTasNet)
+        ours = ConvTasNet(**network(name))
         waveforms = 0.1 * torch.randn(batch, seconds * 16_000)
         lengths, theirs = torch.full((batch,), waveforms.shape[1]), torchaudios(ours)
         found = seconds_of(

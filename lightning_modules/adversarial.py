@@ -22,7 +22,7 @@ class AdversarialFinetuning(Recognition):
 
     JO22: PGD-7 in the maximum norm, eps log-uniform from [1e-4, 0.02] (``robust_asr.threat.ranges.LinfRange``), untargeted,
     adversarial audio only, a tenth of the learning rate. A small model breaks far below that range:
-    recipes/joshi2022/an4/finetune_asr.yaml has another.
+    configs/scale/an4.yaml has another.
 
     The attack sees the recogniser in evaluation mode, and the update keeps BatchNorm in that mode too: the statistics of the
     model that is attacked, evaluated and deployed are those of the checkpoint that training starts from. Dropout and SpecAugment

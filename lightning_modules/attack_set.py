@@ -18,11 +18,11 @@ from lightning_modules.evaluation import Evaluation
 from robust_asr.attacks.base import Attack, Generated
 from robust_asr.attacks.verdict import AttackResult
 from robust_asr.masking import masked
+from robust_asr.measuring.audio import write_flac
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import Key, utterance_seeds
 from robust_asr.results import Evaluation as Record
 from robust_asr.results import Row, audio_hash, audio_path
-from robust_asr.storage.files import written_whole
 from robust_asr.types import AudioBatch
 
 _STEPS = 2**23
@@ -92,11 +92,9 @@ class AttackSet(Evaluation):
             if not bool(saved[index].isfinite().all()):
                 raise ValueError(f"utterance {utterance}: its audio is not finite, so it cannot be part of a set")
             path = self._path(cell, utterance)
-            with written_whole(path) as partial:
-                samples = saved[index, :length].cpu().numpy()
-                soundfile.write(partial, samples, self.sample_rate, format="FLAC", subtype="PCM_24")
-            found = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
-            if not torch.equal(found, saved[index, :length].cpu()):
+            write_flac(path, saved[index, :length], self.sample_rate)
+            read_back = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
+            if not torch.equal(read_back, saved[index, :length].cpu()):
                 raise OSError(f"{path}: reads back otherwise than it was written")
         return saved
 

@@ -171,12 +171,12 @@ class Evaluation(pl.LightningModule):
             merge(self.run_dir)
             evaluation = read_evaluation(self.run_dir)
             self.complete(evaluation)
-            write_summary(evaluation)
+            summary = write_summary(evaluation)
             failures = conclude(evaluation)
             for logger in self.trainer.loggers:
                 if isinstance(logger, RunWandbLogger):
-                    log_report(logger.experiment, evaluation)
-            print(headline(evaluation), f"rows and summary.csv are in {self.run_dir}", sep="\n")
+                    log_report(logger.experiment, evaluation, summary)
+            print(headline(evaluation, summary), f"rows and summary.csv are in {self.run_dir}", sep="\n")
             if failures:
                 print(failures)
         self.trainer.strategy.barrier()

@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from robust_asr.defenses.base import Defense
 from robust_asr.models.base import Recognizer
 from robust_asr.search.base import Search
-from robust_asr.storage import sealed, trust
+from robust_asr.storage import sealed, strict_json, trust
 from robust_asr.storage.describe import describe
 
 KEY = "robust_asr"
@@ -145,8 +145,8 @@ def part_of(content: Mapping[str, Any], name: str, path: str | os.PathLike[str])
 def parse_description(text: str, path: str | os.PathLike[str]) -> dict[str, Any]:
     """The description of a part from its JSON text."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
-    except (ValueError, RecursionError) as error:
+        return strict_json.loads(text)
+    except ValueError as error:
         raise ValueError(f"{path}: its description of a part cannot be read ({error})") from error
 
 
@@ -232,13 +232,3 @@ def _kind(tensor: Any) -> str:
     if not isinstance(tensor, Tensor):
         return type(tensor).__name__
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"the number {name}")
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return dict(pairs)

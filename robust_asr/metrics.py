@@ -1,9 +1,10 @@
-"""Word and character error rates, counted once for everybody: training, evaluation and attacks."""
+"""Word and character error rates, counted in one place for training, evaluation and attacks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import jiwer
 import torch
@@ -12,6 +13,7 @@ from torchmetrics import Metric
 
 from robust_asr.text import normalize
 
+Count = TypeVar("Count", int, Tensor)
 _COUNTS = (
     "utterances",
     "empty_hypotheses",
@@ -49,8 +51,7 @@ class ErrorRates(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         count = {name: getattr(self, f"num_{name}") for name in _COUNTS}
-        errors = count["insertions"] + count["deletions"] + count["substitutions"]
-        words = count["reference_words"]
+        errors, words = word_edits(count), count["reference_words"]
         rates = {
             "wer": _rate(errors, words),
             "cer": _rate(count["character_errors"], count["reference_characters"]),
@@ -72,7 +73,9 @@ def count_errors(references: Sequence[str], hypotheses: Sequence[str]) -> dict[s
     Errors: ValueError if the lists differ in length.
     """
     if len(references) != len(hypotheses):
-        raise ValueError(f"{len(references)} references and {len(hypotheses)} hypotheses: one of each an utterance")
+        raise ValueError(
+            f"references and hypotheses must be as many, found {len(references)} references and {len(hypotheses)} hypotheses"
+        )
     if not references:
         return dict.fromkeys(_COUNTS, 0)
     references, hypotheses = ([normalize(text) for text in texts] for texts in (references, hypotheses))
@@ -93,10 +96,15 @@ def count_errors(references: Sequence[str], hypotheses: Sequence[str]) -> dict[s
     }
 
 
+def word_edits(counts: Mapping[str, Count]) -> Count:
+    """Insertions, deletions and substitutions together; ``counts`` are those of ``count_errors``, a row, or tensors."""
+    return counts["insertions"] + counts["deletions"] + counts["substitutions"]
+
+
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     """Word edits and reference words of one utterance."""
     count = count_errors([reference], [hypothesis])
-    return count["insertions"] + count["deletions"] + count["substitutions"], count["reference_words"]
+    return word_edits(count), count["reference_words"]
 
 
 def bootstrap_interval(

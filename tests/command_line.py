@@ -11,7 +11,15 @@ from pathlib import Path
 import torch
 import yaml
 
+from lightning_modules.command_line.expansion import expand
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def full_settings(recipe: Path, *arguments: str) -> dict:
+    """What a recipe becomes before jsonargparse reads it, with values of the command line."""
+    (found,) = expand([f"--config={recipe}", *arguments])
+    return yaml.safe_load(found.removeprefix("--config="))
 
 
 def small_config(manifests: Path, run_dir: Path, **overrides: object) -> dict:

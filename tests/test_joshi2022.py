@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from lightning_modules.command_line.cli import main
+from lightning_modules.command_line.values import Values
 from robust_asr import checkpoint
 from robust_asr.checkpoint import weights_hash
 from robust_asr.defenses.base import Defended
@@ -18,30 +19,34 @@ from robust_asr.models.compact import CompactCTC
 from robust_asr.models.conformer import ConformerEncoder
 from robust_asr.models.conformer_lfmmi import ConformerLFMMI
 from robust_asr.results import read_evaluation
-from tests.command_line import ROOT
+from tests.command_line import ROOT, full_settings
 
 SMALL = {"width": 16, "gru_width": 8, "stem_channels": 4, "num_blocks": 1}
-FOLDERS = ("recipes/joshi2022", "recipes/joshi2022/an4", "recipes/joshi2022/an4_conformer")
+RECIPES = ROOT / "recipes" / "joshi2022"
+SCALES = ("an4", "an4_conformer", "librispeech")
 PRINTED = {"table3": "joshi2022_table3_fgsm_pgd7.csv", "table4": "joshi2022_table4_pgd500.csv"}
 PHRASES, WORDS = str(ROOT / "tests" / "phrases.txt"), str(ROOT / "tests" / "words.txt")
 
 
-class Chain:
-    """Recipes of a folder with their paths moved below ``out`` and everything small."""
+def at_scale(name: str, scale: str) -> dict:
+    """The settings of a recipe of the chain at a scale."""
+    return full_settings(RECIPES / f"{name}.yaml", f"--values={ROOT / 'configs' / 'scale' / scale}.yaml")
 
-    def __init__(self, folder: str, manifests: Path, out: Path) -> None:
-        self.folder, self.manifests, self.out = ROOT / folder, manifests, out
+
+class Chain:
+    """The recipes at a scale with their paths moved below ``out`` and everything small."""
+
+    def __init__(self, scale: str, manifests: Path, out: Path) -> None:
+        self.scale, self.manifests, self.out = scale, manifests, out
         self.baseline = out / "baseline.ckpt"
         torch.manual_seed(0)
-        checkpoint.save(CompactCTC(**SMALL) if folder == "recipes/joshi2022/an4" else _hears_phones(), self.baseline)
+        checkpoint.save(CompactCTC(**SMALL) if scale == "an4" else _hears_phones(), self.baseline)
 
     def run(self, command: str, name: str) -> Path:
         """Run a recipe; where its run folder is."""
-        settings = self._small(yaml.safe_load((self.folder / f"{name}.yaml").read_text()))
+        settings = self._small(at_scale(name, self.scale))
         run_dir = self.out / name
-        data = {"class_path": "datamodules.Speech", "init_args": {}} | settings.get("data", {})
-        settings |= {"run_dir": str(run_dir), "data": data}
-        settings.pop("fragments")
+        settings["run_dir"], data = str(run_dir), settings["data"]
         data["init_args"] |= {"manifests": str(self.manifests), "max_duration": 4.0, "num_workers": 0}
         if command == "predict":
             data["init_args"] |= {"predict": ["train"], "eval_utterances": 4}
@@ -92,7 +97,7 @@ class Chain:
             return str(self.out / path.parent.name / "train.jsonl.gz")
         if text.endswith(".phrases.txt"):
             return PHRASES
-        return self._small(yaml.safe_load((self.folder / text).read_text())) if text.endswith(".yaml") else text
+        return text
 
 
 def _hears_phones() -> ConformerLFMMI:
@@ -102,9 +107,9 @@ def _hears_phones() -> ConformerLFMMI:
     return recognizer
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_what_one_recipe_writes_the_next_one_reads(folder: str, tiny_manifests: Path, tmp_path: Path) -> None:
-    chain = Chain(folder, tiny_manifests, tmp_path)
+@pytest.mark.parametrize("scale", SCALES)
+def test_what_one_recipe_writes_the_next_one_reads(scale: str, tiny_manifests: Path, tmp_path: Path) -> None:
+    chain = Chain(scale, tiny_manifests, tmp_path)
     for name in ("offline_attacks", "offline_attacks_targeted"):
         assert len(list((chain.run("predict", name) / "audio").iterdir())) == 4
     baseline = weights_hash(checkpoint.load(str(chain.baseline)))
@@ -120,17 +125,16 @@ def test_what_one_recipe_writes_the_next_one_reads(folder: str, tiny_manifests: 
     assert len(set(denoisers.values())) == 3, "each has learnt"
 
     for name in ("strong", "without_noise", "table4"):
-        if (ROOT / folder / f"{name}.yaml").is_file():
-            evaluation = read_evaluation(chain.run("test", name))
-            assert len(evaluation.rows) == 2 * len(evaluation.systems) * len(evaluation.conditions)
+        evaluation = read_evaluation(chain.run("test", name))
+        assert len(evaluation.rows) == 2 * len(evaluation.systems) * len(evaluation.conditions)
     columns = {name: system["columns"]["defense"] for name, system in evaluation.systems.items()}
     assert sorted(columns.values()) == ["RS", "RS", "RS+Denoiser", "RS+Denoiser", "RS+Denoiser", "none"]
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("table", ["table3", "table4"])
-def test_tables_hold_the_papers_columns(folder: str, table: str) -> None:
-    settings = yaml.safe_load((ROOT / folder / f"{table}.yaml").read_text())["model"]["init_args"]
+def test_tables_hold_the_papers_columns(scale: str, table: str) -> None:
+    settings = at_scale(table, scale)["model"]["init_args"]
     printed = csv.DictReader(
         (ROOT / "robust_asr" / "results" / "paper_results" / PRINTED[table]).read_text().splitlines()
     )
@@ -143,3 +147,13 @@ def test_tables_hold_the_papers_columns(folder: str, table: str) -> None:
     assert wanted <= found
     assert {attack for attack, _ in found - wanted} & {"PGD-7", "PGD-500"}, "and untargeted"
     assert len(settings["systems"]) == 6
+
+
+def test_every_scale_gives_every_value() -> None:
+    """A value that one leaves out would be that of AN4, with which the recipes begin."""
+    given = {}
+    for scale in SCALES:
+        values = Values()
+        values.add_file(ROOT / "configs" / "scale" / f"{scale}.yaml", "here")
+        given[scale] = set(values.names)
+    assert given["an4"] == given["an4_conformer"] == given["librispeech"]

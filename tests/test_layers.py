@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import pkgutil
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
 
 import robust_asr
 from tests.command_line import ROOT
@@ -33,3 +38,57 @@ def test_library_imports_neither_training_nor_data() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+PACKAGES = ("robust_asr", "lightning_modules", "datamodules")
+
+
+def imports_of(path: Path, names: set[str]) -> set[str]:
+    """The modules of the project that a file imports anywhere, also inside functions."""
+    wanted = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            wanted |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            wanted |= inside & names or {node.module}
+    return wanted & names
+
+
+def import_graph() -> dict[str, set[str]]:
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+    }
+    return {name: imports_of(path, set(files)) - {name} for name, path in files.items()}
+
+
+def room_of(module: str) -> str:
+    """robust_asr.attacks.pgd -> robust_asr.attacks; a file at a root is a room of its own."""
+    return ".".join(module.split(".")[:2])
+
+
+def assert_no_circle(graph: dict[str, set[str]]) -> None:
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"imports run in a circle: {' <- '.join(error.args[1])}")
+
+
+def test_imports_run_in_no_circle() -> None:
+    graph = import_graph()
+    assert len(graph) > 150 and "robust_asr.types" in graph["robust_asr.models.base"]
+    assert_no_circle(graph)
+
+
+def test_rooms_run_in_no_circle() -> None:
+    """Folders, too: whoever reads one needs to know only those below it."""
+    rooms: dict[str, set[str]] = {}
+    for module, imported in import_graph().items():
+        rooms.setdefault(room_of(module), set()).update(map(room_of, imported))
+    assert_no_circle({room: imported - {room} for room, imported in rooms.items()})
+
+
+def test_nothing_is_loose_at_the_root_of_the_library() -> None:
+    assert len(list((ROOT / "robust_asr").glob("*.py"))) <= 12

@@ -17,15 +17,16 @@ from robust_asr.models.compact import CompactCTC
 from robust_asr.models.conformer import ConformerEncoder
 from robust_asr.models.conformer_lfmmi import ConformerLFMMI
 from robust_asr.results import read_evaluation
-from tests.command_line import ROOT
+from tests.command_line import ROOT, full_settings
 
-LAYERS = {"lexicon.yaml", "phone_lexicon.yaml"}
 # Those of joshi2022 build on one another: tests/test_joshi2022.py runs the chain.
-ALL = sorted(
-    path for path in (ROOT / "recipes").rglob("*.yaml") if path.name not in LAYERS and "joshi2022" not in path.parts
-)
-EVALUATIONS = [path for path in ALL if "lightning_modules.evaluation." in path.read_text()]
-SETS = [path for path in ALL if "lightning_modules.attack_set." in path.read_text()]
+ALL = {
+    path: full_settings(path)["model"]["class_path"].rsplit(".", 1)[-1]
+    for path in sorted((ROOT / "recipes").rglob("*.yaml"))
+    if "joshi2022" not in path.parts
+}
+EVALUATIONS = [path for path, kind in ALL.items() if kind == "Evaluation"]
+SETS = [path for path, kind in ALL.items() if kind == "AttackSet"]
 RECIPES = [path for path in ALL if path not in EVALUATIONS + SETS]
 FEW = {
     "CarliniWagner": {"num_iterations": 2},
@@ -70,21 +71,19 @@ def phones_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def small(recipe: Path, *, manifests: Path, clean: Path) -> list[str]:
     """Arguments that leave the recipe as it is but for sizes, paths and the machine."""
-    settings = yaml.safe_load(recipe.read_text())
+    settings = full_settings(recipe)
     recognizer = settings["model"]["init_args"]["recognizer"]
     prefix = "--model.init_args.recognizer.init_args"
-    if isinstance(recognizer, str):
-        recognizer = yaml.safe_load((recipe.parent / recognizer).read_text())
     kind = recognizer["class_path"].rsplit(".", 1)[-1]
     if kind in SMALL:
         sizes = [f"{prefix}.{name}={value}" for name, value in SMALL[kind].items()]
     else:
         assert kind == "load"
         sizes = [f"{prefix}.path={clean}"]
-    if "decoder" in settings["model"]["init_args"]:
+    if settings["model"]["init_args"].get("search"):
         search = {"class_path": "PhoneBeamSearch", "init_args": FEW["PhoneBeamSearch"]}
         # Away with the recipe's first: its files would be kept beside what is given here.
-        sizes += ["--model.init_args.decoder=null", f"--model.init_args.decoder={json.dumps(search)}"]
+        sizes += ["--model.init_args.search=null", f"--model.init_args.search={json.dumps(search)}"]
     data = [f"--data.init_args.{name}=[{part}]" for name, part in (("train", "train"), ("validate", "dev"))]
     machine = ["accelerator=cpu", "devices=1", "strategy=auto", "precision=32-true", "fast_dev_run=true"]
     return [
@@ -123,7 +122,7 @@ def test_set_is_made(recipe: Path, made_set: Path) -> None:
 def test_evaluation_makes_every_row(
     recipe: Path, tiny_manifests: Path, clean_checkpoint: Path, phones_checkpoint: Path, made_set: Path, tmp_path: Path
 ) -> None:
-    settings = yaml.safe_load(recipe.read_text())["model"]["init_args"]
+    settings = full_settings(recipe)["model"]["init_args"]
     paths = {"*lfmmi*": phones_checkpoint, "*.ckpt": clean_checkpoint, "*/attack_set*": made_set}
     run = tmp_path / "run"
     arguments = [
@@ -141,10 +140,7 @@ def test_evaluation_makes_every_row(
 
 def small_systems(recipe: Path, paths: Mapping[str, Path], folder: Path) -> Path:
     """The recipe with paths replaced by pattern: names with dots cannot be reached from the command line."""
-    settings = yaml.safe_load(recipe.read_text())
-    settings["fragments"] = {
-        name: str((recipe.parent / path).resolve()) for name, path in settings["fragments"].items()
-    }
+    settings = full_settings(recipe)
     _shrink(settings["model"]["init_args"], paths)
     path = folder / recipe.name
     path.write_text(yaml.safe_dump(settings, sort_keys=False))
@@ -165,7 +161,8 @@ def _shrink(node: object, paths: Mapping[str, Path]) -> None:
 
 
 def test_every_fragment_belongs_to_a_recipe_or_the_readme() -> None:
-    written = [path for kind in ("yaml", "md") for path in ROOT.glob(f"recipes/**/*.{kind}")]
-    texts = "".join(path.read_text() for path in [*written, ROOT / "README.md"])
+    written = [path for folder in ("recipes", "configs") for path in (ROOT / folder).rglob("*.yaml")]
+    written += [*(ROOT / "recipes").rglob("*.md"), ROOT / "README.md"]
+    texts = "".join(path.read_text() for path in written)
     unused = [path.name for path in (ROOT / "configs").rglob("*.yaml") if path.name not in texts]
     assert not unused

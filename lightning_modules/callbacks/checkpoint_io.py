@@ -11,7 +11,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from robust_asr.checkpoint import KEY, finish
 from robust_asr.storage import sealed
-from robust_asr.storage.sealed import clean_leftovers
+from robust_asr.storage.files import clean_leftovers
 
 __all__ = ["SafeCheckpointIO", "clean_leftovers", "find_resumable", "read_metadata"]
 
@@ -48,7 +48,7 @@ class SafeCheckpointIO(CheckpointIO):
 
 
 def find_resumable(run_dir: str | os.PathLike[str]) -> Path:
-    """The most advanced complete checkpoint of a run folder. One line is printed for each damaged one passed over.
+    """The most advanced complete checkpoint of a run folder. A line is printed for each damaged one that is passed over.
 
     Errors: ValueError where there is none.
     """

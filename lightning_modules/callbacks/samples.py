@@ -1,4 +1,4 @@
-"""What the recogniser hears, to listen to and to read, after every validation."""
+"""Samples of the recogniser's transcripts with their audio, after every validation."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lightning_modules.loggers.wandb_logger import RunWandbLogger
 from lightning_modules.trainer_internals import batches_stepped
 from robust_asr.randomness import utterance_seeds
 from robust_asr.report.samples import Sample, samples_page
+from robust_asr.storage.files import written_whole
 from robust_asr.text.alignment import align, align_text
 from robust_asr.types import AudioBatch
 
@@ -92,13 +93,11 @@ class DashboardSamples(Callback):
     def _write_page(self, trainer: pl.Trainer, step: int, parts: dict[str, list[Sample]]) -> None:
         folders = [logger.run_dir for logger in trainer.loggers if isinstance(logger, RunCSVLogger)]
         folder = Path(folders[0] if folders else trainer.default_root_dir) / "samples"
-        folder.mkdir(parents=True, exist_ok=True)
         fitting = trainer.state.fn == "fit"
         page = folder / (f"step-{step:06d}.html" if fitting else f"{trainer.state.fn}.html")
         title = f"Step {step}, epoch {trainer.current_epoch}" if fitting else "Validation"
-        partial = page.with_name(f".{page.name}.part")
-        partial.write_text(samples_page(title, parts, notes=_notes(trainer, parts)), encoding="utf-8")
-        partial.replace(page)
+        with written_whole(page) as partial:
+            partial.write_text(samples_page(title, parts, notes=_notes(trainer, parts)), encoding="utf-8")
         for old in sorted(folder.glob("step-*.html"), key=lambda path: (len(path.name), path.name))[: -self.keep]:
             old.unlink()
 

@@ -23,7 +23,7 @@ from lightning_modules.callbacks.preemption import Preemption
 from lightning_modules.callbacks.progress import RunProgress
 from lightning_modules.callbacks.rewind import RewindLoggers
 from lightning_modules.command_line.config_guard import check_arguments, guarded_imports
-from lightning_modules.command_line.fragments import expand
+from lightning_modules.command_line.expansion import expand
 from lightning_modules.command_line.run_folder import CHECKPOINTS, RunConfig, is_first_process, refuse_used
 from lightning_modules.evaluation import Evaluation
 from lightning_modules.loggers import RunCSVLogger, RunWandbLogger, wandb_run_id
@@ -76,9 +76,6 @@ class RobustCLI(LightningCLI):
         parser.add_argument("--seed_everything", type=int, default=0, help="Keys every random draw of the run.")
         parser.add_argument("--run_dir", type=str, default="runs/default", help="Folder that the run writes into.")
         parser.add_argument(
-            "--fragments", type=dict[str, str], default={}, help="Setting -> file, merged below the recipe."
-        )
-        parser.add_argument(
             "--allow_module", nargs="+", type=str, default=[], help="Packages of your own that configurations may name."
         )
 
@@ -91,8 +88,6 @@ class RobustCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
         self._share_seed()
-        # The settings hold by now what the fragments said; the resolved configuration must not apply them again.
-        self.settings.fragments = {}
         # A package is opened on the command line only, and the resolved configuration will be a file.
         self.settings.allow_module = []
 
@@ -240,8 +235,9 @@ def main(args: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if args is None else args
     _hush()
     try:
-        arguments = expand(arguments)
+        # The files as they are, then what they become: expand looks at that itself.
         check_arguments(arguments)
+        arguments = expand(arguments)
         with guarded_imports():
             RobustCLI(arguments)
     except (ArgumentError, ValueError, OSError, FloatingPointError) as error:

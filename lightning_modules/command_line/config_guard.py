@@ -45,10 +45,20 @@ def check_arguments(argv: list[str]) -> None:
                 trust.allow_module(name)
     walk = _Walk()
     for key, value in pairs:
-        if key.rsplit(".", 1)[-1] == "config" or (key and "config".startswith(key)):
+        if is_config(key):
             walk.file(value, Path.cwd(), field=f"--{key}")
         elif key != "allow_module":
             walk.argument(value, field=f"--{key}" if key else "the command line")
+
+
+def check_settings(settings: Any, folder: Path, *, where: str) -> None:
+    """ValueError names the field of settings, put together from files beside ``folder``, that may not be what it is."""
+    _Walk().value(settings, folder, field="", where=where)
+
+
+def is_config(key: str) -> bool:
+    """Whether an option names a configuration file; jsonargparse takes abbreviations."""
+    return key.rsplit(".", 1)[-1] == "config" or (key != "" and "config".startswith(key))
 
 
 def _options(argv: list[str]) -> Iterator[tuple[str, str]]:
@@ -99,7 +109,7 @@ class _Walk:
     def value(self, value: Any, folder: Path, *, field: str, where: str) -> None:
         if isinstance(value, dict):
             for key, item in value.items():
-                if key.startswith("__"):
+                if str(key).startswith("__"):
                     raise ValueError(f"{where}{field}: the key {key} is refused")
                 self.value(item, folder, field=f"{field}.{key}".lstrip("."), where=where)
         elif isinstance(value, list):

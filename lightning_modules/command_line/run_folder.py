@@ -10,6 +10,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.cli import SaveConfigCallback
 
+from robust_asr.storage.files import written_whole
+
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
 
@@ -37,11 +39,8 @@ class RunConfig(SaveConfigCallback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit" or not trainer.is_global_zero or trainer.fast_dev_run:
             return
-        path = Path(trainer.default_root_dir) / CONFIG
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        partial.write_text(self._text())
-        partial.replace(path)
+        with written_whole(Path(trainer.default_root_dir) / CONFIG) as partial:
+            partial.write_text(self._text())
 
     def _text(self) -> str:
         return self.parser.dump(self.config, skip_none=False, skip_link_targets=False)

@@ -22,7 +22,7 @@ class RunCSVLogger(Logger):
 
     Args:
         run_dir: the run folder; the command line gives it by ``attach``. A file that is there is continued, and
-            ``RewindLoggers`` drops what a resumed run will measure again.
+            ``RewindLoggers`` drops the rows that a resumed run will measure again.
         filename: another name for rows that are no part of the training curve.
     """
 
@@ -68,7 +68,7 @@ class RunCSVLogger(Logger):
         self._file.update((self._file.last_step or 0) if step is None else step, metrics)
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml of the run folder is the record."""
+        """Does nothing: config.yaml of the run folder is the record of the settings."""
 
     @rank_zero_only
     def rewind(self, step: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from robust_asr.results.csv_cells import Value, decode, encode
+from robust_asr.storage.files import written_whole
 
 _INDEX = ("step", "epoch")
 
@@ -27,7 +28,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Value]]:
 
 
 class MetricsFile:
-    """Rows in the order of their steps; what is measured at one step shares a row.
+    """Rows in the order of their steps; all values of one step share a row.
 
     Each update is one write of one row: a kill costs at most the values of that update. The header grows by rewriting
     the file beside itself. Nothing is kept open, so that copies of this object in other processes are harmless.
@@ -35,7 +36,6 @@ class MetricsFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         columns, rows = _read(self.path)
         self._columns = columns or list(_INDEX)
         self._write_whole(rows)
@@ -46,7 +46,7 @@ class MetricsFile:
         return int(self._row["step"]) if self._row else None
 
     def update(self, step: int, values: Mapping[str, object]) -> None:
-        """Write values into the row of ``step``. What was there under the same names is replaced."""
+        """Write values into the row of ``step``, over earlier ones of the same names."""
         cells = {"step": str(int(step))} | {
             encode(name): encode(value) for name, value in values.items() if name != "step"
         }
@@ -76,7 +76,7 @@ class MetricsFile:
     def _write_last(self) -> None:
         line = _line(self._columns, self._row)
         with self.path.open("r+b", buffering=0) as file:
-            # One call, over the shorter row that it replaces: no moment without the row.
+            # One call over the shorter row that it replaces, so that the row is in the file at every moment.
             written = os.pwrite(file.fileno(), line, self._start)
             while written < len(line):
                 written += os.pwrite(file.fileno(), line[written:], self._start + written)
@@ -86,12 +86,8 @@ class MetricsFile:
     def _write_whole(self, rows: list[dict[str, str]]) -> None:
         lines = [_line(self._columns, {column: column for column in self._columns})]
         lines += [_line(self._columns, row) for row in rows]
-        partial = self.path.with_name(f".{self.path.name}.part")
-        with partial.open("wb") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.path)
+        with written_whole(self.path) as partial:
+            partial.write_bytes(b"".join(lines))
         self._row = rows[-1] if rows else {}
         self._end = sum(map(len, lines))
         self._start = self._end - len(lines[-1])
@@ -114,7 +110,7 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Columns and rows as cells; empty cells are left out."""
     if not path.exists():
         return [], []
-    # No cell holds a line break: a text without one at its end was cut.
+    # Every row ends in a line break, and no cell holds one: the text after the last break is a row that a kill cut short.
     lines = path.read_bytes().decode(errors="replace").split("\n")[:-1]
     table = list(csv.reader(lines))
     if not table:

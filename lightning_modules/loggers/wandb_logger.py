@@ -1,4 +1,4 @@
-"""Weights & Biases as a view of the run folder: one run, one row a step, whatever was killed and resumed in between."""
+"""Weights & Biases as a view of the run folder: one run, one row a step, however often the run was killed and resumed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_modules.loggers.metrics_file import read_metrics
 from lightning_modules.loggers.wandb_pieces import Recorded, offline_pieces, recorded_values
+from robust_asr.storage.files import written_whole
 
 RUN_ID_FILE = "wandb_run_id.txt"
 _RUN_ID = re.compile(r"[a-z0-9]{1,64}")
@@ -23,7 +24,7 @@ _ALPHABET = string.ascii_lowercase + string.digits
 
 
 def check_run_id(run_id: object) -> str:
-    """The id itself. Errors: ValueError where it is not 1 to 64 lower-case letters and digits."""
+    """The id, unchanged. Errors: ValueError where it is not 1 to 64 lower-case letters and digits."""
     if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
         raise ValueError(f"a W&B run id has 1 to 64 characters of a-z and 0-9, found {str(run_id)[:80]!r}")
     return run_id
@@ -32,7 +33,7 @@ def check_run_id(run_id: object) -> str:
 def wandb_run_id(run_dir: str | Path, *, from_checkpoint: str | None = None) -> str:
     """The id of the run in this folder: the one written there, else the checkpoint's, else a new one, written there.
 
-    Errors: ValueError where a file or a checkpoint holds something else than an id.
+    Errors: ValueError where the file or the checkpoint holds no id.
     """
     path = Path(run_dir) / RUN_ID_FILE
     if path.exists():
@@ -43,10 +44,8 @@ def wandb_run_id(run_dir: str | Path, *, from_checkpoint: str | None = None) -> 
         else check_run_id(from_checkpoint)
     )
     if rank_zero_only.rank == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.part")
-        partial.write_text(run_id + "\n")
-        partial.replace(path)
+        with written_whole(path) as partial:
+            partial.write_text(run_id + "\n")
     return run_id
 
 
@@ -120,13 +119,13 @@ class RunWandbLogger(WandbLogger):
 
     @rank_zero_only
     def complete_before(self, step: int) -> None:
-        """Nothing more will be measured before ``step``: what waits is sent."""
+        """Send the row that waits, if it is of an earlier step: nothing more will be measured there."""
         if self._row_step < step:
             self._send_row()
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
-        """The run goes on at ``step``: find out what W&B holds, and send what it lacks from ``metrics.csv``.
+        """The run goes on at ``step``: send the earlier values of ``metrics.csv`` that W&B does not hold.
 
         Errors: ValueError where a .wandb file or metrics.csv of the run folder cannot be read.
         """
@@ -149,7 +148,7 @@ class RunWandbLogger(WandbLogger):
     def _read_pieces(self) -> Recorded:
         recorded: Recorded = {}
         if self.mode == "online":
-            # The server took every row below the step at which it lets the run go on.
+            # The server holds every row below the step at which it lets the run go on.
             return recorded
         own = Path(self.experiment.settings.sync_file).resolve()
         for piece in offline_pieces(self.run_dir, self._id):
@@ -170,7 +169,7 @@ class RunWandbLogger(WandbLogger):
             run.log({**values, "trainer/global_step": step}, step=step, commit=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A spawned process starts its own; Lightning would start one here only to attach to it.
+        # A spawned process starts a W&B run of its own; Lightning would start one here for it to attach to.
         return self.__dict__ | {"_experiment": None}
 
 

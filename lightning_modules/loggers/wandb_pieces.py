@@ -1,4 +1,4 @@
-"""What the .wandb files of a run already hold: which values of which steps.
+"""The values that the .wandb files of a run already hold, by step.
 
 The format is LevelDB's log: a header of 7 bytes, then blocks of 32 KiB with records of (checksum, length, kind, bytes).
 """
@@ -25,7 +25,7 @@ def offline_pieces(run_dir: str | Path, run_id: str) -> list[Path]:
 
 
 def recorded_values(path: str | Path) -> Recorded:
-    """Names of the values that a .wandb file holds for each step. What a kill cut short at its end does not count.
+    """Names of the values that a .wandb file holds for each step, without a last record that a kill cut short.
 
     Errors: ValueError where the file is no .wandb file.
     """

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from robust_asr.metrics import word_edits
 from robust_asr.report.clips import read_clip
-from robust_asr.report.utterances import worst_rows
 from robust_asr.results import Evaluation, Row, audio_path, key
-from robust_asr.results.summary import COLUMNS, DIFFERENCE_COLUMNS, differences, summarize
+from robust_asr.results.summary import COLUMNS, DIFFERENCE_COLUMNS, Summary, summary_of
+from robust_asr.results.worst import worst_rows
 from robust_asr.text.alignment import align_text, printable
 
 _WORST_COLUMNS = [
@@ -25,7 +26,7 @@ _WORST_COLUMNS = [
 ]
 
 
-def log_report(run: Any, evaluation: Evaluation, *, num_worst: int = 3) -> None:
+def log_report(run: Any, evaluation: Evaluation, summary: Summary | None = None, *, num_worst: int = 3) -> None:
     """Show an evaluation, also an unfinished one, on a W&B run; rank zero only.
 
     ``evaluation/summary``, ``evaluation/differences`` and ``evaluation/worst`` become tables, ``evaluation/audio/clean`` and
@@ -34,11 +35,13 @@ def log_report(run: Any, evaluation: Evaluation, *, num_worst: int = 3) -> None:
 
     Args:
         run: a W&B run, ``RunWandbLogger.experiment``.
+        summary: that of the evaluation, where it is there already.
         num_worst: utterances of each cell in ``evaluation/worst``.
     """
     if num_worst < 0:
         raise ValueError(f"num_worst must be 0 or more, found {num_worst}")
-    lines, paired, worst = summarize(evaluation), differences(evaluation), _worst(evaluation, num_worst)
+    lines, paired = summary or summary_of(evaluation)
+    worst = _worst(evaluation, num_worst)
     tables = {
         "summary": _table(COLUMNS, ([line.get(name) for name in COLUMNS] for line in lines)),
         "differences": _table(DIFFERENCE_COLUMNS, ([line[name] for name in DIFFERENCE_COLUMNS] for line in paired)),
@@ -59,14 +62,13 @@ def _worst(evaluation: Evaluation, num_worst: int) -> list[Row]:
 
 
 def _cells(number: int, row: Row) -> list[Any]:
-    edits = row["insertions"] + row["deletions"] + row["substitutions"]
-    rate = 100 * edits / row["words"] if row["words"] else None
+    rate = 100 * word_edits(row) / row["words"] if row["words"] else None
     texts = [row["reference"], row["hypothesis"], align_text(row["reference"], row["hypothesis"])]
     return [number, *key(row), rate, row.get("snr_db"), *texts]
 
 
 def _audio(evaluation: Evaluation, worst: Sequence[Row]) -> dict[str, list[Any]]:
-    """Not within a table: W&B would keep its audio outside the run folder until it is uploaded."""
+    """Players beside the table: W&B would keep the audio of a table outside the run folder until it is uploaded."""
     import wandb
 
     players: dict[str, list[Any]] = {"audio/clean": [], "audio/attacked": []}
@@ -94,5 +96,5 @@ def _one_type(column: Sequence[Any]) -> list[Any]:
 
 
 def _text(value: Any) -> str:
-    """Line by line without what would turn or hide the text."""
+    """The lines of a text, without characters that would turn its direction or hide it."""
     return "\n".join(map(printable, str(value).split("\n")))

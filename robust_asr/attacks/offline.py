@@ -1,4 +1,4 @@
-"""Attacks of many strengths for an adversarial set to train on (JO22 section 3.2).
+"""Attacks of many strengths for an adversarial set to train on (JO22).
 
 Legend: B utterances.
 """
@@ -28,9 +28,9 @@ _Value = TypeVar("_Value", int, float)
 class OfflinePGD(Attack):
     """PGD whose norm, budget and iterations are drawn for each utterance, the strong ones more often.
 
-    Both norms are as likely; within a list, from weak to strong, the r-th is drawn with a probability proportional to r. (JO22
-    give the lists, and the bias in words: "more bias to high norm and high iteration".) The draw is keyed by the seed of the
-    utterance alone, so any number of ranks makes the same set.
+    Both norms are as likely; within a list, from weak to strong, the r-th is drawn with a probability proportional to r. JO22
+    give the lists and say that larger norms and more iterations are drawn more often; how much more is our reading. The draw is
+    keyed by the seed of the utterance alone, so any number of ranks makes the same set.
 
     Each perturbation is verified against the ball that was drawn for it. As a whole the attack has no bound.
 

@@ -1,7 +1,7 @@
-"""Checks of an evaluation, whose verdicts stand in its report: is a number what it says, and was the attack a strong one.
+"""Checks of an evaluation, whose verdicts stand in its report: does a number measure what its name says, and was the attack strong.
 
-``check_rows`` asks what rows can answer, ``check_system`` asks the system itself. A failure means that a number is not to be
-believed before it is explained; "not run" names the condition that is missing.
+``check_rows`` asks the rows, ``check_system`` asks the system itself. A failure means that a number is not to be believed before
+it is explained; "not run" names the condition that is missing.
 
 Sources: Carlini et al. 2019 (On Evaluating Adversarial Robustness), Athalye et al. 2018, Tramer et al. 2020, Croce et al. 2022.
 """

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     checks.append([check for _, check in check_agreement(evaluations)])
     if checks[-1]:
         print("between them:", *lines(checks[-1], *VERDICTS), sep="\n")
-    sys.exit(int(any(check.verdict == "fail" for found in checks for check in found)))
+    sys.exit(int(any(check.verdict == "fail" for of_run in checks for check in of_run)))
 
 
 def _checked(run: str, evaluation: Evaluation, *, write: bool) -> list[Check]:

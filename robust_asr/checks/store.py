@@ -1,4 +1,4 @@
-"""``checks.json``, which the report shows, and the live verdicts, which cannot be made again from rows."""
+"""``checks.json``, which the report shows, and the live verdicts, which cannot be made again from rows alone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 from robust_asr.checks.verdicts import VERDICTS, Check, condensed
 from robust_asr.results import Evaluation
+from robust_asr.storage import strict_json
 from robust_asr.storage.files import written_whole
 
 CHECKS = "checks.json"
 LIVE = "live_checks.json"
-# (hash of the system, hash of the condition): what was checked. A check of the system alone has "" for the condition.
+# The hashes of the system and of the condition that were checked; "" for the condition where the system alone was.
 Pair = tuple[str, str]
 
 
@@ -23,9 +24,9 @@ def write_checks(run_dir: Path, checks: Iterable[Check]) -> None:
     _write(run_dir / CHECKS, [asdict(check) for check in condensed(checks)])
 
 
-def write_live(run_dir: Path, found: Mapping[Pair, list[Check]]) -> None:
-    """Keep live verdicts beside the rows, whole or not at all; those of pairs that are not in ``found`` stay."""
-    kept = {**_read(run_dir / LIVE), **found}
+def write_live(run_dir: Path, verdicts: Mapping[Pair, list[Check]]) -> None:
+    """Keep live verdicts beside the rows, whole or not at all; those of pairs that are not in ``verdicts`` stay."""
+    kept = {**_read(run_dir / LIVE), **verdicts}
     entries = [
         {"system": system, "condition": condition, "checks": [asdict(check) for check in checks]}
         for (system, condition), checks in kept.items()
@@ -38,12 +39,12 @@ def read_live(run_dir: Path, evaluation: Evaluation | None = None) -> dict[Pair,
 
     Errors: ValueError names the file where it is not what ``write_live`` wrote.
     """
-    found = _read(run_dir / LIVE)
+    kept = _read(run_dir / LIVE)
     if evaluation is None:
-        return found
+        return kept
     systems = {entry["hash"] for entry in evaluation.systems.values()}
     conditions = {"", *(entry["hash"] for entry in evaluation.conditions.values())}
-    return {pair: checks for pair, checks in found.items() if pair[0] in systems and pair[1] in conditions}
+    return {pair: checks for pair, checks in kept.items() if pair[0] in systems and pair[1] in conditions}
 
 
 def _write(path: Path, content: list[dict[str, Any]]) -> None:
@@ -57,8 +58,8 @@ def read_checks(run_dir: Path) -> tuple[Check, ...]:
     if not path.exists():
         return ()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = strict_json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path}: is not JSON ({error})") from error
     if not isinstance(content, list):
         raise ValueError(f"{path}: must hold a list of checks, found a {type(content).__name__}")
@@ -69,12 +70,12 @@ def _read(path: Path) -> dict[Pair, list[Check]]:
     if not path.exists():
         return {}
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = strict_json.loads(path.read_text(encoding="utf-8"))
         return {
             (str(entry["system"]), str(entry["condition"])): [_check(content, "a check") for content in entry["checks"]]
             for entry in entries
         }
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"{path}: is not a list of live checks ({error}); delete it to have them made again"
         ) from error
@@ -89,6 +90,6 @@ def _check(entry: Any, where: str) -> Check:
         if not isinstance(value, str) and not (name == "value" and isinstance(value, bool | int | float)):
             raise ValueError(f"{where}: field {name!r} must be a text, found {str(value)[:40]!r}")
     if not values["name"] or values["verdict"] not in VERDICTS:
-        found = f"name {values['name'][:40]!r}, verdict {values['verdict'][:40]!r}"
-        raise ValueError(f"{where}: needs a name and a verdict of {', '.join(VERDICTS)}; found {found}")
+        given = f"name {values['name'][:40]!r}, verdict {values['verdict'][:40]!r}"
+        raise ValueError(f"{where}: needs a name and a verdict of {', '.join(VERDICTS)}; found {given}")
     return Check(**values)

@@ -1,4 +1,4 @@
-"""Verdicts: what a check asks, what it found, and a list of many verdicts that a person can read."""
+"""Verdicts of checks: the question, the answer with its number, and a list of many verdicts that a person can read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robust_asr.text.alignment import printable
 
 Verdict = Literal["fail", "not run", "pass"]
 VERDICTS: tuple[Verdict, ...] = ("fail", "not run", "pass")
-# Of one question. A fault of the set-up fails everywhere, and a hundred red lines say no more than a few.
+# Failures of one question that are shown: a fault of the set-up fails everywhere, and a hundred red lines say no more than a few.
 _FAILURES = 6
 _NAMED = 3
 
@@ -37,30 +37,30 @@ class Check:
 
 @dataclass(frozen=True)
 class Question:
-    """What a check asks.
+    """The question of a check.
 
     Attributes:
-        name: what holds where it passes.
-        failure: what it means where it does not, one sentence.
+        name: the claim, which holds where the check passes.
+        failure: one sentence on the meaning of a failure.
     """
 
     name: str
     failure: str
 
     def verdict(
-        self, holds: bool, found: str, *, system: str = "", condition: str = "", value: str | float = ""
+        self, holds: bool, clause: str, *, system: str = "", condition: str = "", value: str | float = ""
     ) -> Check:
-        """``found`` is the clause that says what was seen."""
-        detail = _sentence(found) if holds else f"{_sentence(found)} {self.failure}"
+        """``clause`` is the observation, without a capital and a full stop."""
+        detail = _sentence(clause) if holds else f"{_sentence(clause)} {self.failure}"
         return Check(self.name, "pass" if holds else "fail", system, condition, _plain(value), detail)
 
     def not_run(self, why: str, *, system: str = "", condition: str = "") -> Check:
-        """``why`` names what is missing, and what to add."""
+        """``why`` names the condition that is missing, and how to add it."""
         return Check(self.name, "not run", system, condition, detail=_sentence(why))
 
 
 def condensed(checks: Iterable[Check]) -> list[Check]:
-    """Failures one by one, the first few of each question; what passed, and what could not be asked, in one line a question."""
+    """For each question its first few failures, one line for each reason why it was not run, and one line for all that passed."""
     checks = list(checks)
     shown = []
     for name in dict.fromkeys(check.name for check in checks):
@@ -83,7 +83,7 @@ def where(system: str, condition: str) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few of them: a, b, c and 7 more."""
+    """The first few names: a, b, c and 7 more."""
     shown = ", ".join(names[:_NAMED])
     return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
 
@@ -103,25 +103,25 @@ def _first(failed: list[Check]) -> list[Check]:
 
 
 def _distinct(checks: list[Check]) -> list[Check]:
-    """One for each reason."""
-    found: dict[str, Check] = {}
+    """One check for each reason."""
+    distinct: dict[str, Check] = {}
     for check in checks:
-        first = found.setdefault(check.detail, check)
+        first = distinct.setdefault(check.detail, check)
         if first is not check:
             same = {name: value for name in ("system", "condition") if (value := getattr(first, name)) != ""}
             differing = {name: "" for name, value in same.items() if getattr(check, name) != value}
-            found[check.detail] = replace(first, **differing)
-    return list(found.values())
+            distinct[check.detail] = replace(first, **differing)
+    return list(distinct.values())
 
 
 def _together(passed: list[Check]) -> list[Check]:
     if len(passed) < 2:
         return passed
     numbers = [check.value for check in passed if not isinstance(check.value, str)]
-    found = f", found {min(numbers):.4g} to {max(numbers):.4g}" if numbers else ""
+    span = f", found {min(numbers):.4g} to {max(numbers):.4g}" if numbers else ""
     systems = {check.system for check in passed}
     system = systems.pop() if len(systems) == 1 else ""
-    return [Check(passed[0].name, "pass", system, detail=_sentence(f"{len(passed)} times{found}"))]
+    return [Check(passed[0].name, "pass", system, detail=_sentence(f"{len(passed)} times{span}"))]
 
 
 def _sentence(text: str) -> str:

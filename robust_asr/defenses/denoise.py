@@ -9,7 +9,7 @@ from robust_asr.masking import masked
 
 
 class Denoise(Defense):
-    """A network that takes the perturbation out of the waveform (JO22 section 3.3).
+    """A network that takes the perturbation out of the waveform (JO22).
 
     Its gradient is its own: an attack on the defended recogniser goes through it.
 

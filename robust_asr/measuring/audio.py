@@ -1,4 +1,4 @@
-"""The audio of the utterances that went worst, kept beside the rows for the report."""
+"""Audio beside the rows: how it is written, and which utterances keep theirs for the report."""
 
 from __future__ import annotations
 
@@ -8,18 +8,29 @@ from pathlib import Path
 import soundfile
 from torch import Tensor
 
-from robust_asr.results import Row, audio_path
-from robust_asr.storage.files import written_whole
+from robust_asr.results import Cell, Row, audio_path, cell_of
+from robust_asr.results.worst import worst_first
+from robust_asr.storage.files import clean_leftovers, written_whole
 from robust_asr.types import AudioBatch
 
-Cell = tuple[str, str, str]
+
+def write_flac(path: Path, waveform: Tensor, sample_rate: int) -> None:
+    """Mono FLAC of 24 bits, whole or not at all: 16 bits would round a small perturbation away.
+
+    Samples that are multiples of 2^-23 in [-1, 1) read back exactly.
+
+    Shape: (T,), finite.
+    """
+    with written_whole(path) as partial:
+        samples = waveform.detach().float().cpu().numpy()
+        soundfile.write(partial, samples, sample_rate, format="FLAC", subtype="PCM_24")
 
 
 class WorstAudio:
     """Keeps the audio of the ``keep`` worst rows of each (system, condition, part).
 
-    While an evaluation runs, whatever is among the worst so far is written, before its row is; ``prune`` then leaves the worst
-    of all. So neither a kill nor the number of ranks changes what stays.
+    While an evaluation runs, the audio of the worst rows so far is written, each before its row; ``prune`` then leaves that of
+    the worst of all. So neither a kill nor the number of ranks changes which files stay.
     """
 
     def __init__(self, run_dir: Path, rows: Iterable[Row], *, keep: int, sample_rate: int) -> None:
@@ -31,42 +42,32 @@ class WorstAudio:
         """``rows[i]`` belongs to utterance ``indices[i]`` of the batches."""
         self._add(rows)
         for row, index in zip(rows, indices, strict=True):
-            if any(row is kept for kept in self._worst.get(_cell(row), ())):
+            if any(row is kept for kept in self._worst.get(cell_of(row), ())):
                 length = int(clean.lengths[index])
                 self._write(clean.waveforms[index, :length], row["part"], row["id"])
-                self._write(attacked.waveforms[index, :length], *_cell(row), row["id"])
+                self._write(attacked.waveforms[index, :length], *cell_of(row), row["id"])
 
     def prune(self, rows: Iterable[Row]) -> None:
-        """Delete the audio of all but the worst of these rows."""
+        """Delete the audio of all but the worst of these rows, and files that killed processes left half-written."""
+        clean_leftovers(self.run_dir / "audio")
         self._worst = {}
         self._add(rows)
         wanted = set()
         for row in (row for worst in self._worst.values() for row in worst):
-            wanted |= {self._path(*_cell(row), row["id"]), self._path(row["part"], row["id"])}
+            wanted |= {self._path(*cell_of(row), row["id"]), self._path(row["part"], row["id"])}
         for path in (self.run_dir / "audio").glob("*.flac"):
             if path not in wanted:
                 path.unlink()
 
     def _add(self, rows: Iterable[Row]) -> None:
         for row in rows:
-            worst = self._worst.setdefault(_cell(row), [])
+            worst = self._worst.setdefault(cell_of(row), [])
             worst.append(row)
-            worst.sort(key=_badness)
+            worst.sort(key=worst_first)
             del worst[self.keep :]
 
     def _path(self, *cell: str) -> Path:
         return audio_path(self.run_dir, *cell)
 
     def _write(self, waveform: Tensor, *cell: str) -> None:
-        with written_whole(self._path(*cell)) as partial:
-            samples = waveform.detach().float().cpu().nan_to_num().clamp(-1, 1).numpy()
-            soundfile.write(partial, samples, self.sample_rate, format="FLAC", subtype="PCM_24")
-
-
-def _cell(row: Row) -> Cell:
-    return row["system"], row["condition"], row["part"]
-
-
-def _badness(row: Row) -> tuple[float, int, str]:
-    edits = row["insertions"] + row["deletions"] + row["substitutions"]
-    return -edits / max(row["words"], 1), -edits, row["id"]
+        write_flac(self._path(*cell), waveform.nan_to_num().clamp(-1, 1), self.sample_rate)

@@ -24,7 +24,7 @@ class ConformerLFMMI(LabelRecognizer):
     """Conformer, linear head over phones, lattice-free MMI with CTC's topology.
 
     Before its first loss it must be given the training texts (``prepare``); a checkpoint keeps what it learnt of
-    them. It hears phones: for words it needs ``robust_asr.lfmmi.search.PhoneBeamSearch`` as its search. Targets may hold
+    them. It hears phones: for words it needs ``robust_asr.search.phones.PhoneBeamSearch`` as its search. Targets may hold
     words that the lexicon does not have, see ``Lexicon``.
 
     Attributes:

@@ -26,7 +26,7 @@ class ConvTasNet(Checkpointed):
     layer normalisation of that model reads the padding, which changes its output by 9 %; here it does not.
 
     The defaults are JO22's separator, one stack of 16 layers, taken literally: their receptive field is 65 s. Two stacks of 8 are
-    ``num_layers=8, num_stacks=2`` (configs/denoiser/2x8.yaml).
+    ``num_layers=8, num_stacks=2`` (configs/scale/librispeech.yaml).
 
     Args:
         num_filters, filter_size: of the analysis and synthesis, the encoder and decoder of the paper; they overlap by half.

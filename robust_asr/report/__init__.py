@@ -13,7 +13,7 @@ from robust_asr.results.summary import COLUMNS, DIFFERENCE_COLUMNS, write_table
 from robust_asr.storage.files import written_whole
 
 PAGE = "index.html"
-MAX_BYTES = 20_000_000
+MAX_BYTES = 5_000_000
 
 
 def report(
@@ -39,12 +39,12 @@ def report(
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; name a folder for the report")
     runs = read_runs(run_dirs)
-    found = tabulate(runs if first is None else begin_with(first, runs))
-    title = title or f"Robustness evaluation: {', '.join(run.name for run in found.runs.runs)}"
-    texts = {"summary.md": markdown_text(found, title), PAGE: page_text(found, title, max_bytes=max_bytes)}
-    write_table(out / "summary.csv", found.lines, COLUMNS)
-    write_table(out / "differences.csv", found.differences, DIFFERENCE_COLUMNS)
+    grid = tabulate(runs if first is None else begin_with(first, runs))
+    title = title or f"Robustness evaluation: {', '.join(run.name for run in grid.runs.runs)}"
+    texts = {"summary.md": markdown_text(grid, title), PAGE: page_text(grid, title, max_bytes=max_bytes)}
+    write_table(out / "summary.csv", grid.lines, COLUMNS)
+    write_table(out / "differences.csv", grid.differences, DIFFERENCE_COLUMNS)
     for name, text in texts.items():
         with written_whole(out / name) as path:
             path.write_text(text, encoding="utf-8")
-    return found
+    return grid

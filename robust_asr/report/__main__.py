@@ -37,13 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--megabytes must be 0 or more, found {chosen.megabytes}")
     try:
         max_bytes = int(chosen.megabytes * 1e6)
-        found = report(chosen.runs, chosen.out, title=chosen.title, first=chosen.first, max_bytes=max_bytes)
+        grid = report(chosen.runs, chosen.out, title=chosen.title, first=chosen.first, max_bytes=max_bytes)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {printable(str(error))}")
     # A terminal of few characters shows a question mark, not a traceback.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    print(terminal_text(found), "", printable(f"The report is {Path(chosen.out) / PAGE}"), sep="\n")
+    print(terminal_text(grid), "", printable(f"The report is {Path(chosen.out) / PAGE}"), sep="\n")
 
 
 if __name__ == "__main__":

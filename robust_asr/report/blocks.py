@@ -1,4 +1,4 @@
-"""The pieces of which the page is made. Every argument that is markup says so; names, captions and labels are text."""
+"""The pieces of the page. The docstring names the arguments that are markup; names, captions and labels are text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def section(name: str, title: str, *content: str, intro: str = "") -> str:
 
 
 def scroll(label: str, table: str, *, kind: str = "") -> str:
-    """A box of its own for what may be wider than the page; it can be scrolled by keyboard."""
+    """A box for a table that may be wider than the page; it can be scrolled by keyboard."""
     return f'<div class="scroll {kind}" role="region" tabindex="0" aria-label="{escaped(label)}">{table}</div>'
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+from robust_asr.report.audio import compressed_uri
 from robust_asr.report.markup import data_uri, escaped
 from robust_asr.report.numbers import strength
 from robust_asr.report.spectrogram import RANGE_DB, levels, png, power_spectrogram
@@ -53,13 +53,11 @@ def read_clip(path: Path, folder: Path) -> Clip | None:
 
 
 def player(name: str, clip: Clip) -> str:
-    """A player under its name; 16 bits are enough to listen to."""
-    encoded = io.BytesIO()
-    soundfile.write(encoded, clip.waveform.numpy(), clip.sample_rate, format="FLAC", subtype="PCM_16")
-    source = data_uri("audio/flac", encoded.getvalue())
+    """A player under its name."""
     return (
         f'<div class="player"><span class="aside">{escaped(name)}</span>'
-        f'<audio controls preload="none" aria-label="{escaped(name)}" src="{source}"></audio></div>'
+        f'<audio controls preload="none" aria-label="{escaped(name)}" src="{compressed_uri(clip.waveform, clip.sample_rate)}">'
+        "</audio></div>"
     )
 
 

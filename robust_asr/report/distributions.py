@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from robust_asr.metrics import word_edits
 from robust_asr.report.axes import Axis
 from robust_asr.report.grid import Cell, Grid
 from robust_asr.report.markup import escaped
@@ -12,7 +13,7 @@ from robust_asr.report.numbers import count, rate
 from robust_asr.report.series import colour, marker
 
 WIDTH = 360
-# An utterance may have many more errors than words; beyond this they are counted, not drawn.
+# The largest rate that is drawn: an utterance may have many more errors than words, and rates beyond this are counted.
 LIMIT = 200.0
 _LEFT, _RIGHT, _ROW, _TOP = 12, 348, 46, 4
 _MOST_DOTS = 160
@@ -29,7 +30,7 @@ class Spread:
     without_words: int
 
     def quantile(self, share: float) -> float:
-        """Linear between the two neighbours."""
+        """The rate below which this share of the utterances lies, linear between its two neighbours."""
         place = share * (len(self.rates) - 1)
         below = int(place)
         above = min(below + 1, len(self.rates) - 1)
@@ -41,18 +42,18 @@ class Spread:
 
 
 def spreads(grid: Grid, part: str, condition: str) -> list[Spread]:
-    cells = [(index, grid.cell(part, condition, system)) for index, system in enumerate(grid.systems)]
+    cells = [(index, grid.cell(system, condition, part)) for index, system in enumerate(grid.systems)]
     return [spread for index, cell in cells if (spread := _spread(index, cell)).rates]
 
 
-def distribution_plot(condition: str, found: Sequence[Spread]) -> str:
+def distribution_plot(condition: str, drawn: Sequence[Spread]) -> str:
     """A row for each system: its name, a box from the 25th to the 75th per cent, whiskers from the 5th to the 95th, dots."""
-    largest = max(spread.rates[-1] for spread in found)
+    largest = max(spread.rates[-1] for spread in drawn)
     across = Axis(0, 100 if largest <= 100 else LIMIT, _LEFT, _RIGHT)
-    bottom = _TOP + _ROW * len(found)
-    described = "; ".join(map(_in_words, found))
+    bottom = _TOP + _ROW * len(drawn)
+    described = "; ".join(map(_in_words, drawn))
     label = escaped(f"Word error rate of each utterance, {condition}. {described}")
-    rows = "".join(_row(spread, across, _TOP + _ROW * place) for place, spread in enumerate(found))
+    rows = "".join(_row(spread, across, _TOP + _ROW * place) for place, spread in enumerate(drawn))
     return (
         f'<svg class="plot" viewBox="0 0 {WIDTH} {bottom + 36}" role="img" aria-label="{label}">'
         f"{_scale(across, bottom)}{rows}</svg>"
@@ -61,7 +62,7 @@ def distribution_plot(condition: str, found: Sequence[Spread]) -> str:
 
 def _spread(index: int, cell: Cell) -> Spread:
     worded = [row for row in cell.rows if row["words"]]
-    rates = sorted(100 * (row["insertions"] + row["deletions"] + row["substitutions"]) / row["words"] for row in worded)
+    rates = sorted(100 * word_edits(row) / row["words"] for row in worded)
     return Spread(cell.system, index, tuple(rates), len(cell.rows) - len(worded))
 
 
@@ -87,10 +88,10 @@ def _row(spread: Spread, across: Axis, top: float) -> str:
     y = top + 32
     more = f", {spread.beyond} beyond {LIMIT:.0f} %" if spread.beyond else ""
     aside = f"median {rate(spread.quantile(0.5), digits=0)} %{more}"
-    # Both stand on one line, the name in bold.
+    # Name and remark stand on one line, the name in bold.
     room = 39 - int(0.85 * len(aside))
     name = spread.system if len(spread.system) <= room else f"{spread.system[: room - 1]}\N{HORIZONTAL ELLIPSIS}"
-    # Every second of 300 equal steps is a fair picture of 150; of millions, that many too.
+    # The rates are sorted, so evenly spaced ones are a fair picture of all of them.
     step = max(len(spread.rates) / _MOST_DOTS, 1)
     shown = [spread.rates[int(place * step)] for place in range(int(len(spread.rates) / step))]
     dots = "".join(
@@ -112,5 +113,5 @@ def _row(spread: Spread, across: Axis, top: float) -> str:
 
 
 def _scattered(place: int) -> float:
-    """In [0, 1), neighbours far apart, the same on every page: multiples of the golden ratio."""
+    """A height in [0, 1) for each dot, neighbours far apart, the same on every page: multiples of the golden ratio."""
     return place * 0.6180339887498949 % 1

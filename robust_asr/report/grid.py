@@ -8,26 +8,28 @@ from functools import cached_property
 from typing import Any
 
 from robust_asr.checks.verdicts import Check
-from robust_asr.report.emptier import Emptier, emptier_cells
-from robust_asr.report.families import Family, clean_conditions, families
+from robust_asr.report.labels import label
 from robust_asr.report.runs import Run, Runs
+from robust_asr.results import Cell as Place
 from robust_asr.results import Evaluation, Row
-from robust_asr.results.summary import differences, summarize
+from robust_asr.results.emptier import Emptier, emptier_cells
+from robust_asr.results.families import Family, clean_conditions, families
+from robust_asr.results.summary import remarks, summary_of, with_status
+from robust_asr.types import Status
 
 Line = dict[str, Any]
-Place = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One system under one condition on one part. ``lines``: metric -> its line of the summary; none where nothing was run.
+    """One system under one condition on one part. ``lines``: metric -> its line of the summary; empty where nothing was run.
 
     ``expected`` is 0 where no run asks for it: of several runs each asks for its own.
     """
 
-    part: str
-    condition: str
     system: str
+    condition: str
+    part: str
     expected: int
     rows: tuple[Row, ...] = field(repr=False)
     lines: dict[str, Line] = field(repr=False)
@@ -46,6 +48,16 @@ class Cell:
     @property
     def note(self) -> str:
         return self.wer["note"] if self.wer else ""
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences on the utterances on which the attack did not run as it should."""
+        return remarks(self.rows)
+
+    @property
+    def masked(self) -> int:
+        """The number of utterances whose every gradient was zero."""
+        return with_status(self.rows, Status.MASKED_GRADIENT)
 
 
 @dataclass(frozen=True)
@@ -102,10 +114,10 @@ class Grid:
         return [family for family in kept if family.points]
 
     def _asks(self, part: str, condition: str) -> bool:
-        return any(self.cell(part, condition, system).expected for system in self.systems)
+        return any(self.cell(system, condition, part).expected for system in self.systems)
 
-    def cell(self, part: str, condition: str, system: str) -> Cell:
-        return self.cells[part, condition, system]
+    def cell(self, system: str, condition: str, part: str) -> Cell:
+        return self.cells[system, condition, part]
 
     def done(self) -> Iterator[Cell]:
         return (cell for cell in self.cells.values() if cell.rows)
@@ -119,32 +131,27 @@ class Grid:
 
     @cached_property
     def _labels(self) -> dict[str, str]:
-        labels = {point.condition: family.label(point) for family in self.families for point in family.points}
+        labels = {point.condition: label(family, point) for family in self.families for point in family.points}
         return labels | {name: "clean audio" for name in self.clean[:1]}
 
     def clean_cell(self, part: str, system: str) -> Cell | None:
         """The cell of the clean audio, None where it was not run."""
-        return next((cell for name in self.clean if (cell := self.cell(part, name, system)).rows), None)
-
-
-def is_partial(line: Line) -> bool:
-    """Whether a line of the summary says that utterances are missing."""
-    return str(line["note"]).split("; ")[0].endswith(" utterances")
+        return next((cell for name in self.clean if (cell := self.cell(system, name, part)).rows), None)
 
 
 def tabulate(runs: Runs) -> Grid:
     evaluation = runs.evaluation
-    lines, paired, emptier = summarize(evaluation), differences(evaluation), emptier_cells(evaluation)
+    (lines, paired), emptier = summary_of(evaluation), emptier_cells(evaluation)
     by_cell: dict[Place, dict[str, Line]] = {}
     for line in lines:
-        by_cell.setdefault((line["eval_set"], line["condition"], line["system"]), {})[line["metric"]] = line
-    gains = {(line["eval_set"], line["condition"], line["system"]): line for line in paired}
-    places = [(p, c, s) for p in evaluation.parts for c in evaluation.conditions for s in evaluation.systems]
+        by_cell.setdefault(_place(line), {})[line["metric"]] = line
+    gains = {_place(line): line for line in paired}
+    places = [(s, c, p) for p in evaluation.parts for c in evaluation.conditions for s in evaluation.systems]
     cells = {
         place: Cell(
             *place,
-            expected=evaluation.parts[place[0]]["num_utterances"] if place in runs.asked else 0,
-            rows=tuple(evaluation.select(place[2], place[1], place[0])),
+            expected=evaluation.parts[place[2]]["num_utterances"] if place in runs.asked else 0,
+            rows=tuple(evaluation.select(*place)),
             lines=by_cell.get(place, {}),
             difference=gains.get(place),
             emptier=emptier.get(place),
@@ -152,3 +159,7 @@ def tabulate(runs: Runs) -> Grid:
         for place in places
     }
     return Grid(runs, tuple(lines), tuple(paired), cells)
+
+
+def _place(line: Line) -> Place:
+    return line["system"], line["condition"], line["eval_set"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 from robust_asr.report.blocks import chip, group_row, scroll
-from robust_asr.report.families import Family, Point
 from robust_asr.report.grid import Cell, Grid
+from robust_asr.report.labels import scale, strength_of, title
 from robust_asr.report.markup import escaped
 from robust_asr.report.numbers import interval, rate, short_rate
 from robust_asr.report.series import swatch
 from robust_asr.report.strips import bar
+from robust_asr.results.families import Family, Point
 
 # One full scale is 2**15 steps of 16 bits.
 _STEPS = 32768
@@ -53,9 +54,9 @@ def _emptier_notes(grid: Grid, part: str) -> str:
 
 
 def _headline_row(grid: Grid, part: str, condition: str, head: str, top: float) -> str:
-    cells = [grid.cell(part, condition, system) for system in grid.systems]
+    cells = [grid.cell(system, condition, part) for system in grid.systems]
     rates = {cell.wer["value"] for cell in cells if cell.rows}
-    # Several may share it; where all do, it says nothing.
+    # Several systems may share the lowest rate; where all share it, it says nothing.
     lowest = min(rates) if len(rates) > 1 else None
     shown = "".join(_headline_cell(cell, top, lowest=lowest) for cell in cells)
     return f'<tr><th scope="row">{head}</th>{shown}</tr>'
@@ -66,11 +67,12 @@ def _headline_cell(cell: Cell, top: float, *, lowest: float | None) -> str:
     if line is None:
         return '<td class="absent">not run</td>'
     empty = cell.lines["empty_hypotheses"]["value"]
-    chips = chip("caution" if cell.emptier else "good", "lowest") if line["value"] == lowest else ""
+    chips = chip("caution" if cell.emptier or cell.masked else "good", "lowest") if line["value"] == lowest else ""
     chips += chip("caution", f"partial: {len(cell.rows):,} of {cell.expected:,}") if cell.partial else ""
+    chips += chip("bad", "masked gradient") if cell.masked else ""
     target = cell.lines.get("TGT_WER")
     aimed = f"<br>WER to target {rate(target['value'])}&nbsp;%" if target else ""
-    rest = "; ".join(part for part in line["note"].split("; ") if part and not part.endswith(" utterances"))
+    rest = "; ".join(cell.remarks)
     return (
         f'<td><b>{rate(line["value"])}</b> <span class="ci">{interval(line["ci_low"], line["ci_high"])}</span> '
         f"{chips}{emptier_chip(cell)}{bar(line['value'], line['ci_low'], line['ci_high'], top=top)}"
@@ -81,8 +83,8 @@ def _headline_cell(cell: Cell, top: float, *, lowest: float | None) -> str:
 
 def _family_head(family: Family) -> str:
     steps = "; dB of full scale and steps of 16 bits below it" if family.unit.startswith("amplitude") else ""
-    scale = f'<br><span class="aside">{escaped(family.scale)}{steps}</span>' if family.scale else ""
-    return f"{escaped(family.title)}{scale}"
+    units = f'<br><span class="aside">{escaped(scale(family))}{steps}</span>' if scale(family) else ""
+    return f"{escaped(title(family))}{units}"
 
 
 def _point_head(family: Family, point: Point) -> str:
@@ -90,7 +92,7 @@ def _point_head(family: Family, point: Point) -> str:
     if family.unit.startswith("amplitude") and point.strength and point.strength > 0:
         decibel = rate(20 * math.log10(point.strength), digits=0)
         aside = f'<br><span class="aside">{decibel} dB, {_steps(point.strength)} steps</span>'
-    return escaped(point.label) + aside
+    return escaped(strength_of(point)) + aside
 
 
 def _steps(amplitude: float) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from robust_asr.report.axes import Axis, is_logarithmic, nice_top, steps, without_collisions
-from robust_asr.report.families import Family
 from robust_asr.report.grid import Cell, Grid
+from robust_asr.report.labels import scale
 from robust_asr.report.markup import escaped
 from robust_asr.report.numbers import interval, rate, strength
 from robust_asr.report.series import colour, dash, marker
+from robust_asr.results.families import Family
 
 WIDTH, HEIGHT = 360, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 350, 22, 206
@@ -41,17 +42,17 @@ class Line:
 
 def lines_of(grid: Grid, family: Family, part: str, *, metric: str = "WER") -> list[Line]:
     """One line for each system that was run under any strength, clean audio first. ``metric``: WER or TGT_WER."""
-    found = []
+    lines = []
     for index, system in enumerate(grid.systems):
         clean = grid.clean_cell(part, system)
         estimates = [_estimate(clean, None, metric)] if clean else []
         for point in family.points:
             if point.strength is not None:
-                estimates.append(_estimate(grid.cell(part, point.condition, system), point.strength, metric))
+                estimates.append(_estimate(grid.cell(system, point.condition, part), point.strength, metric))
         kept = tuple(estimate for estimate in estimates if estimate)
         if any(estimate.strength is not None for estimate in kept):
-            found.append(Line(system, index, kept))
-    return found
+            lines.append(Line(system, index, kept))
+    return lines
 
 
 def line_plot(family: Family, lines: Sequence[Line], *, label: str, metric: str = "WER") -> str:
@@ -98,7 +99,7 @@ class _Across:
         )
         cut = self.axis.start - _CLEAN_ROOM / 2
         broken = f'<path class="cut" d="M{cut - 4:.1f} {_BOTTOM + 4}l4 -8M{cut + 1:.1f} {_BOTTOM + 4}l4 -8"/>'
-        name = ", ".join(part for part in (family.norm, family.unit) if part) or "strength"
+        name = scale(family) or "strength"
         middle = (_LEFT + _RIGHT) / 2
         return (
             f"{ticks}{texts}{broken if self.apart and self.clean is not None else ''}"

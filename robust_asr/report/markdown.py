@@ -1,4 +1,4 @@
-"""The same tables as Markdown, for a README or an issue. What a name holds is never markup."""
+"""The same tables as Markdown, for a README or an issue. No character of a name becomes markup."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]()<>#|~&$!@:+=^\"'-]|(?<=www)\.)", re.IGNORE
 
 
 def plain(value: object) -> str:
-    """A text as Markdown shows it letter by letter."""
+    """A text with its markup escaped, so that Markdown shows it letter by letter."""
     return _MARKUP.sub(r"\\\1", printable(str(value)))
 
 
@@ -44,7 +44,7 @@ def markdown_text(grid: Grid, title: str) -> str:
 def _headline(grid: Grid, part: str) -> str:
     rows = []
     for condition in grid.conditions_on(part):
-        cells = [grid.cell(part, condition, system) for system in grid.systems]
+        cells = [grid.cell(system, condition, part) for system in grid.systems]
         rows.append([plain(condition), *(_cell(cell) for cell in cells)])
     return _table(["condition", *map(plain, grid.systems)], rows)
 
@@ -55,9 +55,9 @@ def _cell(cell: Cell) -> str:
     empty = rate(cell.lines["empty_hypotheses"]["value"])
     marks = [f"partial, of {cell.expected}"] if cell.partial else []
     marks += ["gain with emptier transcripts"] if cell.emptier else []
-    return f"{rate(cell.wer['value'])} {_between(cell.wer)}, n {cell.wer['n']}, empty {empty} %" + "".join(
-        f", {m}" for m in marks
-    )
+    marks += cell.remarks
+    parts = [f"{rate(cell.wer['value'])} {_between(cell.wer)}", f"n {cell.wer['n']}", f"empty {empty} %", *marks]
+    return ", ".join(parts)
 
 
 def _edits(grid: Grid, part: str) -> str:
@@ -66,7 +66,7 @@ def _edits(grid: Grid, part: str) -> str:
         [plain(cell.condition), plain(cell.system), *(rate(cell.lines[metric]["value"]) for metric in metrics)]
         for condition in grid.conditions_on(part)
         for system in grid.systems
-        if (cell := grid.cell(part, condition, system)).rows
+        if (cell := grid.cell(system, condition, part)).rows
     ]
     return _table(["condition", "system", *metrics], rows, texts=2) if rows else ""
 

@@ -34,7 +34,10 @@ audio { display: block; width: 100%; height: 2.25rem; margin: 0 0 .7rem; }
 
 
 def escaped(value: object) -> str:
-    """The text of a value for HTML, in content or in a quoted attribute; what is not shown, or turns text, is U+FFFD."""
+    """The text of a value for HTML, in content or in a quoted attribute.
+
+    Characters that are not shown, or that turn the direction of a text, become U+FFFD.
+    """
     return html.escape(printable(str(value)))
 
 
@@ -48,7 +51,7 @@ def document(title: str, body: str, *, css: str) -> str:
     The policy of the page allows its one style sheet, and images and audio that it carries: no script runs, no style attribute
     applies and nothing is fetched, even if an escape were forgotten.
     """
-    # What a browser hashes begins after <style> and ends before </style>.
+    # A browser hashes the text between <style> and </style>, without the two.
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; img-src data:; media-src data:; style-src 'sha256-{digest}'; "

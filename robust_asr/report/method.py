@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from robust_asr.report.blocks import details, plain_table, scroll
-from robust_asr.report.emptier import LEAST_RISE
 from robust_asr.report.grid import Grid
 from robust_asr.report.markup import escaped
+from robust_asr.results.emptier import LEAST_RISE
 
 _DEFINITIONS = (
     (
@@ -31,7 +31,8 @@ _DEFINITIONS = (
     (
         "Emptier transcripts",
         f"A cell is marked where its WER lies below the first system's while its share of empty transcripts or of deleted words "
-        f"is higher by {LEAST_RISE:g} points at least and the paired 95 % interval of that rise lies above zero.",
+        f"is higher by {LEAST_RISE:g} points at least, with a paired 95 % interval above zero, and less than half of the gain are "
+        "words heard right: the rest are words no longer inserted.",
     ),
     (
         "Cost",
@@ -40,7 +41,8 @@ _DEFINITIONS = (
     ),
     (
         "Audio",
-        "The page carries 16-bit FLAC to listen to. The run folder keeps 24 bits: an attack may not survive the rounding.",
+        "The audio of this page is compressed (MP3), which keeps what can be heard and drops the rest. The FLAC files of 24 bits "
+        "beside the rows are exact: an attack may survive neither the compression nor a rounding to 16 bits.",
     ),
 )
 

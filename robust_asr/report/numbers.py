@@ -12,7 +12,7 @@ def rate(value: float, *, digits: int = 1) -> str:
     if not math.isfinite(value):
         return "undefined"
     shown = f"{value:.3g}" if abs(value) >= 1e6 else f"{value:.{digits}f}"
-    # No difference of minus nothing.
+    # A zero has no sign.
     shown = shown.removeprefix("-") if float(shown) == 0 else shown
     return shown.replace("-", MINUS)
 
@@ -32,7 +32,7 @@ def interval(low: float, high: float, *, digits: int = 1) -> str:
 
 
 def strength(value: object) -> str:
-    """As short as it can be: 0.01, 1e-4, 35, unbounded."""
+    """A strength, as short as it can be: 0.01, 1e-4, 35, unbounded."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if value == 0 or not 1e-3 <= abs(value) < 1e6:
@@ -42,7 +42,7 @@ def strength(value: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Two units at most: 0.31 s, 42 s, 3 min 20 s, 2 h 05 min."""
+    """A duration in two units at most: 0.31 s, 42 s, 3 min 20 s, 2 h 05 min."""
     if seconds < 10:
         return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2g} s"
     if seconds < 60:
@@ -60,7 +60,7 @@ def count(number: int, one: str, many: str | None = None) -> str:
 
 
 def share(part: int, whole: int) -> float:
-    """Per cent, 0 of nothing."""
+    """A part of a whole in per cent, 0 where the whole is zero."""
     return 100 * part / whole if whole else 0.0
 
 

@@ -1,4 +1,4 @@
-"""The page: sections in the order in which a reader asks."""
+"""The page: its sections stand in the order of a reader's questions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from robust_asr.report.blocks import chip, part_head, section
 from robust_asr.report.check_list import check_section
-from robust_asr.report.emptier import LEAST_RISE
 from robust_asr.report.figures import distributions, strengths
 from robust_asr.report.grid import Grid
 from robust_asr.report.headline import headline_table
@@ -18,6 +17,7 @@ from robust_asr.report.style import REPORT_CSS
 from robust_asr.report.tables import cost_table, difference_table, edits_table, full_tables
 from robust_asr.report.utterances import worst_utterances
 from robust_asr.report.verdict import failures, progress, verdict
+from robust_asr.results.emptier import LEAST_RISE
 
 _LINKS = {
     "checks": "Checks",
@@ -35,7 +35,7 @@ _LINKS = {
 
 
 def page_text(grid: Grid, title: str, *, max_bytes: int) -> str:
-    """The whole page; audio is left out, with a sentence, where it would grow beyond ``max_bytes``."""
+    """The whole page. Where it would grow beyond ``max_bytes``, audio is left out, and a sentence says how much."""
     sections = {
         "checks": check_section(grid),
         "wer": _each_part(grid, headline_table, "wer", "Word error rates", _WER),
@@ -54,7 +54,8 @@ def page_text(grid: Grid, title: str, *, max_bytes: int) -> str:
     links = "".join(f'<a href="#{name}">{_LINKS[name]}</a>' for name, content in sections.items() if content)
     notices = "".join(f'<p class="notice">{escaped(sentence)}</p>' for sentence in progress(grid))
     notices += "".join(f'<p class="notice failed">{escaped(sentence)}</p>' for sentence in failures(grid))
-    lead = f'<h1>{escaped(title)}</h1>{notices}<p class="verdict">{escaped(" ".join(verdict(grid)))}</p>'
+    sentences = "".join(f'<p class="verdict">{escaped(sentence)}</p>' for sentence in verdict(grid))
+    lead = f"<h1>{escaped(title)}</h1>{notices}{sentences}"
     body = f'{PATTERNS}{lead}<nav aria-label="Sections">{links}</nav>\n<main>{"".join(sections.values())}</main>'
     return document(title, body, css=REPORT_CSS)
 
@@ -62,7 +63,8 @@ def page_text(grid: Grid, title: str, *, max_bytes: int) -> str:
 _WER = (
     "Per cent, with its 95 % interval; n utterances, and the share of empty transcripts. The bar ends at the rate, the thin line "
     f"is the interval. {chip('caution', 'emptier')} marks a gain over the first system that comes with at least {LEAST_RISE:g} "
-    "points more empty transcripts or deleted words: a gain that comes from emptier transcripts is no gain."
+    "points more empty transcripts or deleted words, and of which less than half are words heard right: a gain that comes from "
+    "emptier transcripts is no gain."
 )
 _ERRORS = " &ensp;".join(
     f'<svg class="swatch" width="22" height="12" aria-hidden="true"><rect class="{name}" width="22" height="12"/></svg> {name}'
@@ -101,14 +103,15 @@ def _papers(grid: Grid) -> str:
 
 def _worst(grid: Grid, max_bytes: int) -> str:
     content, room = [], max_bytes
-    for part in grid.parts:
-        cards, note = worst_utterances(grid, part, max_bytes=room)
+    for place, part in enumerate(grid.parts):
+        # Each part gets an equal share of the room that is left, so that the first one does not take all of it.
+        cards, note = worst_utterances(grid, part, max_bytes=room // (len(grid.parts) - place))
         room -= len(cards.encode())
         notice = f'<p class="notice">{escaped(note)}</p>' if note else ""
         if cards or note:
             content.append(part_head(grid, part) + notice + cards)
     intro = (
         "Most errors for each word first. Reference words; where the recogniser differs, what it heard stands below: "
-        "S substituted, D deleted, I inserted."
+        "S substituted, D deleted, I inserted. The audio of this page is compressed; the files beside the rows are exact."
     )
     return section("worst", "Worst utterances", *content, intro=intro) if content else ""

@@ -1,4 +1,4 @@
-"""The runs of a report, joined into one evaluation: what differs but shares a name gets the name of its run."""
+"""The runs of a report, joined into one evaluation: different systems of one name get the names of their runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from robust_asr.checks.rows.agreement import check_agreement
 from robust_asr.checks.store import read_checks
 from robust_asr.checks.verdicts import Check
-from robust_asr.results import DESCRIPTION, Evaluation, Key, Row, key, read_description, read_evaluation
+from robust_asr.results import DESCRIPTION, Cell, Evaluation, Key, Row, key, read_description, read_evaluation
 
 _KINDS = ("system", "condition", "part")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. ``expected`` counts the rows that its description asks for; ``about`` is what else that holds."""
+    """One run folder. ``expected`` counts the rows that its description asks for; ``about`` holds its other fields."""
 
     name: str
     evaluation: Evaluation
@@ -36,19 +36,19 @@ class Run:
 class Runs:
     """Several runs as one evaluation.
 
-    ``asked``: the (part, condition, system) that some run asks for. ``origins``: key of a row -> the folder and the key under
+    ``asked``: the (system, condition, part) that some run asks for. ``origins``: key of a row -> the folder and the key under
     which its run has it.
     """
 
     runs: tuple[Run, ...]
     evaluation: Evaluation
     checks: tuple[Check, ...]
-    asked: frozenset[tuple[str, str, str]] = field(repr=False)
+    asked: frozenset[Cell] = field(repr=False)
     origins: dict[Key, tuple[Path, Key]] = field(repr=False)
 
 
 def read_runs(run_dirs: Sequence[str | Path]) -> Runs:
-    """Read and join run folders, also such as are still written to.
+    """Read and join run folders; an evaluation may still write to them.
 
     Systems of one name are one system where their hashes are equal and they heard the same wherever two runs asked the same.
     Conditions of one name are one condition where their hashes agree; parts are one part where their sizes, hashes and all
@@ -95,7 +95,7 @@ def join(runs: Sequence[Run]) -> Runs:
                 entries[kind].setdefault(names[kind][index][name], content)
         for row in run.evaluation.rows:
             renamed = row | {kind: names[kind][index][row[kind]] for kind in _KINDS}
-            # What two runs asked in the same words was answered alike: it counts once.
+            # A row that two runs hold counts once: their answers were the same.
             if origins.setdefault(key(renamed), (run.evaluation.run_dir, key(row)))[0] == run.evaluation.run_dir:
                 rows.append(renamed)
     places = {kind: {name: place for place, name in enumerate(entries[kind])} for kind in _KINDS}
@@ -103,12 +103,12 @@ def join(runs: Sequence[Run]) -> Runs:
     folder = runs[0].evaluation.run_dir
     evaluation = Evaluation(folder, entries["system"], entries["condition"], entries["part"], tuple(rows))
     joined = {run.name: {kind: names[kind][index] for kind in _KINDS} for index, run in enumerate(runs)}
-    found = [(run.name, check) for run in runs for check in run.checks]
-    found += check_agreement({run.name: run.evaluation for run in runs})
-    checks = [check.renamed(joined[run]) for run, check in found]
+    named = [(run.name, check) for run in runs for check in run.checks]
+    named += check_agreement({run.name: run.evaluation for run in runs})
+    checks = [check.renamed(joined[run]) for run, check in named]
     asked = frozenset(
         place
-        for run, *renamed in zip(runs, *(names[kind] for kind in ("part", "condition", "system")), strict=True)
+        for run, *renamed in zip(runs, *(names[kind] for kind in _KINDS), strict=True)
         for place in product(*(each.values() for each in renamed))
     )
     return Runs(tuple(runs), evaluation, tuple(checks), asked, origins)
@@ -119,7 +119,7 @@ def _read_run(folder: Path, name: str) -> Run:
     content = read_description(folder) or {}
     about = {field: value for field, value in content.items() if field not in ("systems", "conditions", "parts")}
     try:
-        # As it will be shown: with indentation the depth is limited.
+        # With indentation, as the page shows it, JSON is limited in depth.
         json.dumps(content, indent=1, allow_nan=False)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{folder / DESCRIPTION}: cannot be shown ({error})") from error

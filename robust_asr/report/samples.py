@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import soundfile
 from torch import Tensor
 
-from robust_asr.report.markup import THEME_CSS, data_uri, document, escaped
+from robust_asr.report.audio import flac_uri
+from robust_asr.report.markup import THEME_CSS, document, escaped
 from robust_asr.text.alignment import ALIGNMENT_CSS, Alignment, align, align_html
 
 
@@ -53,13 +52,6 @@ def _card(sample: Sample) -> str:
     seconds = len(sample.waveform) / sample.sample_rate
     return f"""<article><header><b>{escaped(sample.id)}</b><span class="facts">{seconds:.1f} s</span>
 <span class="badge {"bad" if alignment.edits else "good"}">{error_summary(alignment)}</span></header>
-<audio controls preload="metadata" aria-label="{escaped(sample.id)}" src="{_audio_uri(sample)}"></audio>
+<audio controls preload="metadata" aria-label="{escaped(sample.id)}" src="{flac_uri(sample.waveform, sample.sample_rate)}"></audio>
 {align_html(sample.reference, sample.hypothesis)}</article>
 """
-
-
-def _audio_uri(sample: Sample) -> str:
-    encoded = io.BytesIO()
-    waveform = sample.waveform.nan_to_num().clamp(-1, 1).numpy()
-    soundfile.write(encoded, waveform, sample.sample_rate, format="FLAC", subtype="PCM_16")
-    return data_uri("audio/flac", encoded.getvalue())

@@ -1,4 +1,4 @@
-"""Spectrograms as small images: what of a perturbation is audible, to the eye."""
+"""Spectrograms as small images, in which the audible part of a perturbation can be seen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RANGE_DB = 80.0
 _ANCHORS = ((6, 8, 28), (58, 22, 96), (130, 34, 106), (198, 62, 74), (238, 120, 42), (250, 188, 62), (252, 248, 206))
 
 
-def power_spectrogram(waveform: Tensor, *, sample_rate: int, width: int = 320, height: int = 96) -> Tensor:
+def power_spectrogram(waveform: Tensor, *, sample_rate: int, width: int = 240, height: int = 96) -> Tensor:
     """Mean power in ``height`` bands of equal width up to half the sample rate, in at most ``width`` stretches of time.
 
     Windows of about 32 ms (Hann), a quarter of a window apart.

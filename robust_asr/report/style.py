@@ -5,7 +5,7 @@ from __future__ import annotations
 from robust_asr.report.markup import THEME_CSS
 from robust_asr.text.alignment import ALIGNMENT_CSS
 
-# Each has a contrast of 4.5 to 1 at least to the card behind it (a test counts).
+# Each colour has a contrast of 4.5 to 1 at least to the card behind it.
 _LIGHT = ("#1f5fbf", "#b8400c", "#0b6e67", "#8b3fa8", "#6b5600", "#b3195e", "#3b4657", "#3f6b0c")
 _DARK = ("#7fb2ff", "#ff9b66", "#4fd1c1", "#d49bf0", "#e0c35a", "#ff8fb8", "#c3cad6", "#a6d65c")
 
@@ -35,7 +35,7 @@ nav a { color: var(--accent); text-decoration: none; border: 1px solid var(--lin
   background: var(--card); }
 nav a:hover, nav a:focus-visible { text-decoration: underline; }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-.verdict { font-size: 1.05rem; margin: .8rem 0; max-width: 56rem; }
+.verdict { font-size: 1.05rem; margin: .5rem 0; max-width: 56rem; }
 .notice { border-left: .3rem solid var(--caution); background: var(--caution-background); color: var(--caution);
   padding: .5rem .8rem; border-radius: .3rem; }
 .notice.failed { border-color: var(--edit); background: var(--edit-background); color: var(--edit); font-weight: 600; }

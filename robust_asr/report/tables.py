@@ -9,7 +9,7 @@ from robust_asr.report.blocks import chip, details, group_row, plain_table, scro
 from robust_asr.report.grid import Cell, Grid
 from robust_asr.report.headline import emptier_chip
 from robust_asr.report.markup import escaped
-from robust_asr.report.numbers import count, duration, interval, rate, signed
+from robust_asr.report.numbers import count, duration, interval, listed, rate, signed
 from robust_asr.report.series import swatch
 from robust_asr.report.strips import EDITS, forest, forest_scale, stacked, stacked_scale
 from robust_asr.results.summary import COLUMNS, DIFFERENCE_COLUMNS
@@ -70,14 +70,14 @@ def cost_table(grid: Grid, part: str) -> str:
 def full_tables(grid: Grid) -> str:
     """Every line of summary.csv and differences.csv."""
     summary = plain_table(COLUMNS, ([_shown(line.get(name)) for name in COLUMNS] for line in grid.lines))
-    found = details(
+    tables = details(
         f"summary.csv: {count(len(grid.lines), 'line')}", scroll("All lines of summary.csv", summary, kind="dense")
     )
     if grid.differences:
         lines = ([_shown(line.get(name)) for name in DIFFERENCE_COLUMNS] for line in grid.differences)
         paired = scroll("All lines of differences.csv", plain_table(DIFFERENCE_COLUMNS, lines), kind="dense")
-        found += details(f"differences.csv: {count(len(grid.differences), 'line')}", paired)
-    return found
+        tables += details(f"differences.csv: {count(len(grid.differences), 'line')}", paired)
+    return tables
 
 
 def _cost(cell: Cell | None) -> str:
@@ -87,6 +87,8 @@ def _cost(cell: Cell | None) -> str:
     relative = f"{seconds / audio:.2g} s" if audio > 0 else "undefined"
     forwards, iterations = (sum(row[name] for row in cell.rows) / len(cell.rows) for name in ("forwards", "iterations"))
     spent = f"; {forwards:.4g} forwards, {iterations:.4g} iterations" if forwards or iterations else ""
+    payers = sorted({row["paid_by"] for row in cell.rows if row.get("paid_by")})
+    spent += f"; the attack was paid by {escaped(listed(payers))}" if payers else ""
     return f'{duration(seconds)} <span class="aside">{relative} per second of audio{spent}</span>'
 
 

@@ -1,4 +1,4 @@
-"""What the command prints: the verdict and a line for each cell."""
+"""The text that the command prints: the verdict and a line for each cell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def terminal_text(grid: Grid) -> str:
     lines = []
     for part in grid.parts:
         cells = [
-            grid.cell(part, condition, system) for condition in grid.conditions_on(part) for system in grid.systems
+            grid.cell(system, condition, part) for condition in grid.conditions_on(part) for system in grid.systems
         ]
         table = [[part, "system", "WER, %", "95 % interval", "n", "empty, %", ""], *map(_cells, cells)]
         widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]

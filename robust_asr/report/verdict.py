@@ -1,4 +1,4 @@
-"""What an evaluation says, in sentences without markup."""
+"""The verdict of an evaluation, in sentences without markup."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ _VERDICTS = {"pass": "passed", "fail": "failed", "not run": "not run"}
 
 
 def verdict(grid: Grid) -> list[str]:
-    """What was evaluated, who is best and worst, what each change gains, and what is missing or not to be trusted."""
+    """Sentences on the scope, the best and the worst system, the gain of each, and results that are missing or in doubt."""
     if not any(True for _ in grid.done()):
         return [*_scope(grid), "No result is there yet."]
-    return [*_scope(grid), *_by_part(grid), *_gains(grid), *_emptier(grid), *_checks(grid), *_missing(grid)]
+    return [
+        *_scope(grid),
+        *_by_part(grid),
+        *_gains(grid),
+        *_emptier(grid),
+        *_masked(grid),
+        *_checks(grid),
+        *_missing(grid),
+    ]
 
 
 def progress(grid: Grid) -> list[str]:
@@ -63,13 +71,13 @@ def _best_and_worst(where: str, cells: list[Cell]) -> list[str]:
 
 
 def _worst_conditions(grid: Grid, part: str, where: str) -> list[str]:
-    """Robustness is what is left under the condition that hurts most; of those that every system met."""
+    """The condition under which each system hears least, among those that every system met: it decides how robust a system is."""
     systems = {cell.system for cell in grid.done() if cell.part == part}
-    met = [name for name in _disturbed(grid) if all(grid.cell(part, name, system).rows for system in systems)]
+    met = [name for name in _disturbed(grid) if all(grid.cell(system, name, part).rows for system in systems)]
     if not met:
         return []
     cells = [
-        max((grid.cell(part, name, system) for name in met), key=lambda cell: cell.wer["value"])
+        max((grid.cell(system, name, part) for name in met), key=lambda cell: cell.wer["value"])
         for system in grid.systems
         if system in systems
     ]
@@ -108,13 +116,25 @@ def _emptier(grid: Grid) -> list[str]:
     cells = [cell for cell in grid.done() if cell.emptier]
     if not cells:
         return []
-    named = [f"{cell.system} under {grid.label(cell.condition)}" for cell in cells[:_NAMED]]
+    return [f"A gain that comes from emptier transcripts is no gain: {_named(grid, cells)}."]
+
+
+def _masked(grid: Grid) -> list[str]:
+    cells = [cell for cell in grid.done() if cell.masked]
+    if not cells:
+        return []
+    return [f"The attack met a masked gradient, so the number says nothing about robustness: {_named(grid, cells)}."]
+
+
+def _named(grid: Grid, cells: list[Cell]) -> str:
+    """The first few cells by name, and how many more there are."""
+    names = [f"{cell.system} under {grid.label(cell.condition)}" for cell in cells[:_NAMED]]
     more = [count(len(cells) - _NAMED, "more cell")] if len(cells) > _NAMED else []
-    return [f"A gain that comes from emptier transcripts is no gain: {listed([*named, *more])}."]
+    return listed([*names, *more])
 
 
 def failures(grid: Grid) -> list[str]:
-    """What stands above everything else."""
+    """The sentence on failed checks, which stands above everything else."""
     failed = [check.name for check in grid.checks if check.verdict == "fail"]
     if not failed:
         return []
@@ -138,9 +158,7 @@ def _missing(grid: Grid) -> list[str]:
     if partial:
         sentences.append(f"{count(partial, 'cell')} of the table {'is' if partial == 1 else 'are'} partial.")
     if absent:
-        named = [f"{cell.system} under {grid.label(cell.condition)}" for cell in absent[:_NAMED]]
-        more = [count(len(absent) - _NAMED, "more cell")] if len(absent) > _NAMED else []
-        sentences.append(f"Not run: {listed([*named, *more])}.")
+        sentences.append(f"Not run: {_named(grid, absent)}.")
     return sentences
 
 

@@ -1,8 +1,8 @@
-"""The record of an evaluation: one JSON line per (system, condition, part, utterance), and what the names in it stand for.
+"""The record of an evaluation: one JSON line per (system, condition, part, utterance), and a description of every name in it.
 
 A run folder holds ``evaluation.json`` (systems, conditions and parts with their descriptions and hashes) and ``results.jsonl``
-(the rows). While several ranks work, each appends to ``results.rank-<r>.jsonl``; rank zero merges them. Both files are data that
-anyone may read; nothing in them is executed.
+(the rows). While several ranks work, each appends to ``results.rank-<r>.jsonl``; rank zero merges them. Both files are plain data:
+reading them executes nothing.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ from typing import Any
 from torch import Tensor
 
 from robust_asr.results.fields import KEY, wrong_description, wrong_row
-from robust_asr.storage.files import written_whole
+from robust_asr.storage import strict_json
+from robust_asr.storage.files import clean_leftovers, written_whole
 
 ROWS = "results.jsonl"
 DESCRIPTION = "evaluation.json"
-FORMAT = 1
+FORMAT = 2
 _RANKS = "results.rank-*.jsonl"
-# What the clock says is the only thing in a row that two runs of one evaluation do not share.
+# Two runs of one evaluation share every field of a row but the measured time.
 _CLOCK = frozenset({"seconds"})
 
 Row = dict[str, Any]
 Key = tuple[str, str, str, str]
+# System, condition and part: one cell of the table.
+Cell = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,14 @@ class Evaluation:
 
     @property
     def digest(self) -> str:
-        """Of all rows and of what they were made by; the clock is no part of it."""
+        """A hash of all rows without the measured time, and of the descriptions of systems and conditions."""
         return digest([self.systems, self.conditions, sorted((_content(row) for row in self.rows), key=key)])
 
     @cached_property
-    def _cells(self) -> dict[tuple[str, ...], list[Row]]:
-        cells: dict[tuple[str, ...], list[Row]] = {}
+    def _cells(self) -> dict[Cell, list[Row]]:
+        cells: dict[Cell, list[Row]] = {}
         for row in sorted(self.rows, key=lambda row: row["id"]):
-            cells.setdefault(key(row)[:3], []).append(row)
+            cells.setdefault(cell_of(row), []).append(row)
         return cells
 
 
@@ -68,14 +71,18 @@ def key(row: Mapping[str, Any]) -> Key:
     return tuple(row[name] for name in KEY)
 
 
+def cell_of(row: Mapping[str, Any]) -> Cell:
+    return row["system"], row["condition"], row["part"]
+
+
 def digest(content: Any) -> str:
-    """Sixteen hexadecimal digits of plain data."""
+    """The hash of plain data: sixteen hexadecimal digits."""
     text = json.dumps(content, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def audio_hash(waveform: Tensor, *texts: str) -> str:
-    """Of the samples of one utterance, and of texts: sixteen hexadecimal digits. Shape: (T,), without padding."""
+    """The hash of one utterance's samples and of texts: sixteen hexadecimal digits. Shape: (T,), without padding."""
     hashed = hashlib.sha256(waveform.detach().float().cpu().contiguous().numpy().tobytes())
     for text in texts:
         hashed.update(text.encode(errors="backslashreplace"))
@@ -91,7 +98,7 @@ def audio_path(run_dir: Path, *cell: str) -> Path:
 
 
 def read_evaluation(run_dir: str | Path) -> Evaluation:
-    """What a run folder holds so far, also while it is being written.
+    """The rows and the description of a run folder, also while an evaluation still writes to it.
 
     Errors: ValueError names the file, the line and what is wrong with it.
     """
@@ -106,16 +113,23 @@ def read_evaluation(run_dir: str | Path) -> Evaluation:
 
 
 def read_description(run_dir: Path) -> dict[str, Any] | None:
-    """``evaluation.json`` of a run folder, None where there is none. ValueError if it is not what we wrote."""
+    """``evaluation.json`` of a run folder, None where there is none.
+
+    Errors: ValueError names the file, and the field that ``write_description`` does not write so.
+    """
     path = run_dir / DESCRIPTION
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = strict_json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path}: is not JSON ({error})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path}: is not the description of an evaluation in format {FORMAT}")
+    written_in = content.get("format") if isinstance(content, dict) else None
+    if written_in != FORMAT:
+        raise ValueError(
+            f"{path}: field 'format' must be {FORMAT}, found {str(written_in)[:40]!r}; make an evaluation of another format anew, "
+            "in a folder of its own"
+        )
     wrong = wrong_description(content)
     if wrong:
         raise ValueError(f"{path}: {wrong}")
@@ -123,9 +137,9 @@ def read_description(run_dir: Path) -> dict[str, Any] | None:
 
 
 def write_description(run_dir: Path, description: Mapping[str, Any]) -> None:
-    """Write ``evaluation.json``, whole or not at all; what an earlier start of the evaluation named stays in it.
+    """Write ``evaluation.json``, whole or not at all; entries of an earlier start of the evaluation stay in it.
 
-    ``code`` becomes the list of all that this evaluation was run with, the present one last.
+    ``code`` becomes the list of the versions of this package that the evaluation was run with, the present one last.
 
     Errors: ValueError where an earlier start described a system or a condition of the same name otherwise.
     """
@@ -148,13 +162,13 @@ def other_code(run_dir: Path) -> list[str]:
 
 
 def _other_code(description: Mapping[str, Any] | None) -> list[str]:
-    found = (description or {}).get("code", [])
-    return [code for code in found if code != source_hash()] if isinstance(found, list) else []
+    versions = (description or {}).get("code", [])
+    return [code for code in versions if code != source_hash()] if isinstance(versions, list) else []
 
 
 @cache
 def source_hash() -> str:
-    """Sixteen hexadecimal digits of the source of this package: with other source the same settings may do something else."""
+    """The hash of this package's source: with other source the same settings may give other rows."""
     package = Path(__file__).parents[1]
     files = sorted(path.relative_to(package) for path in package.rglob("*.py"))
     return digest([[path.as_posix(), hashlib.sha256((package / path).read_bytes()).hexdigest()] for path in files])
@@ -165,16 +179,16 @@ def read_rows(run_dir: Path) -> dict[Key, Row]:
 
     Errors: ValueError names the file and line that is no row, or two rows of one key that disagree.
     """
-    found: dict[Key, Row] = {}
-    # A merge that comes in between moves rows from the ranks' files to the common one, never back.
+    rows: dict[Key, Row] = {}
+    # The common file comes last: a merge that another process makes meanwhile moves rows from the ranks' files into it.
     for path in [*sorted(run_dir.glob(_RANKS)), run_dir / ROWS]:
         for number, row in _rows_of(path):
-            known = found.setdefault(key(row), row)
+            known = rows.setdefault(key(row), row)
             if known is not row and _content(known) != _content(row):
                 raise ValueError(
                     f"{path}, line {number}: utterance {row['id']} of {row['system']} under {row['condition']} is there twice"
                 )
-    return found
+    return rows
 
 
 class RowWriter:
@@ -192,7 +206,11 @@ class RowWriter:
 
 
 def merge(run_dir: Path) -> None:
-    """All rows into ``results.jsonl``, in the order of ``read_evaluation``; then the ranks' files go."""
+    """All rows into ``results.jsonl``, in the order of ``read_evaluation``; the ranks' files are deleted after that.
+
+    So are the half-written files that killed processes left in the folder.
+    """
+    clean_leftovers(run_dir)
     rows = read_evaluation(run_dir).rows
     kept = {key(row) for row in rows}
     others = [row for place, row in read_rows(run_dir).items() if place not in kept]
@@ -215,9 +233,9 @@ def _line(row: Row) -> bytes:
     return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode(errors="backslashreplace")
 
 
-def _refusal(path: Path, kind: str, name: str, found: Any, present: Any) -> str:
+def _refusal(path: Path, kind: str, name: str, recorded: Any, present: Any) -> str:
     return (
-        f"{path}: holds results of another {kind} {name!r} (hash {found}, now {present}); "
+        f"{path}: holds results of another {kind} {name!r} (hash {recorded}, now {present}); "
         "name another --run_dir, or delete what is in this one"
     )
 
@@ -231,11 +249,11 @@ def _rows_of(path: Path) -> Iterator[tuple[int, Row]]:
         content = path.read_bytes()
     except FileNotFoundError:
         return
-    # A text without a line break at its end was cut.
+    # Every line ends in a line break: the text after the last one is a line that a kill cut short.
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            row = json.loads(line, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
+            row = strict_json.loads(line)
+        except ValueError as error:
             raise ValueError(f"{path}, line {number}: is not JSON ({error})") from error
         wrong = wrong_row(row)
         if wrong:
@@ -243,12 +261,8 @@ def _rows_of(path: Path) -> Iterator[tuple[int, Row]]:
         yield number, row
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"the number {name}")
-
-
 def _cut_short_line(path: Path) -> None:
-    """Drop what a kill left of a last line."""
+    """Drop a last line that a kill cut short."""
     if path.exists():
         content = path.read_bytes()
         whole = content.rfind(b"\n") + 1

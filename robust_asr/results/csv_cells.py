@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 Value = float | int | str
-# Of full width too: some spreadsheets take them for the plain ones.
+# Signs that open a formula, those of full width among them: some spreadsheets take them for the plain ones.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
-# What ``encode`` writes, and nothing else that Python would take for a number.
+# The numbers that ``encode`` writes; Python would take other texts for numbers too.
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
 _FLOAT = re.compile(r"-?([0-9]+(\.[0-9]+)?(e[+-][0-9]+)?|inf)|nan")
 

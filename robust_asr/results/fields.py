@@ -1,9 +1,11 @@
-"""What a row and a description of an evaluation hold, and the first field that is not so: they may be a stranger's files."""
+"""Which fields a row and a description of an evaluation hold, and the first field that breaks this: files may be a stranger's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+
+from robust_asr.types import Status
 
 KEY = ("system", "condition", "part", "id")
 _TEXTS = frozenset({*KEY, "reference", "hypothesis"})
@@ -11,10 +13,13 @@ _COUNTS = frozenset(
     {"words", "insertions", "deletions", "substitutions", "characters", "character_errors", "iterations", "forwards"}
 )
 _NUMBERS = frozenset({"audio_seconds", "seconds"})
-# What a row may lack, or hold null for.
-_OPTIONAL_TEXTS = frozenset({"target", "note"})
-_OPTIONAL_NUMBERS = frozenset({"snr_db", "loss", "size"})
-_OPTIONAL = _OPTIONAL_TEXTS | _OPTIONAL_NUMBERS | {"success"}
+# A row may lack these fields, or hold null in them. ``paid_by`` names the system whose attack was shared; ``score`` and
+# ``flagged`` are a detector's.
+_OPTIONAL_TEXTS = frozenset({"target", "note", "paid_by"})
+_OPTIONAL_NUMBERS = frozenset({"snr_db", "loss", "size", "score"})
+_OPTIONAL_FLAGS = frozenset({"success", "flagged"})
+_OPTIONAL = _OPTIONAL_TEXTS | _OPTIONAL_NUMBERS | _OPTIONAL_FLAGS
+_STATUSES = tuple(status.value for status in Status)
 _TARGET_COUNTS = frozenset({"target_errors", "target_words"})
 # A larger count is not its own float; a sum of larger numbers may not be finite.
 _COUNTS_BELOW = 2**53
@@ -22,7 +27,7 @@ _NUMBERS_BELOW = 1e300
 
 
 def wrong_row(row: Any) -> str:
-    """What is wrong with a row in one sentence that names the field, "" if nothing is."""
+    """The defect of a row in one sentence that names the field, "" where it has none."""
     if not isinstance(row, dict):
         return f"it holds a {type(row).__name__}"
     present = {name for name in _OPTIONAL if row.get(name) is not None}
@@ -30,7 +35,8 @@ def wrong_row(row: Any) -> str:
         (_TEXTS | present & _OPTIONAL_TEXTS, _is_text, "a text"),
         (_COUNTS | _TARGET_COUNTS if "target" in present else _COUNTS, _is_count, "a count"),
         (_NUMBERS | present & _OPTIONAL_NUMBERS, _is_number, "a number"),
-        (present & {"success"}, lambda value: isinstance(value, bool), "true or false"),
+        (present & _OPTIONAL_FLAGS, lambda value: isinstance(value, bool), "true or false"),
+        ({"status"}, lambda value: _is_text(value) and value in _STATUSES, f"one of {', '.join(_STATUSES)}"),
         ({"hashes"}, lambda value: isinstance(value, dict) and all(map(_is_text, value.values())), "a map of texts"),
     ]
     for names, fits, what in kinds:
@@ -41,7 +47,7 @@ def wrong_row(row: Any) -> str:
 
 
 def wrong_description(content: dict[str, Any]) -> str:
-    """What is wrong with ``evaluation.json`` in one sentence that names the field, "" if nothing is."""
+    """The defect of ``evaluation.json`` in one sentence that names the field, "" where it has none."""
     kinds = {"hash": _is_text, "columns": _is_columns, "num_utterances": _is_count}
     for name, fields in (
         ("systems", ("hash", "columns")),

@@ -1,7 +1,7 @@
 """The result tables of the papers, exactly as printed, and our numbers beside them.
 
-A join by (attack, norm, strength, strength_unit, metric). The test sets differ: the papers' numbers show what to expect, they are
-no scale on which a system of another test set has a place.
+A join by (attack, norm, strength, strength_unit, metric). The test sets differ: the papers' numbers say what order and trend to
+expect, and a rate on one test set cannot be placed between rates on another.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from decimal import Decimal, InvalidOperation
 from importlib import resources
 from typing import Any, NamedTuple
 
+from robust_asr.results.families import is_clean
+
 NOT_REPORTED = "-"
-_CLEAN = ("", "none")
 
 
 class Column(NamedTuple):
-    """What two numbers share that can stand in one column. Clean audio, and strength zero, are one column."""
+    """The columns that two numbers share if they can be compared. Clean audio and strength zero are one column."""
 
     attack: str
     norm: str
@@ -54,7 +55,7 @@ class ComparedRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A table of a paper with ours in it; ``shared`` are the columns that both have. ``notes`` are remarks on printed values."""
+    """A table of a paper with our rows in it; ``shared`` are the columns of both. ``notes`` are remarks on printed values."""
 
     table: PaperTable
     columns: tuple[Column, ...]
@@ -78,25 +79,24 @@ def column(line: Mapping[str, Any]) -> Column:
     """The column of a line, a paper's or ours."""
     attack, norm, strength, unit = (_text(line.get(name)) for name in ("attack", "norm", "strength", "strength_unit"))
     metric = _text(line.get("metric"))
-    # An SNR of 0 dB is as much noise as speech.
-    if attack in _CLEAN or (norm != "SNR" and strength == "0"):
+    if is_clean({"attack": attack, "norm": norm, "strength": strength}):
         return Column("none", "", "", "", "WER" if metric == "GT_WER" else metric)
     return Column(attack, norm, strength, unit, metric)
 
 
 def compare(lines: Iterable[Mapping[str, Any]], tables: Sequence[PaperTable] | None = None) -> list[Comparison]:
-    """For each table that shares a column with our lines: all its columns of the attacks and metrics that are shared, with ours.
+    """For each table that shares a column with our lines: its columns of the shared attacks and metrics, with our rows.
 
-    Those that share more than the clean audio come first.
+    Tables that share more than the clean audio come first.
     """
     ours = list(lines)
     have = {column(line) for line in ours}
-    found = [_compare(table, ours, have) for table in (read_tables() if tables is None else tables)]
-    return sorted((each for each in found if each), key=lambda each: not each.shares_an_attack)
+    comparisons = [_compare(table, ours, have) for table in (read_tables() if tables is None else tables)]
+    return sorted((each for each in comparisons if each), key=lambda each: not each.shares_an_attack)
 
 
 def average(values: Iterable[str]) -> Decimal:
-    """The exact mean of printed numbers. Errors: ValueError names what is no number."""
+    """The exact mean of printed numbers. Errors: ValueError names the text that is no number."""
     numbers = []
     for value in values:
         try:
@@ -130,7 +130,7 @@ def _paper_rows(table: PaperTable, columns: Sequence[Column]) -> list[ComparedRo
     for cell in table.cells:
         if column(cell) in columns:
             groups.setdefault(tuple(cell[name] for name in ("row", "system", "model", "eval_set")), []).append(cell)
-    # What every row shares needs no mention: a table of one model is not a list of its name.
+    # A model that every row shares is not repeated in each of them.
     models, labels = {model for _, _, model, _ in groups}, [system for _, system, _, _ in groups]
     rows = []
     for (_, system, model, eval_set), cells in groups.items():
@@ -161,7 +161,7 @@ def _our_rows(lines: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> 
     rows = []
     for (system, eval_set, knowledge), members in groups.items():
         members = [*clean.get((system, eval_set), ()), *members]
-        # Of several lines of one column, the first: no attack before noise of size zero.
+        # The first line of a column counts: no attack comes before noise of size zero.
         values = {column(line): line for line in reversed(members)}
         about = _about(members) + (f", attacker's knowledge {knowledge}" if knowledge not in ("", "exact") else "")
         rows.append(ComparedRow(system, about, eval_set, True, values))
@@ -181,7 +181,7 @@ def _agreed(cells: Sequence[Mapping[str, Any]], name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """A text that is equal for equal numbers: 0.0001 is 1e-4."""
+    """A text that is the same for equal numbers: 0.0001 is 1e-4."""
     if value is None:
         return ""
     text = str(value).strip()

@@ -11,7 +11,7 @@ import torch
 
 from robust_asr.metrics import bootstrap_interval
 from robust_asr.results import Evaluation, Row, read_evaluation
-from robust_asr.results.summary import counts, word_edits
+from robust_asr.results.summary import counts, edit_counts
 from robust_asr.text.alignment import printable
 
 
@@ -20,8 +20,8 @@ class SeedMean(NamedTuple):
 
     Attributes:
         rates: one of each run.
-        ci_low, ci_high: of the mean, a 95 % bootstrap over utterances, each with the mean of its errors: that other
-            utterances would have been drawn, not other seeds.
+        ci_low, ci_high: the 95 % interval of the mean, a bootstrap over utterances, each with the mean of its errors. It says
+            how other utterances would change the mean, not how other seeds would.
     """
 
     part: str
@@ -42,8 +42,8 @@ def seed_means(evaluations: Sequence[Evaluation]) -> list[SeedMean]:
     known: dict[str, Evaluation] = {}
     for evaluation in evaluations:
         if len(evaluation.systems) != 1:
-            found = ", ".join(evaluation.systems) or "none"
-            raise ValueError(f"{evaluation.run_dir}: a mean over seeds takes runs of one system, found {found}")
+            names = ", ".join(evaluation.systems) or "none"
+            raise ValueError(f"{evaluation.run_dir}: a mean over seeds takes runs of one system, found {names}")
         ((_, about),) = evaluation.systems.items()
         if about["hash"] in known:
             raise ValueError(f"{evaluation.run_dir}: is the same system as that of {known[about['hash']].run_dir}")
@@ -59,7 +59,7 @@ def seed_means(evaluations: Sequence[Evaluation]) -> list[SeedMean]:
 
 def _mean(part: str, condition: str, runs: list[list[Row]]) -> SeedMean:
     words = counts(runs[0], "words")
-    edits = torch.stack([word_edits(rows) for rows in runs])
+    edits = torch.stack([edit_counts(rows) for rows in runs])
     low, high = bootstrap_interval(edits.mean(0), words)
     rates = (100 * edits.sum(1) / words.sum()).tolist()
     return SeedMean(part, condition, sum(rates) / len(rates), 100 * low, 100 * high, rates, len(words))
@@ -71,17 +71,17 @@ def _rows(evaluation: Evaluation, part: str, condition: str) -> list[Row]:
 
 
 def _alike(first: Evaluation, other: Evaluation, part: str, condition: str) -> list[Row]:
-    """The rows of ``other`` if they answer what those of ``first`` do."""
-    # Not their hashes: those hold the seed.
+    """The rows of ``other``, if they are of the same utterances and settings as those of ``first``."""
+    # The settings are compared and not the hashes, which hold the seed.
     if condition not in other.conditions or _settings(other, condition) != _settings(first, condition):
         raise ValueError(f"{other.run_dir}: holds no condition {condition} with the settings that {first.run_dir} has")
-    rows, found = _rows(first, part, condition), _rows(other, part, condition)
-    if [(row["id"], row["reference"]) for row in found] != [(row["id"], row["reference"]) for row in rows]:
+    expected, rows = _rows(first, part, condition), _rows(other, part, condition)
+    if [(row["id"], row["reference"]) for row in rows] != [(row["id"], row["reference"]) for row in expected]:
         raise ValueError(
-            f"{other.run_dir}: does not hold the {len(rows)} utterances of the first run for {part} under {condition}, but "
-            f"{len(found)}"
+            f"{other.run_dir}: must hold the {len(expected)} utterances of the first run with their texts, for {part} under "
+            f"{condition}; found {len(rows)}"
         )
-    return found
+    return rows
 
 
 def _settings(evaluation: Evaluation, condition: str) -> Any:

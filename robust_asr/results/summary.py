@@ -5,21 +5,33 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from robust_asr.metrics import bootstrap_interval
+from robust_asr.metrics import bootstrap_interval, word_edits
 from robust_asr.results import Evaluation, Row
 from robust_asr.results.csv_cells import encode
 from robust_asr.storage.files import written_whole
 from robust_asr.text.alignment import printable
+from robust_asr.types import Status
 
-# Those of the papers' tables (robust_asr/results/paper_results), so that a join compares; then our own.
+# The columns of the papers' tables (robust_asr/results/paper_results), so that the tables can be joined; then our own.
 PAPER_COLUMNS = "system model defense sigma attack norm strength strength_unit eval_set metric value unit note".split()
 COLUMNS = [*PAPER_COLUMNS, *"knowledge n ci_low ci_high seconds forwards condition".split()]
 DIFFERENCE_COLUMNS = "condition eval_set metric system baseline value unit n ci_low ci_high".split()
+
+
+class Summary(NamedTuple):
+    """The lines of ``summary.csv`` and of ``differences.csv``. Each holds bootstraps, so that it is computed once and passed on."""
+
+    lines: list[dict[str, Any]]
+    differences: list[dict[str, Any]]
+
+
+def summary_of(evaluation: Evaluation) -> Summary:
+    return Summary(summarize(evaluation), differences(evaluation))
 
 
 def summarize(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -43,14 +55,14 @@ def summarize(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def is_attack(condition: dict[str, Any]) -> bool:
-    """Whether somebody aimed: noise and clean audio have no knowledge column."""
+    """Whether an attacker aimed: noise and clean audio have no column ``knowledge``."""
     return bool(condition["columns"].get("knowledge"))
 
 
 def cell_metrics(rows: Sequence[Row], *, attacked: bool) -> list[dict[str, Any]]:
     """``metric``, ``value``, ``unit``, ``n``, ``ci_low`` and ``ci_high`` of one cell of the table."""
     words = counts(rows, "words")
-    edits = word_edits(rows)
+    edits = edit_counts(rows)
     ones = torch.ones(len(rows), dtype=torch.float64)
     metrics = [
         _rate("GT_WER" if attacked else "WER", edits, words),
@@ -71,8 +83,9 @@ def cell_metrics(rows: Sequence[Row], *, attacked: bool) -> list[dict[str, Any]]
     return metrics
 
 
-def word_edits(rows: Sequence[Row]) -> Tensor:
-    return sum(counts(rows, name) for name in ("insertions", "deletions", "substitutions"))
+def edit_counts(rows: Sequence[Row]) -> Tensor:
+    """Word edits of each row. Shape: (N,)."""
+    return torch.tensor([word_edits(row) for row in rows], dtype=torch.float64)
 
 
 def differences(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -100,17 +113,21 @@ def paired_difference(rows: Sequence[Row], others: Sequence[Row]) -> tuple[float
     if [row["id"] for row in rows] != [row["id"] for row in others]:
         raise ValueError("a paired difference needs the same utterances in the same order on both sides")
     words = counts(rows, "words")
-    gain = word_edits(rows) - word_edits(others)
+    gain = edit_counts(rows) - edit_counts(others)
     if not words.sum():
-        value = _share(word_edits(rows), words) - _share(word_edits(others), words)
+        value = _share(edit_counts(rows), words) - _share(edit_counts(others), words)
         return 100 * value, 100 * value, 100 * value
     low, high = bootstrap_interval(gain, words)
     return 100 * float(gain.sum() / words.sum()), 100 * low, 100 * high
 
 
-def headline(evaluation: Evaluation) -> str:
-    """WER of each system under each condition with its interval, as text for a terminal."""
-    lines = [line for line in summarize(evaluation) if line["metric"] in ("WER", "GT_WER")]
+def headline(evaluation: Evaluation, summary: Summary | None = None) -> str:
+    """WER of each system under each condition with its interval, as text for a terminal.
+
+    ``summary`` is that of the evaluation, where it is there already.
+    """
+    summary = summary or summary_of(evaluation)
+    lines = [line for line in summary.lines if line["metric"] in ("WER", "GT_WER")]
     width = max((len(line["condition"]) for line in lines), default=0)
     shown = []
     for part, condition in dict.fromkeys((line["eval_set"], line["condition"]) for line in lines):
@@ -133,11 +150,13 @@ def write_table(path: Path, lines: Iterable[dict[str, Any]], columns: Sequence[s
             writer.writerow(["" if line.get(name) is None else encode(_rounded(line[name])) for name in columns])
 
 
-def write_summary(evaluation: Evaluation) -> None:
-    """``summary.csv`` and, where there are several systems, ``differences.csv`` in the run folder."""
-    write_table(evaluation.run_dir / "summary.csv", summarize(evaluation), COLUMNS)
+def write_summary(evaluation: Evaluation) -> Summary:
+    """``summary.csv`` and, where there are several systems, ``differences.csv`` in the run folder. Returns their lines."""
+    summary = summary_of(evaluation)
+    write_table(evaluation.run_dir / "summary.csv", summary.lines, COLUMNS)
     if len(evaluation.systems) > 1:
-        write_table(evaluation.run_dir / "differences.csv", differences(evaluation), DIFFERENCE_COLUMNS)
+        write_table(evaluation.run_dir / "differences.csv", summary.differences, DIFFERENCE_COLUMNS)
+    return summary
 
 
 def _shared(
@@ -155,15 +174,32 @@ def _shared(
     }
 
 
-def _note(rows: Sequence[Row], expected: int) -> str:
-    notes = [f"{len(rows)} of {expected} utterances"] if len(rows) < expected else []
-    left_out = sum(bool(row.get("note")) for row in rows)
+def with_status(rows: Sequence[Row], status: Status) -> int:
+    """The number of rows with a status."""
+    return sum(row["status"] == status for row in rows)
+
+
+def remarks(rows: Sequence[Row]) -> list[str]:
+    """Sentences on the utterances of a cell on which the attack did not run as it should, none where it did.
+
+    A masked gradient comes first and warns: the attack ran and never moved, so the cell overstates robustness.
+    """
+    masked, refused, broken_off = (
+        with_status(rows, status) for status in (Status.MASKED_GRADIENT, Status.REFUSED, Status.BROKEN_OFF)
+    )
     unperturbed = sum(row.get("snr_db") is None for row in rows)
-    if left_out:
-        notes.append(f"{left_out} not attacked")
-    if 0 < unperturbed < len(rows):
-        notes.append(f"{unperturbed} not perturbed, not in SNR")
-    return "; ".join(notes)
+    sentences = {
+        f"warning: gradient masked on {masked}": masked > 0,
+        f"{refused} refused by the attack": refused > 0,
+        f"{broken_off} broken off": broken_off > 0,
+        f"{unperturbed} not perturbed, not in SNR": 0 < unperturbed < len(rows),
+    }
+    return [sentence for sentence, holds in sentences.items() if holds]
+
+
+def _note(rows: Sequence[Row], expected: int) -> str:
+    partial = [f"{len(rows)} of {expected} utterances"] if len(rows) < expected else []
+    return "; ".join([*partial, *remarks(rows)])
 
 
 def counts(rows: Sequence[Row], name: str) -> Tensor:
@@ -172,7 +208,7 @@ def counts(rows: Sequence[Row], name: str) -> Tensor:
 
 
 def _share(errors: Tensor, total: Tensor) -> float:
-    """Errors of the total; of nothing, any error is 1, as in ``robust_asr.metrics``."""
+    """Errors divided by the total; where the total is zero, 1 if there is any error, as in ``robust_asr.metrics``."""
     return float(errors.sum() / total.sum()) if total.sum() else float(bool(errors.sum()))
 
 

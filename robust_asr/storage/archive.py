@@ -1,4 +1,4 @@
-"""Is this a checkpoint and nothing more? Asked of the bytes before torch reads them, and of the tensors it made."""
+"""Is a file a checkpoint and nothing more? Its bytes are checked before torch reads them, its tensors after that."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Cha
 _GLOBALS = frozenset(
     {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", *(f"torch {kind}Storage" for kind in _STORAGES)}
 )
-# What torch.save writes for dictionaries, lists, tuples, plain values and tensors.
+# The instructions that torch.save writes for dictionaries, lists, tuples, plain values and tensors.
 _OPCODES = frozenset(
     {
         "PROTO",
@@ -146,7 +146,7 @@ def check_pickle(data: bytes, path: Path) -> None:
 
 
 def map_tensors(content: Any, function: Callable[[Tensor], Any]) -> Any:
-    """``function`` of every tensor in nested dictionaries, lists and tuples; what is shared stays shared."""
+    """``function`` of every tensor in nested dictionaries, lists and tuples; a tensor that is shared stays shared."""
     done: dict[int, Any] = {}
     unfinished = object()
 

@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-
-def fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+_SUFFIX = ".partial"
+_LEFTOVER = re.compile(rf"\..+\.[0-9a-f]{{32}}{re.escape(_SUFFIX)}", re.DOTALL)
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, renamed over ``path`` when the block ends without error.
+    """An empty file beside ``path``, renamed over ``path`` when the block ends without error.
 
-    A process that dies leaves ``path`` as it was, and at worst a leftover whose name ends in ``.part``.
+    A process that dies leaves ``path`` as it was. Its half-written file stays until ``clean_leftovers`` deletes it: while the
+    block runs, the file is locked and stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target: a rename is atomic only within one file system.
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    partial, descriptor = _create_locked(path)
     try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
+        yield partial
+        _fsync(partial)
+        os.replace(partial, path)
         fsync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 @contextmanager
@@ -54,13 +50,70 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
         yield temporary
         for path in temporary.rglob("*"):
             if path.is_file():
-                with open(path, "rb") as written:
-                    os.fsync(written.fileno())
+                _fsync(path)
         temporary.chmod(0o777 & ~_umask())
         os.replace(temporary, folder)
         fsync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def clean_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
+    """Delete the half-written files that killed writers left in a folder, and return their paths.
+
+    A file that is being written is locked, and stays.
+    """
+    removed = []
+    for leftover in sorted(Path(folder).glob(f".*{_SUFFIX}")):
+        if not _LEFTOVER.fullmatch(leftover.name):
+            continue
+        try:
+            with open(leftover, "rb") as file:
+                _lock(file.fileno())
+                leftover.unlink(missing_ok=True)
+        except (BlockingIOError, FileNotFoundError):
+            continue
+        removed.append(leftover)
+    return removed
+
+
+def fsync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the device: a rename is durable only then."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _create_locked(path: Path) -> tuple[Path, int]:
+    # Beside the target: a rename is atomic only within one file system.
+    partial = path.parent / f".{path.name}.{uuid.uuid4().hex}{_SUFFIX}"
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        _lock(descriptor)
+        # Between the two calls another process may clean the folder: it locks the file and deletes it.
+        locked = partial.exists()
+    except BlockingIOError:
+        locked = False
+    if locked:
+        return partial, descriptor
+    os.close(descriptor)
+    return _create_locked(path)
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # Some network file systems have no locks; a run folder then has one writer by the command line's own rule.
+        if error.errno not in (errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK):
+            raise
+
+
+def _fsync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def _umask() -> int:

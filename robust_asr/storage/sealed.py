@@ -6,25 +6,21 @@ reads it too. The comment is the last thing written: a file without it is not co
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import os
-import re
 import stat
 import struct
-import uuid
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
 from robust_asr.storage.archive import check_archive, check_tensors, map_tensors
+from robust_asr.storage.files import clean_leftovers, written_whole
 
 _MARK = b"robust-asr sha256 "
 _SEAL_SIZE = len(_MARK) + 64
 _END_OF_ARCHIVE, _END_SIZE = b"PK\x05\x06", 22
-_PARTIAL = ".partial"
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
@@ -43,28 +39,14 @@ def write(content: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """
     path = local_path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         clean_leftovers(path.parent)
-        partial = path.parent / f".{path.name}.{uuid.uuid4().hex}{_PARTIAL}"
-        try:
-            _write_partial(content, partial, path)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        with written_whole(path) as partial, open(partial, "r+b") as file:
+            _write_archive(content, file)
+            check_archive(file, path)
+            _seal(file)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise OSError(error.errno, f"{path} was not written ({reason}); what was there before is untouched") from error
-
-
-def _write_partial(content: dict[str, Any], partial: Path, path: Path) -> None:
-    with open(partial, "x+b") as file:
-        _lock(file)
-        _write_archive(content, file)
-        check_archive(file, path)
-        _seal(file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def read(path: str | os.PathLike[str], *, sealed: bool = True) -> dict[str, Any]:
@@ -104,22 +86,6 @@ def materialize(content: dict[str, Any]) -> dict[str, Any]:
     return map_tensors(content, lambda tensor: tensor.detach().clone())
 
 
-def clean_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
-    """Delete what writers that were killed left in a folder; a file that is being written is locked and stays."""
-    removed = []
-    for leftover in sorted(Path(folder).glob(f".*{_PARTIAL}")):
-        if not re.fullmatch(rf"\..+\.[0-9a-f]{{32}}{re.escape(_PARTIAL)}", leftover.name):
-            continue
-        try:
-            with open(leftover, "rb") as file:
-                _lock(file)
-                leftover.unlink(missing_ok=True)
-        except (BlockingIOError, FileNotFoundError):
-            continue
-        removed.append(leftover)
-    return removed
-
-
 def _write_archive(content: dict[str, Any], file: BinaryIO) -> None:
     target = _FirstError(file)
     try:
@@ -147,27 +113,10 @@ class _FirstError:
         self.file.flush()
 
 
-def _lock(file: BinaryIO) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        # Some network file systems have no locks; a run folder then has one writer by the CLI's own rule.
-        if error.errno not in (errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK):
-            raise
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _open(path: Path) -> BinaryIO:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint file")
-    # Asked before opening: a named pipe would block for ever.
+    # Before the file is opened: a named pipe would block for ever.
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError(f"{path}: is a folder or a device; a checkpoint is one regular file")
     return open(path, "rb")

@@ -40,7 +40,7 @@ _ALLOWED = frozenset(
         "pytorch_lightning.strategies.single_device",
     }
 )
-_FUNCTIONS = frozenset({"robust_asr.checkpoint.load", "robust_asr.checkpoint.load_defense"})
+FUNCTIONS = frozenset({"robust_asr.checkpoint.load", "robust_asr.checkpoint.load_defense"})
 _SUMMARY = "robust_asr, lightning_modules, datamodules, torch.optim and Lightning's callbacks, loggers and strategies"
 
 _opened: set[str] = set()
@@ -72,7 +72,7 @@ def check_name(name: str, *, field: str = "class_path") -> None:
 def check_object(found: object, name: str, *, field: str = "class_path") -> None:
     """ValueError unless what a name led to is a class defined below the allowlist, or a function that is listed."""
     defined = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', None)}"
-    if not isinstance(found, type) and defined not in _FUNCTIONS:
+    if not isinstance(found, type) and defined not in FUNCTIONS:
         raise ValueError(f"{field}: {name!r} is not a class")
     check_name(defined, field=field)
 

@@ -23,7 +23,7 @@ class LinfRange(Ball):
     The draw is keyed by (seed, utterance, step): it does not depend on the batch, the rank or a resume, and training moves on
     ``step`` from epoch to epoch.
 
-    Source: Joshi et al. (2022, section 3.4), from [1e-4, 0.02]; that the draw is per utterance is our reading.
+    Source: Joshi et al. (2022), from [1e-4, 0.02]; that the draw is per utterance is our reading.
 
     Units: bounds, radius and size in full-scale amplitude.
     """

@@ -175,3 +175,12 @@ def test_quantisation_goes_inwards(tiny_manifests: Path) -> None:
         assert bool(attack.threat.contains(saved, batch).all())
         assert float((saved - noisy).abs().max()) <= 2.0**-23
         assert not (saved.signbit() & (saved == 0)).any(), "a file holds no negative zero"
+
+
+def test_the_verdict_on_saved_audio_is_in_float32_whatever_the_trainer_says(
+    made: Path, config: dict, tmp_path: Path
+) -> None:
+    """A recogniser in half precision is another system than the one of every other row."""
+    half = {**config, "run_dir": str(tmp_path / "half"), "trainer": {**config["trainer"], "precision": "bf16-mixed"}}
+    main(["predict", "--config", str(write_config(tmp_path / "half.yaml", half))])
+    assert rows_of(tmp_path / "half") == rows_of(made)

@@ -12,6 +12,7 @@ import torch
 from lightning_modules.command_line.cli import main
 from lightning_modules.loggers.wandb_pieces import offline_pieces, recorded_values
 from robust_asr import checkpoint
+from robust_asr.attacks.base import Attack
 from robust_asr.metrics import word_errors
 from robust_asr.models.compact import CompactCTC
 from robust_asr.results import read_evaluation
@@ -239,3 +240,84 @@ def test_a_part_of_a_hundred(config: dict, evaluate, capsys) -> None:
 def test_thirty_kills(evaluate, config: dict, tmp_path: Path, kill: int) -> None:
     """Every point of a run of sixty calls, by two, on one rank and on two."""
     test_a_kill_leaves_no_gap_and_no_duplicate(evaluate, config, tmp_path, 1 + kill % 2, kill // (1 + kill % 2))
+
+
+PGD = {
+    "class_path": "robust_asr.attacks.pgd.PGD",
+    "init_args": {
+        "threat": {"class_path": "robust_asr.threat.Linf", "init_args": {"eps": 0.01}},
+        "num_iterations": 3,
+        "knowledge": "unaware",
+    },
+}
+
+
+def defended(recognizer: dict, sigma: float) -> dict:
+    noise = {"class_path": "robust_asr.defenses.noise.GaussianNoise", "init_args": {"sigma": sigma}}
+    init_args = {"defense": noise, "recognizer": recognizer}
+    return {"class_path": "robust_asr.defenses.base.Defended", "init_args": init_args}
+
+
+def test_systems_of_one_gradient_source_share_the_attack(config: dict, tmp_path: Path, monkeypatch) -> None:
+    """Whoever is unaware of two defences attacks both with the same audio; the rows are those of each evaluated alone."""
+    first, second = config["model"]["init_args"]["systems"].values()
+    systems = {"a": first, "a + little": defended(first, 0.01), "a + much": defended(first, 0.05), "b": second}
+    conditions = {"PGD": PGD}
+    generated = []
+    original = Attack.generate
+
+    def counted(self, recognizer, *arguments, **keywords):
+        generated.append(recognizer)
+        return original(self, recognizer, *arguments, **keywords)
+
+    monkeypatch.setattr(Attack, "generate", counted)
+
+    def rows(name: str, systems: dict) -> dict[tuple[str, str], dict]:
+        changed = {**config, "run_dir": str(tmp_path / name)}
+        changed["model"] = {**config["model"], "init_args": {"systems": systems, "conditions": conditions}}
+        main(["test", "--config", str(write_config(tmp_path / f"{name}.yaml", changed))])
+        return {(row["system"], row["id"]): row for row in rows_of(tmp_path / name)}
+
+    together = rows("together", systems)
+    with_checks, generated[:] = len(generated), []
+    apart = {key: row for name, system in systems.items() for key, row in rows(f"{name} alone", {name: system}).items()}
+    # Alone, each of four systems is attacked; together, two of them are spared it. The live checks attack every system once.
+    attacks = len(generated) - 4
+    assert attacks > 0 and attacks % 4 == 0 and with_checks - 4 == attacks // 2
+    cost = {"forwards", "paid_by"}
+    for key, row in together.items():
+        same = {name: value for name, value in row.items() if name not in cost}
+        assert same == {name: value for name, value in apart[key].items() if name not in cost}
+        shares = key[0] in ("a + little", "a + much")
+        assert (row["forwards"], row.get("paid_by")) == ((0, "a") if shares else (3, None))
+        assert row["iterations"] == 3
+
+
+def test_what_an_attacker_cannot_be_shown_is_said_before_the_first_batch(config: dict, tmp_path: Path) -> None:
+    halved = {"class_path": "tests.robust_asr.defenses.parts.Halved"}
+    recognizer = next(iter(config["model"]["init_args"]["systems"].values()))
+    system = {
+        "class_path": "robust_asr.defenses.base.Defended",
+        "init_args": {"defense": halved, "recognizer": recognizer},
+    }
+    attack = {**PGD, "init_args": {**PGD["init_args"], "knowledge": "straight_through"}}
+    config["model"]["init_args"] = {"systems": {"halved": system}, "conditions": {"PGD": attack}}
+    with pytest.raises(SystemExit):
+        main(["test", "--config", str(write_config(tmp_path / "c.yaml", config)), "--allow_module", "tests"])
+    assert not (Path(config["run_dir"]) / "results.jsonl").exists()
+
+
+def test_an_attack_killed_in_a_batch_goes_on_with_its_state(config: dict, tmp_path: Path) -> None:
+    """The partial state of the batch that was under way lies beside the rows, and is gone when they are written."""
+    settings = {**PGD["init_args"], "num_iterations": 40, "lives": str(tmp_path / "lives")}
+    attack = {"class_path": "tests.dying_attack.DyingPGD", "init_args": settings}
+    config["model"]["init_args"] |= {"conditions": {"PGD": attack}, "keep_every_seconds": 0.0}
+    run_dir = Path(config["run_dir"])
+    paths = [write_config(tmp_path / "c.yaml", config)]
+    first = train("test", "--config", paths[0], "--allow_module", "tests")
+    assert first.returncode != 0 and list((run_dir / "partial").glob("*.ckpt"))
+    second = train("test", "--config", paths[0], "--allow_module", "tests")
+    assert second.returncode == 0, second.stdout
+    assert not list((run_dir / "partial").glob("*.ckpt"))
+    begun = [int(line.split()[1]) for line in (tmp_path / "lives").read_text().splitlines()]
+    assert begun == [0, 10], "the second process goes on after the last state of the first"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import random
 import resource
@@ -18,6 +19,7 @@ from robust_asr.models.conv_tasnet import ConvTasNet
 from robust_asr.search.greedy import GreedySearch
 from robust_asr.storage import sealed
 from robust_asr.storage.describe import describe
+from robust_asr.storage.files import clean_leftovers
 from robust_asr.text import CharacterTokenizer
 from tests.robust_asr import forgery
 
@@ -240,11 +242,11 @@ def test_leftovers_are_cleaned_and_only_they(tmp_path):
     others = [tmp_path / "notes.partial", tmp_path / ".hidden.partial", tmp_path / "model.ckpt"]
     for path in [leftover, *others]:
         path.write_bytes(b"x")
-    assert sealed.clean_leftovers(tmp_path) == [leftover]
+    assert clean_leftovers(tmp_path) == [leftover]
     assert sorted(tmp_path.iterdir()) == sorted(others)
     leftover.write_bytes(b"x")
     with leftover.open("rb") as file:
-        sealed._lock(file)
-        assert sealed.clean_leftovers(tmp_path) == []
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert clean_leftovers(tmp_path) == []
     checkpoint.save(forgery.tiny(), tmp_path / "model.ckpt")
     assert not leftover.exists()

@@ -1,10 +1,11 @@
-"""Every check of a run folder: of its rows, and with them what the systems themselves were asked."""
+"""Every check of a run folder: those of its rows, and the live verdicts that lie beside the rows."""
 
 from __future__ import annotations
 
 from robust_asr.checks.rows.attackers import check_attackers
 from robust_asr.checks.rows.budgets import check_budgets
 from robust_asr.checks.rows.controls import check_controls
+from robust_asr.checks.rows.gradients import check_gradients
 from robust_asr.checks.rows.optimizers import check_optimizers
 from robust_asr.checks.rows.records import check_records
 from robust_asr.checks.rows.saved_audio import check_saved_audio
@@ -18,6 +19,7 @@ _CHECKS = (
     check_transcripts,
     check_budgets,
     check_saved_audio,
+    check_gradients,
     check_optimizers,
     check_controls,
     check_attackers,
@@ -27,7 +29,7 @@ _CHECKS = (
 def check_evaluation(evaluation: Evaluation) -> list[Check]:
     """The live verdicts that the run folder keeps on its systems and conditions, then those of ``check_rows``."""
     live = read_live(evaluation.run_dir, evaluation)
-    return [*(check for found in live.values() for check in found), *check_rows(evaluation)]
+    return [*(check for verdicts in live.values() for check in verdicts), *check_rows(evaluation)]
 
 
 def check_rows(evaluation: Evaluation) -> list[Check]:

@@ -1,4 +1,4 @@
-"""Between evaluations: what two of them asked in the same words, did they hear the same?"""
+"""Two evaluations against each other: do their systems hear the same audio alike."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ HEARD_AGAIN = Question(
 # The hashes of condition and recording, and the id.
 Asked = tuple[str, str, str]
 Answers = Mapping[Asked, Row]
-# Of the loss, or nats of a small one: other neighbours in a batch round otherwise. Attacks that part ways end farther off.
+# The difference up to which two losses are equal, as a share of the loss, or in nats where the loss is below one. Sums over
+# another batch round differently by less; two attacks that took different steps end at losses that differ by more.
 _ROOM = 1e-4
-# Of the transcripts, for what rounding alone tips.
+# The share of transcripts that rounding alone may change.
 _TIPPED = 0.01
 
 
 def check_agreement(evaluations: Mapping[str, Evaluation]) -> Iterator[tuple[str, Check]]:
-    """For every system that two evaluations hold: do they transcribe what gave them the same loss alike?
+    """For every system that two evaluations hold: are transcripts alike where the losses are the same?
 
     Rows are the same where the hashes of system, condition and recording are.
 
@@ -41,20 +42,20 @@ def check_agreement(evaluations: Mapping[str, Evaluation]) -> Iterator[tuple[str
 
 def _verdict(system: str, mine: Answers, theirs: Answers, alike: Sequence[Asked], second: str) -> Check:
     apart = [asked for asked in alike if mine[asked]["hypothesis"] != theirs[asked]["hypothesis"]]
-    found = f"{len(apart)} of {len(alike)} transcripts of equal loss are others in {second}"
-    found += f": {some(sorted({name for *_, name in apart}))}" if apart else ""
+    clause = f"{len(apart)} of {len(alike)} transcripts of equal loss are others in {second}"
+    clause += f": {some(sorted({name for *_, name in apart}))}" if apart else ""
     share = len(apart) / len(alike)
-    return HEARD_AGAIN.verdict(share <= _TIPPED, found, system=system, value=share)
+    return HEARD_AGAIN.verdict(share <= _TIPPED, clause, system=system, value=share)
 
 
 def _answers(evaluation: Evaluation) -> dict[str, dict[Asked, Row]]:
-    """Hash of a system -> its rows, by what it was asked."""
-    found: dict[str, dict[Asked, Row]] = {}
+    """Hash of a system -> its rows, by the hashes of condition and recording and by the id."""
+    answers: dict[str, dict[Asked, Row]] = {}
     for row in evaluation.rows:
         hashes = row["hashes"]
         if all(hashes.get(kind) for kind in ("system", "condition", "data")):
-            found.setdefault(hashes["system"], {})[hashes["condition"], hashes["data"], row["id"]] = row
-    return found
+            answers.setdefault(hashes["system"], {})[hashes["condition"], hashes["data"], row["id"]] = row
+    return answers
 
 
 def _equal(first: Row, second: Row) -> bool:

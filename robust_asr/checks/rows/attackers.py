@@ -1,4 +1,4 @@
-"""Attackers who know more, and who may do more: neither can be weaker for it."""
+"""Attackers who know more or may perturb more: neither can be weaker than one who knows or may less."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from robust_asr.checks.rows.conditions import Condition, conditions_of, of_part
 from robust_asr.checks.rows.controls import gain_of
 from robust_asr.checks.verdicts import Check, Question, some
 from robust_asr.results import Evaluation
+from robust_asr.results.families import budget
 
 KNOWLEDGE = Question(
     "an attacker who knows the system is no weaker than one who does not",
@@ -18,7 +19,7 @@ UNBOUNDED = Question(
     "an attack without a real bound wins",
     "With nearly any audio allowed every utterance can be changed, so the attack, not the system, decides the numbers.",
 )
-# Of the utterances: a few hold no room for a target, or need more iterations than all others.
+# The share of utterances that an attack without a real bound changes: a few have no room for a target, or need more iterations.
 _NEARLY_ALL = 0.9
 _BLIND = ("transfer", "unaware")
 _LOUDEST = {"Linf": 0.5, "SNR": 0.0, "SNR (Linf)": 0.0, "peak SNR (Linf)": 0.0}
@@ -42,12 +43,12 @@ def _knowledge(evaluation: Evaluation, white: list[Condition], all_of: list[Cond
         rivals = [condition for condition in white if condition.size == attack.size]
         for system in evaluation.systems if rivals else ():
             gains = [(gain_of(evaluation, system, rival, attack, part), rival) for rival in rivals]
-            gains = [(found, rival) for found, rival in gains if found is not None]
+            gains = [(gain, rival) for gain, rival in gains if gain is not None]
             if gains:
-                found, rival = max(gains, key=lambda pair: pair[0].mean)
-                text = f"{rival.name} moved the loss by {found} more{of_part(evaluation, part)}"
+                gain, rival = max(gains, key=lambda pair: pair[0].mean)
+                text = f"{rival.name} moved the loss by {gain} more{of_part(evaluation, part)}"
                 where = {"system": system, "condition": attack.name}
-                yield KNOWLEDGE.verdict(not found.is_drop, text, value=found.mean, **where)
+                yield KNOWLEDGE.verdict(not gain.is_drop, text, value=gain.mean, **where)
         if not rivals:
             yield KNOWLEDGE.not_run(f"add the white-box attack of the size of {attack.name}")
 
@@ -76,9 +77,9 @@ _MISSING = "no budget is near-total and no attack reaches nearly all: add one wi
 
 
 def _is_loud(attack: Condition) -> bool:
-    """Whether the perturbation may be as loud as the audio."""
+    """Whether the bound lets the perturbation be as loud as the audio."""
     if attack.strength is None:
-        # One that draws its budgets is bounded by each of them.
+        # An attack that draws its budget for each utterance is bounded too, by that budget.
         return attack.norm == "" and (not attack.settings or "num_iterations" in attack.settings)
     bound = _LOUDEST.get(attack.norm)
-    return bound is not None and (attack.strength <= bound if "SNR" in attack.norm else attack.strength >= bound)
+    return bound is not None and budget(attack.norm, attack.strength) >= budget(attack.norm, bound)

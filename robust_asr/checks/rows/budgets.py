@@ -1,4 +1,4 @@
-"""Is the perturbation as large as it should be: no larger than allowed, no smaller than needed, and there at all."""
+"""Is the perturbation as large as its threat model says: within the bound, near to it, and not zero."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from robust_asr.checks.rows.comparison import was_attacked
 from robust_asr.checks.rows.conditions import Condition, cells, conditions_of, of_part
 from robust_asr.checks.verdicts import Check, Question, some
 from robust_asr.results import Evaluation, Row
+from robust_asr.results.families import is_ratio
 
 WITHIN = Question(
     "perturbations are as large as the table says",
@@ -20,25 +21,25 @@ CHANGED = Question(
 )
 USED = Question(
     "the attack uses its budget",
-    "It stayed well inside what it is allowed, so a stronger attack of the same size exists: the number is no bound.",
+    "It stayed well inside its bound, so a stronger attack of the same size exists: the number is no lower bound on the damage.",
 )
-# Audio that has no gradient or no room for the text is rare: more than one in twenty moves an error rate by more than its
-# interval.
+# The share of utterances that may stay as they are. Audio without room for the text is rare; if more than one utterance in
+# twenty is not attacked, the error rate moves by more than its interval.
 _UNCHANGED = 0.05
-# In full scale: float32 stores x + d to 2^-24 a sample, and a row has eight decimals.
+# The rounding of a size, in full scale: float32 stores x + d to 2^-24 a sample, and a row has eight decimals.
 _ROUNDING = {"Linf": 2e-7, "L2": 1e-5}
 _RELATIVE, _DECIBELS = 1e-4, 0.01
-# Noise is scaled to the SNR exactly; only what leaves [-1, 1] is cut off, which above 0 dB is next to nothing.
+# Noise is scaled to the SNR exactly. Samples that leave [-1, 1] are cut off, which above 0 dB happens to few of them.
 _NOISE_DECIBELS = 0.5
 
 
 def check_budgets(evaluation: Evaluation) -> Iterator[Check]:
     conditions = {condition.name: condition for condition in conditions_of(evaluation)}
-    for part, name, system, rows in cells(evaluation):
+    for system, name, part, rows in cells(evaluation):
         for check in (_within, _changed, _used):
-            found = check(rows, conditions[name], of_part(evaluation, part))
-            if found is not None:
-                question, holds, text, value = found
+            finding = check(rows, conditions[name], of_part(evaluation, part))
+            if finding is not None:
+                question, holds, text, value = finding
                 yield question.verdict(holds, text, system=system, condition=name, value=value)
 
 
@@ -46,50 +47,50 @@ Finding = tuple[Question, bool, str, float]
 
 
 def _within(rows: list[Row], condition: Condition, where: str) -> Finding | None:
-    """The excess over the bound, and for noise at an SNR what is short of it."""
+    """The excess over the bound; for noise at an SNR, also the distance by which it stays below its level."""
     excess, rows = _measure(condition), _perturbed(rows)
     if excess is None or condition.strength is None or not rows:
         return None
     above = {row["id"]: excess(row, condition.strength) for row in rows}
     beyond = [name for name, (value, room) in above.items() if value > room]
     worst = max(value for value, _ in above.values())
-    bound = f"{condition.strength:g} {'dB' if 'SNR' in condition.norm else 'full scale'}"
+    bound = f"{condition.strength:g} {'dB' if is_ratio(condition.norm) else 'full scale'}"
     short = -median(value for value, _ in above.values())
     if condition.is_noise and condition.norm == "SNR" and condition.strength >= 0 and short > _NOISE_DECIBELS:
         return WITHIN, False, f"the noise is {short:.3g} dB weaker than the {bound} asked for{where}", worst
-    found = f"{len(beyond)} of {len(rows)} exceed {bound}, the largest by {max(worst, 0):.3g}{where}"
-    found += f": {some(beyond)}" if beyond else ""
-    return WITHIN, not beyond, found, worst
+    clause = f"{len(beyond)} of {len(rows)} exceed {bound}, the largest by {max(worst, 0):.3g}{where}"
+    clause += f": {some(beyond)}" if beyond else ""
+    return WITHIN, not beyond, clause, worst
 
 
 def _changed(rows: list[Row], condition: Condition, where: str) -> Finding | None:
     if not condition.is_aimed:
         return None
-    # An attack may find the goal reached at the start, and leave the audio alone.
+    # Where the goal is reached without a perturbation, an attack leaves the audio alone.
     same = [row for row in rows if row.get("snr_db") is None and not (row.get("success") and was_attacked(row))]
-    found = f"{len(same)} of {len(rows)} utterances are as they were{where}"
+    clause = f"{len(same)} of {len(rows)} utterances are as they were{where}"
     notes = sorted({row["note"] for row in same if row.get("note")})
-    found += f": {some([row['id'] for row in same])}" if same else ""
-    found += f" ({some(notes)})" if notes else ""
-    return CHANGED, len(same) <= _UNCHANGED * len(rows), found, len(same)
+    clause += f": {some([row['id'] for row in same])}" if same else ""
+    clause += f" ({some(notes)})" if notes else ""
+    return CHANGED, len(same) <= _UNCHANGED * len(rows), clause, len(same)
 
 
 def _used(rows: list[Row], condition: Condition, where: str) -> Finding | None:
-    """Of attacks that want the loss as high as possible and have the steps to reach the surface of the ball."""
+    """The share of the bound that is used, by attacks that raise the loss as far as they can and have the steps to reach it."""
     excess, rows = _measure(condition), _perturbed(rows)
     if excess is None or condition.strength is None or not rows or not _can_reach(condition):
         return None
     if any(row.get("target") is not None for row in rows):
         return None
     inside = -median(excess(row, condition.strength)[0] for row in rows)
-    share = 10 ** (-inside / 20) if "SNR" in condition.norm else 1 - inside / condition.strength
-    found = f"the median perturbation is {share:.3g} of the bound{where}"
-    # Half of what steps of random directions add up to.
-    return USED, share > 0.5 * min(_wandered(condition), 1), found, share
+    share = 10 ** (-inside / 20) if is_ratio(condition.norm) else 1 - inside / condition.strength
+    clause = f"the median perturbation is {share:.3g} of the bound{where}"
+    # Half of the distance that the same steps lead to in random directions.
+    return USED, share > 0.5 * min(_wandered(condition), 1), clause, share
 
 
 def _can_reach(condition: Condition) -> bool:
-    """Whether its steps, one after the other, do."""
+    """Whether the steps of an attack add up to the radius."""
     stops = condition.settings.get("stop_on_success", False)
     steps = condition.number("num_iterations", 0) * _step(condition)
     return condition.is_white_box and not stops and steps >= 1
@@ -101,7 +102,7 @@ def _wandered(condition: Condition) -> float:
 
 
 def _step(condition: Condition) -> float:
-    """In radii."""
+    """The length of a step, in radii."""
     return condition.number("step_factor", 0.2 if condition.norm == "Linf" else 0.1)
 
 
@@ -113,7 +114,7 @@ def _perturbed(rows: list[Row]) -> list[Row]:
 
 
 def _measure(condition: Condition) -> Measure | None:
-    """None where rows do not hold what the bound is on: of a set played back, the size is a Euclidean norm."""
+    """None where the size in a row is of another norm than the bound: of a set played back, it is a Euclidean norm."""
     if condition.columns.get("knowledge") == "transfer" and condition.norm in ("Linf", "peak SNR (Linf)"):
         return None
     return _EXCESS.get(condition.norm)
@@ -125,6 +126,6 @@ _EXCESS: dict[str, Measure] = {
     "L2": lambda row, eps: (row["size"] - eps, _RELATIVE * eps + _ROUNDING["L2"]),
     "SNR": lambda row, decibels: (decibels - row["snr_db"], _DECIBELS),
     "SNR (Linf)": lambda row, decibels: (decibels - row["snr_db"], _DECIBELS),
-    # A ratio of peaks is what the row's size is; its power may be anything.
+    # The size in the row is a ratio of peaks; the ratio of powers may be anything.
     "peak SNR (Linf)": lambda row, decibels: (decibels - row["size"], _DECIBELS),
 }

@@ -1,4 +1,4 @@
-"""Paired comparisons of what attackers reached: the same utterances, and a bootstrap over them."""
+"""Paired comparisons of the losses that attackers reached: the same utterances, and a bootstrap over them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 
 from robust_asr.metrics import bootstrap_interval
 from robust_asr.results import Row
+from robust_asr.types import Status
 
-# A drop smaller than this share of the loss, or than this many nats, is none. Where an attack has converged its last
-# iterate keeps swinging around the best one, by some hundredths of the loss; the faults that these comparisons are for
-# move it by multiples.
+# The loss may drop by this share of it, or by this many nats, before the drop counts. The last iterate of an attack that has
+# converged swings around the best one by some hundredths of the loss; a fault of the attack moves the loss by multiples.
 _SHARE, _NATS = 0.02, 0.1
-# Of the interval of "is lower": an evaluation makes dozens of comparisons between attacks that are in truth equal.
+# The confidence of the interval of a drop: an evaluation compares dozens of pairs of attacks that are equally strong.
 _CONFIDENCE = 0.99
 
 
 @dataclass(frozen=True)
 class Gain:
-    """How much further the attacker's way one loss lies than another, mean over ``n`` utterances, and its interval.
+    """The difference of two losses, positive where the first lies further the attacker's way: mean over ``n`` utterances, interval.
 
     Units: nats; ``loss`` is the mean of the loss compared with.
     """
@@ -33,12 +33,12 @@ class Gain:
 
     @property
     def is_drop(self) -> bool:
-        """Whether it is clearly a loss and no gain."""
+        """Whether the attacker clearly lost ground."""
         return self.high < 0 and self.mean < -max(_SHARE * self.loss, _NATS)
 
     @property
     def is_rise(self) -> bool:
-        """Whether it is clearly a gain, however small."""
+        """Whether the attacker clearly gained ground, however little."""
         return self.low > 0
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class Gain:
 
 
 def gain(rows: Sequence[Row], others: Sequence[Row], *, confidence: float = _CONFIDENCE) -> Gain | None:
-    """Of ``rows`` over ``others``, on what was attacked in both with the same text; None where that is nothing.
+    """The gain of ``rows`` over ``others`` on the utterances attacked in both with the same text; None where there are none.
 
     A loss is the row's: of the target, which is to fall, or else of the reference, which is to rise.
     """
@@ -62,8 +62,8 @@ def gain(rows: Sequence[Row], others: Sequence[Row], *, confidence: float = _CON
 
 
 def was_attacked(row: Row) -> bool:
-    """Whether the attack took it on; what it cannot attack it returns as it came, with a note."""
-    return not (row.get("note") or "").startswith("not attacked")
+    """Whether the attack ran on the utterance; one that it refuses comes back as it was."""
+    return row["status"] != Status.REFUSED
 
 
 def _counts(row: Row) -> bool:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from robust_asr.attacks.pgd import PGD
 from robust_asr.results import Evaluation, Row
+from robust_asr.results.families import is_clean, number
 from robust_asr.results.summary import is_attack
 from robust_asr.storage.describe import describe
 from robust_asr.threat import Linf
 
-# What an optimiser may be tuned by, when it is given more iterations or more draws.
+# Settings by which an optimiser may be tuned when it is given more iterations or more draws.
 TUNED = frozenset({"num_iterations", "step_factor", "check_every", "max_samples", "precision"})
 _STRENGTHS = frozenset({"eps", "snr_db"})
 _FGSM, _PGD = "robust_asr.attacks.fgsm.FGSM", "robust_asr.attacks.pgd.PGD"
@@ -35,20 +35,17 @@ class Condition:
 
     @property
     def strength(self) -> float | None:
-        """None where it is no number."""
-        value = self.columns.get("strength")
-        usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        return float(value) if usable else None
+        """The strength, None where it is no number."""
+        return number(self.columns.get("strength"))
 
     @property
     def size(self) -> tuple[str, Any, str]:
-        """Equal where two conditions perturb within the same bound."""
+        """Norm, strength and unit: equal where two conditions perturb within the same bound."""
         return self.norm, self.columns.get("strength"), str(self.columns.get("strength_unit") or "")
 
     @property
     def is_clean(self) -> bool:
-        none = self.columns.get("attack") in (None, "", "none")
-        return none or (not self.norm.startswith("SNR") and self.strength == 0)
+        return is_clean(self.columns)
 
     @property
     def is_aimed(self) -> bool:
@@ -70,7 +67,7 @@ class Condition:
 
     @property
     def wants_loss_alone(self) -> bool:
-        """Whether its loss says how strong it is; of an attack that stops at success it says when it stopped."""
+        """Whether the loss says how strong the attack is. An attack that stops at success has the loss at which it stopped."""
         return self.is_bounded and not self.settings.get("stop_on_success", False)
 
     def number(self, name: str, default: float = 1) -> float:
@@ -87,7 +84,7 @@ class Condition:
         return bool(self.settings) and self.kind == other.kind and mine == theirs
 
     def is_other_strength_of(self, other: Condition) -> bool:
-        """Whether nothing but the radius of the ball does."""
+        """Whether nothing but the radius of the ball tells the two attacks apart."""
         same = self._threat == other._threat and self._threat is not None and self.norm == other.norm
         return same and self.differs_only_in(other, frozenset({"threat", "max_samples"}))
 
@@ -106,17 +103,17 @@ def conditions_of(evaluation: Evaluation) -> list[Condition]:
 
 
 def cells(evaluation: Evaluation) -> Iterator[tuple[str, str, str, list[Row]]]:
-    """(part, condition, system, rows) of every cell that has rows."""
+    """(system, condition, part, rows) of every cell that has rows."""
     for part in evaluation.parts:
         for condition in evaluation.conditions:
             for system in evaluation.systems:
                 rows = evaluation.select(system, condition, part)
                 if rows:
-                    yield part, condition, system, rows
+                    yield system, condition, part, rows
 
 
 def of_part(evaluation: Evaluation, part: str) -> str:
-    """To be appended to what was found, where there are several parts."""
+    """A clause that names the part, where there are several parts."""
     return f", in part {part}" if len(evaluation.parts) > 1 else ""
 
 

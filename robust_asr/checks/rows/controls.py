@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from robust_asr.checks.rows.comparison import Gain, gain
 from robust_asr.checks.rows.conditions import Condition, conditions_of, of_part
-from robust_asr.checks.rows.families import Pair, own_noise, strengths
+from robust_asr.checks.rows.pairs import Pair, own_noise, strengths
 from robust_asr.checks.verdicts import Check, Question
 from robust_asr.results import Evaluation
 
@@ -16,7 +16,7 @@ MOVES = Question(
 )
 NOISE = Question(
     "the attack does more than noise of its size",
-    "Nobody needs a gradient to do as much, so the gradient is masked or the attack is broken.",
+    "Noise does as much without a gradient, so the gradient is masked or the attack is broken.",
 )
 
 
@@ -55,23 +55,23 @@ def _family(
 ) -> Iterator[Check]:
     """One attack at its strengths, each against a control.
 
-    It passes where some strength does clearly more: an attack that a system withstands at one strength it does not at all. It
-    fails where its iterations do clearly less, and where no strength does more. Then, against a system that adds noise, the
-    budgets may simply be too small to tell, which is so where even the control does nothing.
+    The check passes where the attack does clearly more than its control at some strength. It fails where an attack of several
+    iterations does clearly less at any strength, and where it does more at none. Against a system that adds noise, no budget
+    may be large enough to tell: the control does nothing either, and the check is not run.
     """
     for system in evaluation.systems:
         gains = [(gain_of(evaluation, system, *pair, part, confidence=0.95), *pair) for pair in pairs]
-        gains = [(found, attack, control) for found, attack, control in gains if found is not None]
+        gains = [(moved, attack, control) for moved, attack, control in gains if moved is not None]
         if not gains:
             continue
         worse = [entry for entry in gains if entry[0].is_drop and entry[1].number("num_iterations") > 1]
-        found, attack, control = worse[0] if worse else max(gains, key=lambda entry: (entry[0].is_rise, entry[0].mean))
+        moved, attack, control = worse[0] if worse else max(gains, key=lambda entry: (entry[0].is_rise, entry[0].mean))
         where = {"system": system, "condition": attack.name}
-        text = f"against {control.name}, the loss moved by {found}{of_part(evaluation, part)}"
-        if not found.is_rise and not worse and _is_too_small(evaluation, system, pairs, clean, part):
+        text = f"against {control.name}, the loss moved by {moved}{of_part(evaluation, part)}"
+        if not moved.is_rise and not worse and _is_too_small(evaluation, system, pairs, clean, part):
             yield question.not_run(f"{_TOO_SMALL} ({text})", **where)
         else:
-            yield question.verdict(found.is_rise and not worse, text, value=found.mean, **where)
+            yield question.verdict(moved.is_rise and not worse, text, value=moved.mean, **where)
 
 
 _TOO_SMALL = (
@@ -84,14 +84,14 @@ def _is_too_small(evaluation: Evaluation, system: str, pairs: list[Pair], clean:
     level = own_noise(evaluation.systems[system])
     if clean is None or any(level <= attack.strength if attack.norm == "Linf" else not level for attack, _ in pairs):
         return False
-    moved = [gain_of(evaluation, system, control, clean, part, confidence=0.95) for _, control in pairs]
-    return not any(found is not None and found.is_rise for found in moved)
+    gains = [gain_of(evaluation, system, control, clean, part, confidence=0.95) for _, control in pairs]
+    return not any(moved is not None and moved.is_rise for moved in gains)
 
 
 def gain_of(
     evaluation: Evaluation, system: str, first: Condition, second: Condition, part: str, *, confidence: float = 0.99
 ) -> Gain | None:
-    """Of the first condition over the second, for one system."""
+    """The gain of the first condition over the second, for one system."""
     rows, others = (evaluation.select(system, condition.name, part) for condition in (first, second))
     return gain(rows, others, confidence=confidence)
 

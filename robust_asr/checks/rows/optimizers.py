@@ -1,4 +1,4 @@
-"""Does more work make an attack stronger: iterations, budget, draws. Where it makes it weaker, the attack is broken."""
+"""Do more iterations, a larger budget and more draws make an attack stronger. Where they make it weaker, the attack is broken."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from robust_asr.checks.rows.comparison import gain
 from robust_asr.checks.rows.conditions import Condition, cells, conditions_of, of_part
-from robust_asr.checks.rows.families import Pair, larger_budgets, more_draws, more_iterations, own_noise
+from robust_asr.checks.rows.pairs import Pair, larger_budgets, more_draws, more_iterations, own_noise
 from robust_asr.checks.verdicts import Check, Question, some
 from robust_asr.results import Evaluation, Row
 
@@ -29,7 +29,7 @@ SPENT = Question(
 
 
 def check_optimizers(evaluation: Evaluation) -> Iterator[Check]:
-    """Of attacks on the system itself: what is aimed at another one owes this one nothing."""
+    """Only attacks on the system itself are compared: an attack on another system need not grow stronger against this one."""
     white = [condition for condition in conditions_of(evaluation) if condition.is_white_box and condition.settings]
     bounded = [condition for condition in white if condition.wants_loss_alone]
     steppers = [condition for condition in bounded if "num_iterations" in condition.settings]
@@ -57,16 +57,16 @@ def _compare(
         for part in evaluation.parts:
             for system in evaluation.systems:
                 sides = [evaluation.select(system, condition.name, part) for condition in (stronger, weaker)]
-                found = gain(*sides)
-                if found is not None:
-                    text = f"against {weaker.name}, the loss moved by {found}{of_part(evaluation, part)}"
+                moved = gain(*sides)
+                if moved is not None:
+                    text = f"against {weaker.name}, the loss moved by {moved}{of_part(evaluation, part)}"
                     where = {"system": system, "condition": stronger.name}
-                    yield question.verdict(not found.is_drop, text, value=found.mean, **where)
+                    yield question.verdict(not moved.is_drop, text, value=moved.mean, **where)
 
 
 def _spent(evaluation: Evaluation, attacks: dict[str, Condition]) -> Iterator[Check]:
-    """From the passes that rows count; an attack may ask a system without draws only once, so only others are asked."""
-    for part, name, system, rows in cells(evaluation):
+    """By the passes that rows count, for systems that draw: an attack may ask a system without draws only once."""
+    for system, name, part, rows in cells(evaluation):
         draws = attacks[name].number("num_draws") if name in attacks else 1
         if draws > 1 and own_noise(evaluation.systems[system]):
             short = [row["id"] for row in rows if row["forwards"] < draws * row["iterations"]]
@@ -76,5 +76,5 @@ def _spent(evaluation: Evaluation, attacks: dict[str, Condition]) -> Iterator[Ch
 
 
 def _passes(rows: list[Row]) -> float:
-    """An iteration, over all utterances."""
+    """Passes of an iteration, over all utterances."""
     return sum(row["forwards"] for row in rows) / max(sum(row["iterations"] for row in rows), 1)

@@ -1,4 +1,4 @@
-"""Are the rows what they say: every utterance once, the same texts and recordings everywhere, made by what is described."""
+"""Are the rows complete and of one data set: every utterance once, the same texts and recordings, the systems described."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 from robust_asr.checks.rows.conditions import cells, conditions_of, of_part
 from robust_asr.checks.verdicts import Check, Question, some
+from robust_asr.metrics import word_edits
 from robust_asr.results import Evaluation, Row
 from robust_asr.text import normalize
 
 EVERY_UTTERANCE = Question(
     "every utterance is in every cell once",
-    "An error rate over other utterances is no comparison, and what is left out is seldom the easiest.",
+    "Error rates over different utterances cannot be compared, and utterances that are left out are seldom the easiest.",
 )
 SAME_TEXT = Question(
     "an utterance has the same reference everywhere",
@@ -25,7 +26,7 @@ SAME_RECORDING = Question(
 )
 OWN_ROWS = Question(
     "rows were made by the systems and conditions described",
-    "They are left over from other weights or settings, and the number is not that of what stands beside it.",
+    "They are left over from other weights or settings, so the number does not belong to the description beside it.",
 )
 OWN_TEXT = Question(
     "texts belong to their recordings",
@@ -45,60 +46,60 @@ def check_records(evaluation: Evaluation) -> Iterator[Check]:
 
 def _every_utterance(evaluation: Evaluation) -> Iterator[Check]:
     known: dict[str, set[str]] = {}
-    for part, _, _, rows in cells(evaluation):
+    for _, _, part, rows in cells(evaluation):
         known.setdefault(part, set()).update(row["id"] for row in rows)
-    for part, condition, system, rows in cells(evaluation):
+    for system, condition, part, rows in cells(evaluation):
         counts, expected = Counter(row["id"] for row in rows), evaluation.parts[part]["num_utterances"]
         missing = sorted(known[part] - counts.keys())
         twice = sorted(name for name, count in counts.items() if count > 1)
-        found = f"{len(counts)} of {expected} utterances{of_part(evaluation, part)}"
-        found += f"; missing {some(missing)}" if missing else ""
-        found += f"; there more than once {some(twice)}" if twice else ""
+        clause = f"{len(counts)} of {expected} utterances{of_part(evaluation, part)}"
+        clause += f"; missing {some(missing)}" if missing else ""
+        clause += f"; there more than once {some(twice)}" if twice else ""
         holds = len(counts) == expected and not missing and not twice
-        yield EVERY_UTTERANCE.verdict(holds, found, system=system, condition=condition, value=len(counts))
+        yield EVERY_UTTERANCE.verdict(holds, clause, system=system, condition=condition, value=len(counts))
 
 
 def _agree(evaluation: Evaluation, question: Question, value_of: Callable[[Row], Any]) -> Iterator[Check]:
-    """Each cell against what most cells say of an utterance."""
+    """Each cell against the value that most cells have for an utterance."""
     said: dict[tuple[str, str], Counter[Any]] = {}
     for row in evaluation.rows:
         said.setdefault((row["part"], row["id"]), Counter())[value_of(row)] += 1
     usual = {utterance: counts.most_common(1)[0][0] for utterance, counts in said.items()}
-    for part, condition, system, rows in cells(evaluation):
+    for system, condition, part, rows in cells(evaluation):
         other = [row["id"] for row in rows if value_of(row) != usual[part, row["id"]]]
-        found = f"{len(other)} of {len(rows)} utterances differ from other cells{of_part(evaluation, part)}"
-        found += f": {some(other)}" if other else ""
-        yield question.verdict(not other, found, system=system, condition=condition, value=len(other))
+        clause = f"{len(other)} of {len(rows)} utterances differ from other cells{of_part(evaluation, part)}"
+        clause += f": {some(other)}" if other else ""
+        yield question.verdict(not other, clause, system=system, condition=condition, value=len(other))
 
 
 def _own_rows(evaluation: Evaluation) -> Iterator[Check]:
-    for part, condition, system, rows in cells(evaluation):
+    for system, condition, part, rows in cells(evaluation):
         hashes = {"system": evaluation.systems[system]["hash"], "condition": evaluation.conditions[condition]["hash"]}
-        stale = [row["id"] for row in rows if any(row["hashes"].get(kind) != found for kind, found in hashes.items())]
-        found = f"{len(stale)} of {len(rows)} rows are of another hash{of_part(evaluation, part)}"
-        found += f": {some(stale)}" if stale else ""
-        yield OWN_ROWS.verdict(not stale, found, system=system, condition=condition, value=len(stale))
+        stale = [row["id"] for row in rows if any(row["hashes"].get(kind) != digest for kind, digest in hashes.items())]
+        clause = f"{len(stale)} of {len(rows)} rows are of another hash{of_part(evaluation, part)}"
+        clause += f": {some(stale)}" if stale else ""
+        yield OWN_ROWS.verdict(not stale, clause, system=system, condition=condition, value=len(stale))
 
 
 def _own_text(evaluation: Evaluation) -> Iterator[Check]:
     clean = {condition.name for condition in conditions_of(evaluation) if condition.is_clean}
     if not clean:
         yield OWN_TEXT.not_run("nothing was heard without a disturbance: add robust_asr.attacks.noise.Clean")
-    for part, condition, system, rows in cells(evaluation):
+    for system, condition, part, rows in cells(evaluation):
         if condition in clean:
             swapped = _swapped(rows)
-            found = (
+            clause = (
                 f"{len(swapped)} of {len(rows)} utterances are heard as another one's text{of_part(evaluation, part)}"
             )
-            found += f": {some(swapped)}" if swapped else ""
-            # One may be chance: a recogniser that has heard the sentence in training.
+            clause += f": {some(swapped)}" if swapped else ""
+            # A single swap may be chance: a recogniser writes a sentence that it knows from training.
             holds = len(swapped) < 2
-            yield OWN_TEXT.verdict(holds, found, system=system, condition=condition, value=len(swapped))
+            yield OWN_TEXT.verdict(holds, clause, system=system, condition=condition, value=len(swapped))
 
 
 def _swapped(rows: list[Row]) -> list[str]:
     """Utterances heard exactly as the text of others, all of which are far from their own text too."""
-    far = {row["id"] for row in rows if row["insertions"] + row["deletions"] + row["substitutions"] >= _FAR}
+    far = {row["id"] for row in rows if word_edits(row) >= _FAR}
     owners: dict[str, set[str]] = {}
     for row in rows:
         owners.setdefault(normalize(row["reference"]), set()).add(row["id"])

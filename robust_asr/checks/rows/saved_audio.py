@@ -18,12 +18,12 @@ from robust_asr.results import Evaluation, Row, audio_hash, audio_path
 
 SAVED = Question(
     "saved audio holds the perturbation that was measured",
-    "What can be played or trained on is not what the row was measured on; in 16 bits a small perturbation is another one.",
+    "The file that is played or trained on is not the audio that the row was measured on; 16 bits change a small perturbation.",
 )
-# Of a cell, in the order of their ids: an evaluation keeps a few, an adversarial set all.
+# Files of a cell that are read, in the order of their ids: an evaluation keeps a few, an adversarial set all.
 _FILES = 32
 _DEEP = frozenset({"PCM_24", "PCM_32", "FLOAT", "DOUBLE"})
-# A step of 24 bits: by so much may a sample of each of the two files differ from what was measured.
+# A step of 24 bits: the rounding of a sample in each of the two files.
 _STEP = 2.0**-23
 
 
@@ -31,9 +31,9 @@ def check_saved_audio(evaluation: Evaluation) -> Iterator[Check]:
     if not (evaluation.run_dir / "audio").is_dir():
         return
     conditions = {condition.name: condition for condition in conditions_of(evaluation)}
-    for part, name, system, rows in cells(evaluation):
-        found = ((row, _path(evaluation.run_dir, row)) for row in rows)
-        files = list(islice(((row, path) for row, path in found if path.is_file()), _FILES))
+    for system, name, part, rows in cells(evaluation):
+        saved = ((row, _path(evaluation.run_dir, row)) for row in rows)
+        files = list(islice(((row, path) for row, path in saved if path.is_file()), _FILES))
         if files:
             wrong = {row["id"]: why for row, path in files if (why := _wrong(row, path, evaluation, conditions[name]))}
             text = f"{len(wrong)} of {len(files)} files differ from their rows{of_part(evaluation, part)}"
@@ -46,7 +46,7 @@ def _path(run_dir: Path, row: Row) -> Path:
 
 
 def _wrong(row: Row, path: Path, evaluation: Evaluation, condition: Condition) -> str:
-    """What is wrong with a file, "" if nothing is."""
+    """The defect of a file, "" where it has none."""
     try:
         depth = soundfile.info(path).subtype
         if depth not in _DEEP:
@@ -66,12 +66,12 @@ def _wrong(row: Row, path: Path, evaluation: Evaluation, condition: Condition) -
 
 
 def _wrong_size(row: Row, delta: Tensor, clean: Tensor, condition: Condition) -> str:
-    found, level = snr_db(clean, clean + delta), float(delta.square().mean().sqrt())
+    measured, level = snr_db(clean, clean + delta), float(delta.square().mean().sqrt())
     if row.get("snr_db") is not None:
-        # An error of a step a sample moves the level by at most its share; 1e-4 dB are the digits of the row.
+        # An error of one step in every sample moves the level by at most this much; 1e-4 dB is the last digit of a row.
         room = 20 * math.log10(1 + 2 * _STEP / level) + 1e-4 if level > 0 else 0.0
-        if not abs(found - row["snr_db"]) <= room:
-            return f"has an SNR of {found:.4g} dB instead of {row['snr_db']:.4g}"
+        if not abs(measured - row["snr_db"]) <= room:
+            return f"has an SNR of {measured:.4g} dB instead of {row['snr_db']:.4g}"
     is_maximum = condition.norm == "Linf" and condition.columns.get("knowledge") != "transfer"
     if is_maximum and row.get("size") is not None:
         peak = float(delta.abs().max()) if len(delta) else 0.0

@@ -340,7 +340,8 @@ def test_a_checkpoint_as_the_start_of_a_configuration(folder):
     checkpoint.save(forgery.tiny(), folder / "model.ckpt")
     spec = {"class_path": "robust_asr.checkpoint.load", "init_args": {"path": "model.ckpt"}}
     loaded = run(fit(changed(RECOGNIZER, spec))).model.recognizer
-    assert checkpoint.weights_hash(loaded) == sealed.read("model.ckpt")[checkpoint.KEY]["weights_hash"]
+    recorded = sealed.read("model.ckpt")[checkpoint.KEY]["parts"]["recognizer"]
+    assert checkpoint.weights_hash(loaded) == recorded["weights_hash"]
 
 
 def test_a_checkpoint_changes_no_setting(folder):

@@ -1,10 +1,9 @@
-"""Recognisers whose best perturbation is known in closed form, and a small one that has learnt four words."""
+"""Recognisers whose best perturbation is known in closed form, and audio of four words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,6 @@ from robust_asr.models.base import Recognizer
 from robust_asr.randomness import keyed_normal, utterance_seeds
 from robust_asr.threat import L2, SNR, Linf
 from robust_asr.types import AudioBatch, Transcript
-from tests.toys import ToyCTC
 
 # 100 %, 60 %, one sample.
 SIZES = (500, 300, 1)
@@ -169,20 +167,3 @@ def spoken(num: int, *, seed: int = 0) -> AudioBatch:
     ids = tuple(f"spoken-{seed}-{row}" for row in range(num))
     lengths = torch.tensor([len(row) for row in rows])
     return AudioBatch(nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths, tuple(texts), ids)
-
-
-@cache
-def listener() -> ToyCTC:
-    """A recogniser that makes no mistake on ``spoken`` audio; 4 s of training."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        recognizer, batch = ToyCTC(32).train(), spoken(32)
-        targets = recognizer.targets(batch.texts)
-        optimizer = torch.optim.Adam(recognizer.parameters(), lr=0.01)
-        for _ in range(280):
-            loss = recognizer.loss(batch.waveforms + 0.005 * torch.randn_like(batch.waveforms), batch.lengths, targets)
-            optimizer.zero_grad()
-            loss.mean().backward()
-            nn.utils.clip_grad_norm_(recognizer.parameters(), 5.0)
-            optimizer.step()
-    return recognizer.eval()

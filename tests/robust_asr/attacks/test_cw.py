@@ -16,9 +16,9 @@ from robust_asr.storage.describe import describe
 from robust_asr.threat import SNR, Linf
 from robust_asr.threat.norms import maximum
 from robust_asr.types import AudioBatch
+from tests.listeners import four_words
 from tests.robust_asr.attacks.oracles import (
     Target,
-    listener,
     seeds_of,
     spoken,
 )
@@ -47,32 +47,32 @@ def test_defaults_are_the_published_numbers() -> None:
 def test_untargeted() -> None:
     attack = CarliniWagner(Untargeted(), num_iterations=60, bound=0.1)
     batch = spoken(3, seed=4)
-    result = attack(listener(), batch, seeds=seeds_of(batch))
+    result = attack(four_words(), batch, seeds=seeds_of(batch))
     assert attack.name == "CW untargeted" and result.success.all()
     assert all(heard != text for heard, text in zip(result.hypotheses, batch.texts, strict=True))
 
 
 def test_strength_on_a_trained_recogniser() -> None:
     batch = spoken(6, seed=5)
-    first = replace(QUICK, max_decreases=1)(listener(), batch, seeds=seeds_of(batch))
-    last = QUICK(listener(), batch, seeds=seeds_of(batch))
-    assert last.success.sum() >= 4 and torch.equal(first.success, last.success)
-    before, after = (sizes(result.batch, batch)[last.success] for result in (first, last))
-    assert (after <= before).all() and (after < before).any()
-    assert (first.iterations <= last.iterations).all() and (first.iterations < 100).any()
+    first = replace(QUICK, max_decreases=1)(four_words(), batch, seeds=seeds_of(batch))
+    last = QUICK(four_words(), batch, seeds=seeds_of(batch))
+    assert first.success.all() and last.success.all()
+    before, after = (sizes(result.batch, batch) for result in (first, last))
+    assert (after < 0.6 * before).all()
+    assert (first.iterations <= 50).all() and (last.iterations > 50).all()
 
 
 @pytest.mark.parametrize("threat", [Linf(0.02), SNR(20.0)])
 def test_a_threat_model_holds_besides(threat: object) -> None:
     batch = spoken(3, seed=5)
-    result = replace(QUICK, threat=threat, num_iterations=30)(listener(), batch, seeds=seeds_of(batch))
+    result = replace(QUICK, threat=threat, num_iterations=30)(four_words(), batch, seeds=seeds_of(batch))
     assert threat.contains(result.batch.waveforms, batch).all() and (result.size > 0).all()
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_is_the_same_before_and_after(training: bool) -> None:
     # Defects 2 and 3.
-    recognizer, batch = listener(), spoken(2, seed=6)
+    recognizer, batch = four_words(), spoken(2, seed=6)
     recognizer.train(training)
     before = snapshot(recognizer)
     replace(QUICK, num_iterations=12)(recognizer, batch, seeds=seeds_of(batch))
@@ -88,7 +88,7 @@ def test_loud_audio_stays_within_full_scale() -> None:
 
 def test_a_bound_of_zero_changes_nothing() -> None:
     batch = spoken(2, seed=5)
-    result = replace(QUICK, bound=0.0)(listener(), batch, seeds=seeds_of(batch))
+    result = replace(QUICK, bound=0.0)(four_words(), batch, seeds=seeds_of(batch))
     assert torch.equal(result.batch.waveforms, batch.waveforms) and result.iterations.tolist() == [0, 0]
 
 

@@ -12,10 +12,10 @@ from robust_asr.attacks.cw import CarliniWagner, OlivierCarliniWagner
 from robust_asr.attacks.descent import adam_update
 from robust_asr.threat.norms import maximum
 from robust_asr.types import AudioBatch
+from tests.listeners import four_words
 from tests.robust_asr.attacks.oracles import (
     Quadratic,
     Target,
-    listener,
     seeds_of,
     spoken,
 )
@@ -108,7 +108,7 @@ def test_each_utterance_has_its_own_bound() -> None:
 
 
 def test_an_utterance_that_says_the_target_stays_as_it_is() -> None:
-    recognizer, batch = listener(), spoken(5)
+    recognizer, batch = four_words(), spoken(5)
     attack = CarliniWagner(Target(batch.texts[0]), num_iterations=10)
     result = attack(recognizer, batch, seeds=seeds_of(batch))
     assert result.success[0] and result.size[0] == 0 and result.iterations[0] == 0
@@ -180,9 +180,9 @@ def test_norm_penalty_against_its_closed_form() -> None:
 
 def test_size_never_grows_after_the_first_success() -> None:
     batch = spoken(4, seed=5)
-    work, previous = workload(listener(), batch, QUICK.goal), torch.full((4,), torch.inf)
+    work, previous = workload(four_words(), batch, QUICK.goal), torch.full((4,), torch.inf)
     for count in (20, 40, 60, 80, 100):
-        state = replace(QUICK, num_iterations=count).shrink(listener(), work)
+        state = replace(QUICK, num_iterations=count).shrink(four_words(), work)
         assert (state.size <= previous).all()
         assert torch.equal(maximum(state.best)[state.size.isfinite()], state.size[state.size.isfinite()])
         previous = state.size

@@ -89,6 +89,20 @@ def test_memory_bounds_change_nothing(threat: Ball) -> None:
         torch.testing.assert_close(found, results[None], rtol=0, atol=1e-6)
 
 
+def test_a_fixed_window_counts_in_full() -> None:
+    """A recogniser that fills every utterance up to a window pays for the window, however short the audio is."""
+
+    class Windowed(Stochastic):
+        def window(self, lengths: Tensor) -> Tensor:
+            return lengths.clamp(min=2000)
+
+    batch = audio_batch((500, 450, 300, 40, 1))
+    for max_samples, most in ((4000, 2), (5999, 2), (6000, 3), (None, 5)):
+        recognizer = Windowed(weights())
+        attacked(PGD(Linf(0.01), num_iterations=2, num_draws=6, max_samples=max_samples), recognizer, batch)
+        assert max(recognizer.rows[:-1]) == most and sum(recognizer.rows[:-1]) == 2 * 6 * 5
+
+
 def test_variance_falls_with_the_number_of_draws() -> None:
     """The gradient of ``Stochastic`` is w + u with u ~ N(0, 1): the mean over J draws has variance 1 / J."""
     batch, recognizer = audio_batch((500, 300)), Stochastic(weights())

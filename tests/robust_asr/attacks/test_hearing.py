@@ -14,10 +14,12 @@ from robust_asr.attacks.verdict import judge
 from robust_asr.defenses.base import Defended, Defense
 from robust_asr.masking import masked
 from robust_asr.models.base import Recognizer
+from robust_asr.models.compact import CompactCTC
 from robust_asr.randomness import keyed_normal
 from robust_asr.storage.partial import Forgetful
 from robust_asr.types import Targets, Transcript
-from tests.robust_asr.attacks.oracles import Target, listener, seeds_of, spoken
+from tests.listeners import SIZES, four_words
+from tests.robust_asr.attacks.oracles import Target, seeds_of, spoken
 from tests.robust_asr.attacks.victims import workload
 from tests.toys import ToyAttention, ToyCTC, ToyTransducer
 
@@ -30,7 +32,7 @@ class Hiss(Defense):
         return waveforms + 0.02 * keyed_normal(seeds, lengths, waveforms.shape[1]), lengths
 
 
-class Counting(ToyCTC):
+class Counting(CompactCTC):
     """Counts the utterances that its encoder sees."""
 
     rows = 0
@@ -62,8 +64,8 @@ class TwoPasses(Recognizer):
 
 
 def counting() -> Counting:
-    recognizer = Counting(32)
-    recognizer.load_state_dict(listener().state_dict())
+    recognizer = Counting(**SIZES["four_words"])
+    recognizer.load_state_dict(four_words().state_dict())
     return recognizer.eval()
 
 
@@ -74,11 +76,11 @@ def seeded(kind: Callable[[], Recognizer]) -> Recognizer:
 
 
 KINDS = {
-    "CTC": listener,
+    "CTC": four_words,
     "attention": lambda: seeded(ToyAttention),
     "transducer": lambda: seeded(ToyTransducer),
-    "defended": lambda: Defended(Hiss(), listener()),
-    "defended twice": lambda: Defended(Hiss(), Defended(Hiss(), listener())),
+    "defended": lambda: Defended(Hiss(), four_words()),
+    "defended twice": lambda: Defended(Hiss(), Defended(Hiss(), four_words())),
 }
 
 
@@ -134,7 +136,7 @@ def test_a_text_that_cannot_be_written_is_heard_and_has_no_loss() -> None:
 
 
 def test_more_draws_of_success_than_of_the_gradient_make_their_own_passes() -> None:
-    recognizer, goal = Defended(Hiss(), listener()), Target(spoken(4).texts[0])
+    recognizer, goal = Defended(Hiss(), four_words()), Target(spoken(4).texts[0])
     work = workload(recognizer, spoken(4), goal)
     hearing = Hearing(recognizer, work, num_draws=1, success_draws=5)
     assert (hearing.forwards, hearing.check_forwards) == (1, 5)
@@ -149,7 +151,7 @@ def test_a_deterministic_system_has_one_draw() -> None:
         def forward(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
             return masked(waveforms / 2, lengths), lengths
 
-    recognizer = Defended(Quiet(), listener())
+    recognizer = Defended(Quiet(), four_words())
     hearing = Hearing(recognizer, workload(recognizer, spoken(4), Target()), num_draws=16, success_draws=4)
     assert (hearing.forwards, hearing.check_forwards) == (1, 0)
 

@@ -20,9 +20,11 @@ from robust_asr.gradients import input_gradient
 from robust_asr.storage.describe import describe
 from robust_asr.threat.norms import maximum
 from robust_asr.types import AudioBatch
-from tests.robust_asr.attacks.oracles import Breaking, Linear, Target, audio_batch, listener, seeds_of, spoken
+from tests.listeners import four_words
+from tests.robust_asr.attacks.oracles import Breaking, Linear, Target, audio_batch, seeds_of, spoken
 from tests.robust_asr.attacks.victims import Scripted, silence, workload
 from tests.robust_asr.test_contract import assert_unchanged, snapshot
+from tests.toys import ToyCTC
 
 QUICK = Imperceptible(Target("NO GO"), bound=0.1, num_iterations=80, masking_iterations=80, masking_learning_rate=3e-4)
 LENGTHS = (3000, 2500)
@@ -152,17 +154,17 @@ def test_quieter_than_the_first_stage_and_still_heard() -> None:
     # Defects 1 and 4: utterances of different lengths, complex spectra.
     batch = spoken(5, seed=5)
     assert len(set(batch.lengths.tolist())) > 1
-    first = CarliniWagner(Target("NO GO"), bound=0.1, num_iterations=80)(listener(), batch, seeds=seeds_of(batch))
-    result = QUICK(listener(), batch, seeds=seeds_of(batch))
-    assert first.success.sum() >= 3 and bool((result.success | ~first.success).all())
-    before, after = excess(first.batch, batch)[first.success], excess(result.batch, batch)[first.success]
-    assert (after <= before).all() and (after < 0.7 * before).any()
-    assert result.iterations.tolist() == [160] * 5 and result.forwards.tolist() == [162] * 5
+    first = CarliniWagner(Target("NO GO"), bound=0.1, num_iterations=80)(four_words(), batch, seeds=seeds_of(batch))
+    # So few that none becomes inaudible, which would end it early.
+    result = replace(QUICK, masking_iterations=20)(four_words(), batch, seeds=seeds_of(batch))
+    assert first.success.all() and result.success.all()
+    assert (excess(result.batch, batch) < 0.2 * excess(first.batch, batch)).all()
+    assert result.iterations.tolist() == [100] * 5 and result.forwards.tolist() == [102] * 5
 
 
 def test_padded_batch_equals_alone() -> None:
     # In float64, as in CW.
-    recognizer, batch = copy.deepcopy(listener()).double(), spoken(4, seed=5)
+    recognizer, batch = copy.deepcopy(four_words()).double(), spoken(4, seed=5)
     batch = replace(batch, waveforms=batch.waveforms.double())
     attack = replace(QUICK, num_iterations=20, masking_iterations=30)
     together = attack(recognizer, batch, seeds=seeds_of(batch))
@@ -183,7 +185,7 @@ def test_second_stage_alone_equals_padded() -> None:
 
 
 def test_the_model_is_the_same_before_and_after() -> None:
-    recognizer, batch = listener(), spoken(2, seed=6)
+    recognizer, batch = four_words(), spoken(2, seed=6)
     recognizer.train()
     before = snapshot(recognizer)
     replace(QUICK, num_iterations=10, masking_iterations=10)(recognizer, batch, seeds=seeds_of(batch))
@@ -194,14 +196,14 @@ def test_the_model_is_the_same_before_and_after() -> None:
 def test_an_utterance_that_says_the_target_stays_as_it_is() -> None:
     batch = spoken(3)
     attack = Imperceptible(Target(batch.texts[0]), num_iterations=10, masking_iterations=10)
-    result = attack(listener(), batch, seeds=seeds_of(batch))
+    result = attack(four_words(), batch, seeds=seeds_of(batch))
     assert torch.equal(result.batch.waveforms[0], batch.waveforms[0]) and result.success[0]
     assert result.iterations[0] == 0 and result.iterations[1:].tolist() == [20, 20]
 
 
 def test_a_bound_of_zero_changes_nothing() -> None:
     batch = spoken(2, seed=5)
-    result = replace(QUICK, bound=0.0)(listener(), batch, seeds=seeds_of(batch))
+    result = replace(QUICK, bound=0.0)(four_words(), batch, seeds=seeds_of(batch))
     assert torch.equal(result.batch.waveforms, batch.waveforms)
 
 
@@ -215,7 +217,8 @@ def test_silence_very_short_and_infeasible() -> None:
     batch.waveforms[1, :320] = spoken(1).waveforms[0, :320]
     batch.waveforms[3] = spoken(5, seed=3).waveforms[0].repeat(4)[:8000]
     attack = replace(QUICK, goal=Target("NO"), num_iterations=40, masking_iterations=40)
-    result = attack(listener(), batch, seeds=seeds_of(batch))
+    # Of log energies silence has no gradient; a convolution of the waveform has one.
+    result = attack(ToyCTC().eval(), batch, seeds=seeds_of(batch))
     assert result.batch.waveforms.isfinite().all()
     assert "does not fit" in result.notes[2] and torch.equal(result.batch.waveforms[2], batch.waveforms[2])
     assert [result.notes[row] for row in (0, 1, 3)] == [""] * 3

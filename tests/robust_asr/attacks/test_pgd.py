@@ -7,13 +7,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robust_asr.attacks.fgsm import FGSM
 from robust_asr.attacks.goals import Untargeted
 from robust_asr.attacks.pgd import PGD
 from robust_asr.threat import L2, SNR, Ball, Linf
 from robust_asr.types import AudioBatch
+from tests.listeners import four_words
 from tests.robust_asr.attacks.oracles import (
     BALLS,
     GOALS,
@@ -25,7 +26,6 @@ from tests.robust_asr.attacks.oracles import (
     attacked,
     attained,
     audio_batch,
-    listener,
     seeds_of,
     spoken,
     weights,
@@ -59,7 +59,7 @@ def test_fgsm_is_its_formula_to_the_bit(goal: object) -> None:
 
 @pytest.mark.parametrize("goal", [Untargeted(), Target("UP GO")], ids=["untargeted", "targeted"])
 def test_pgd_of_one_whole_step_is_fgsm_to_the_bit(goal: object) -> None:
-    batch, recognizer = spoken(3, seed=5), listener()
+    batch, recognizer = spoken(3, seed=5), four_words()
     one = PGD(Linf(0.01), goal=goal, num_iterations=1, step_factor=1.0)
     assert torch.equal(attacked(one, recognizer, batch), attacked(FGSM(Linf(0.01), goal=goal), recognizer, batch))
 
@@ -212,24 +212,39 @@ def test_result_does_not_depend_on_neighbours(name: str, threat: Ball) -> None:
         torch.testing.assert_close(alone.loss[0], together.loss[row], rtol=1e-5, atol=1e-5)
 
 
+def has_lstm_in_half_precision() -> bool:
+    """Not where oneDNN is kept from the instructions that it needs for it (ONEDNN_MAX_CPU_ISA)."""
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            nn.LSTM(1, 1)(torch.zeros(1, 1, 1))
+    except RuntimeError:
+        return False
+    return True
+
+
+ATTACKS = {
+    "fgsm": FGSM(Linf(0.01)),
+    "pgd": PGD(SNR(20.0), num_iterations=4, stop_on_success=True, check_every=2, random_start=True, num_restarts=2),
+    "bf16": PGD(L2(0.5), num_iterations=2, num_draws=2, precision="bf16-mixed"),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("name", ["toy_ctc", "toy_attention", "toy_transducer"])
-def test_model_is_left_as_it_was(name: str) -> None:
+def test_model_is_left_as_it_was(name: str, attack: str) -> None:
     """Defects 2 and 3 of other systems: BatchNorm drifts during the attack, or the model stays in another mode."""
+    if attack == "bf16" and not has_lstm_in_half_precision():
+        pytest.skip("oneDNN has no LSTM in bfloat16 here")
     recognizer = trained(name).train()
     recognizer.encoder.dropout.eval()
     recognizer.head.weight.requires_grad_(False)
     recognizer.head.bias.grad = torch.ones_like(recognizer.head.bias)
     batch = AudioBatch(audio(LENGTHS), LENGTHS, TEXTS, ("a", "b", "c"))
     before = snapshot(recognizer)
-    for attack in (
-        FGSM(Linf(0.01)),
-        PGD(SNR(20.0), num_iterations=4, stop_on_success=True, check_every=2, random_start=True, num_restarts=2),
-        PGD(L2(0.5), num_iterations=2, num_draws=2, precision="bf16-mixed"),
-    ):
-        result = attack(recognizer, batch, seeds=seeds_of(batch))
-        assert_unchanged(before, recognizer)
-        # In training mode BatchNorm and dropout would make two attacks differ.
-        assert torch.equal(attacked(attack, recognizer, batch), result.batch.waveforms)
+    result = ATTACKS[attack](recognizer, batch, seeds=seeds_of(batch))
+    assert_unchanged(before, recognizer)
+    # In training mode BatchNorm and dropout would make two attacks differ.
+    assert torch.equal(attacked(ATTACKS[attack], recognizer, batch), result.batch.waveforms)
 
 
 @pytest.mark.parametrize("grad_mode", [torch.no_grad, torch.enable_grad])

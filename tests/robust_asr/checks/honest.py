@@ -1,10 +1,8 @@
-"""A recogniser that has learnt the corpus of tones, and evaluations of it as ``train.py test`` records them."""
+"""Spoken tones, and evaluations of recognisers on them as ``train.py test`` records them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -15,7 +13,6 @@ from robust_asr.measuring.audio import WorstAudio
 from robust_asr.measuring.rows import data_hash, rows_of_cell
 from robust_asr.measuring.systems import describe_condition, describe_system
 from robust_asr.models.base import Recognizer
-from robust_asr.models.compact import CompactCTC
 from robust_asr.randomness import utterance_seeds
 from robust_asr.results import Evaluation, RowWriter, read_evaluation, write_description
 from robust_asr.types import AudioBatch
@@ -35,36 +32,6 @@ def spoken(num: int, *, seed: int = 0) -> AudioBatch:
     lengths = torch.tensor([len(row) for row in rows])
     ids = tuple(f"tones-{seed}-{row:03d}" for row in range(num))
     return AudioBatch(nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths, tuple(texts), ids)
-
-
-@cache
-def listener() -> CompactCTC:
-    """Hears nine words of ten; ten seconds of training."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        recognizer = CompactCTC(num_mels=40, stem_channels=8, width=32, num_blocks=1, gru_width=32, dropout=0.05)
-        return _trained(recognizer, spoken(96, seed=7), num_steps=300)
-
-
-@cache
-def other_listener() -> CompactCTC:
-    """Near to the first, but not it: attacks transfer."""
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return _trained(deepcopy(listener()), spoken(32, seed=8), num_steps=30)
-
-
-def _trained(recognizer: CompactCTC, batch: AudioBatch, *, num_steps: int) -> CompactCTC:
-    optimizer = torch.optim.Adam(recognizer.train().parameters(), lr=0.01)
-    recognizer.spec_augment.eval()
-    for _ in range(num_steps):
-        part = batch.select(torch.randperm(len(batch))[:8])
-        noisy = part.waveforms + 0.005 * torch.randn_like(part.waveforms)
-        optimizer.zero_grad()
-        recognizer.loss(noisy, part.lengths, recognizer.targets(part.texts)).mean().backward()
-        nn.utils.clip_grad_norm_(recognizer.parameters(), 5.0)
-        optimizer.step()
-    return recognizer.eval()
 
 
 def evaluated(

@@ -17,7 +17,7 @@ from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.results import Evaluation, Row
 from robust_asr.threat import SNR, Linf
-from tests.robust_asr.checks.honest import listener
+from tests.listeners import five_words
 
 GOAL = Targeted(PhraseList(["YES NO", "GO STOP HELP", "HELP", "NO NO GO YES"]))
 PLAIN = ("plain", "pgd7 .02")
@@ -26,7 +26,7 @@ CONDITIONS: dict[str, Attack] = {
     "clean": Clean(),
     "gaussian": Gaussian(sigma=0.01),
     "uniform 10 dB": Uniform(snr_db=10.0),
-    "fgsm .001": FGSM(Linf(0.001)),
+    "fgsm .02": FGSM(Linf(0.02)),
     "pgd7 .001": PGD(Linf(0.001)),
     "pgd7 .02": PGD(Linf(0.02)),
     "pgd20 .02": PGD(Linf(0.02), num_iterations=20),
@@ -42,7 +42,7 @@ CONDITIONS: dict[str, Attack] = {
 
 
 def smoothed(sigma: float = 0.01) -> Defended:
-    return Defended(GaussianNoise(sigma), listener())
+    return Defended(GaussianNoise(sigma), five_words())
 
 
 def verdicts(checks: Iterable[Check], question: Question) -> dict[str, set[tuple[str, str]]]:

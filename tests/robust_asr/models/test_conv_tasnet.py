@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 from benchmarks.denoiser import torchaudios
@@ -12,7 +11,7 @@ from robust_asr.gradients import input_gradient
 from robust_asr.models.conv_tasnet import ConvTasNet
 from robust_asr.storage import trust
 from robust_asr.storage.describe import describe
-from tests.command_line import ROOT
+from tests.command_line import ROOT, full_settings
 
 TINY = {"num_filters": 12, "num_feats": 6, "num_hidden": 10, "num_layers": 5, "num_stacks": 2}
 LENGTHS = (1000, 613, 9, 1)
@@ -109,9 +108,17 @@ def test_checkpointing_keeps_less() -> None:
     assert kept[1] < kept[0] / 3
 
 
-@pytest.mark.parametrize(("preset", "millions"), [("joshi2022", 3.195), ("2x8", 3.195), ("small", 0.0647)])
-def test_presets_have_their_sizes(preset: str, millions: float) -> None:
-    settings = yaml.safe_load((ROOT / "configs" / "denoiser" / f"{preset}.yaml").read_text())
+TWO_STACKS = "denoiser.network={ConvTasNet: {num_layers: 8, num_stacks: 2}}"
+
+
+@pytest.mark.parametrize(
+    ("scale", "value", "millions"),
+    [("librispeech", "chain=runs", 3.195), ("librispeech", TWO_STACKS, 3.195), ("an4", "chain=runs", 0.0647)],
+)
+def test_denoisers_of_the_chain_have_their_sizes(scale: str, value: str, millions: float) -> None:
+    recipe, scales = ROOT / "recipes" / "joshi2022" / "denoiser.yaml", ROOT / "configs" / "scale"
+    settings = full_settings(recipe, f"--values={scales / scale}.yaml", f"--value={value}")
+    settings = settings["model"]["init_args"]["denoiser"]["init_args"]["network"]
     with torch.device("meta"):
         built = trust.build({"init_args": {}, **settings}, expected=ConvTasNet)
     assert sum(parameter.numel() for parameter in built.parameters()) / 1e6 == pytest.approx(millions, abs=5e-4)

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,9 +9,8 @@ from robust_asr.models.base import Recognizer
 from robust_asr.models.deepspeech2 import DeepSpeech2, LogSpectrogram, SummedBiLSTM
 from robust_asr.storage import trust
 from robust_asr.text import CharacterTokenizer
+from tests.command_line import ROOT, full_settings
 from tests.robust_asr.test_contract import LENGTHS, TEXTS, audio
-
-CONFIGS = Path(__file__).parents[3] / "configs" / "model"
 
 
 @pytest.fixture
@@ -88,9 +84,9 @@ def test_number_of_parameters() -> None:
     )
 
 
-@pytest.mark.parametrize(("fragment", "millions"), [("deepspeech2", 86.6), ("deepspeech2_small", 3.3)])
-def test_fragments_build(fragment: str, millions: float) -> None:
-    description = yaml.safe_load((CONFIGS / f"{fragment}.yaml").read_text())
+@pytest.mark.parametrize(("recipe", "millions"), [("olivier2021", 86.6), ("an4", 3.3)])
+def test_recipes_have_their_sizes(recipe: str, millions: float) -> None:
+    description = full_settings(ROOT / "recipes" / recipe / "deepspeech2.yaml")["model"]["init_args"]["recognizer"]
     with torch.device("meta"):
         recognizer = trust.build(description, expected=Recognizer, field="recognizer")
     assert sum(parameter.numel() for parameter in recognizer.parameters()) == pytest.approx(millions * 1e6, rel=0.01)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from robust_asr.metrics import count_errors
+from robust_asr.metrics import count_errors, word_edits
 from robust_asr.results import audio_path, write_description
 
 RATE = 16000
@@ -146,6 +146,7 @@ def row(
         "snr_db": None,
         "size": 0.0,
         "note": "",
+        "status": "attacked",
         "hashes": {"system": "s", "condition": "c", "data": utterance},
     } | more
 
@@ -171,7 +172,7 @@ def _row(draw, system, condition, columns, utterance, words, hypothesis) -> dict
     found = {}
     if target:
         count = count_errors([target], [heard])
-        errors = count["insertions"] + count["deletions"] + count["substitutions"]
+        errors = word_edits(count)
         found = {"target": target, "target_errors": errors, "target_words": 5, "success": heard == target}
     strength = columns["strength"]
     attacked = bool(columns["knowledge"])
@@ -220,9 +221,7 @@ def _write_audio(folder: Path, rows: list[dict[str, Any]], keep: int, max_second
         cells.setdefault((entry["system"], entry["condition"], entry["part"]), []).append(entry)
     (folder / "audio").mkdir(exist_ok=True)
     for cell, members in cells.items():
-        members.sort(
-            key=lambda entry: -(entry["insertions"] + entry["deletions"] + entry["substitutions"]) / entry["words"]
-        )
+        members.sort(key=lambda entry: -word_edits(entry) / entry["words"])
         for entry in members[:keep]:
             clean = tones(entry["id"], min(entry["audio_seconds"], max_seconds))
             noise = np.random.default_rng(len(entry["id"])).normal(size=len(clean))

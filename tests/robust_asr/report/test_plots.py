@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from robust_asr.report.distributions import LIMIT, QUANTILES, Spread, distribution_plot, spreads
-from robust_asr.report.families import Family, Point
 from robust_asr.report.grid import Grid
 from robust_asr.report.lines import Estimate, Line, line_plot, lines_of
 from robust_asr.report.series import NUM_COLOURS, colour, dash, legend, marker
 from robust_asr.report.strips import bar, forest, forest_scale, stacked
+from robust_asr.results.families import Family, Point
 
-PGD = Family("PGD", "Linf", "amplitude", "exact", tuple(Point(f"{e:g}", e, f"{e:g}") for e in (1e-4, 1e-3, 1e-2)))
-SNR = Family("PGD", "SNR", "dB", "exact", tuple(Point(str(d), float(d), str(d)) for d in (30, 20, 10)))
-NOISE = Family("noise", "", "std", "", tuple(Point(str(s), s, str(s)) for s in (0.01, 0.02)))
+PGD = Family("PGD", "Linf", "amplitude", "exact", tuple(Point(f"{e:g}", e, e) for e in (1e-4, 1e-3, 1e-2)))
+SNR = Family("PGD", "SNR", "dB", "exact", tuple(Point(str(d), float(d), d) for d in (30, 20, 10)))
+NOISE = Family("noise", "", "std", "", tuple(Point(str(s), s, s) for s in (0.01, 0.02)))
 
 
 def line(strengths: Sequence[float | None], values: Sequence[float], *, index: int = 0, system: str = "a") -> Line:
@@ -105,7 +105,7 @@ def test_a_plot_says_its_data_in_words():
 def test_lines_are_those_of_the_rows(example: Grid):
     found = lines_of(example, example.families[1], "test-clean")
     assert [each.system for each in found] == example.systems
-    cell = example.cell("test-clean", "pgd7-0.001", "RS 0.01")
+    cell = example.cell("RS 0.01", "pgd7-0.001", "test-clean")
     assert [e.strength for e in found[1].estimates] == [None, 1e-4, 1e-3, 1e-2]
     assert found[1].estimates[2].value == cell.lines["GT_WER"]["value"]
     # The target has no clean audio.
@@ -153,9 +153,9 @@ def test_utterances_without_words_are_counted_apart(example: Grid):
     assert [(spread.system, len(spread.rates), spread.without_words) for spread in found] == [
         (system, 40, 0) for system in example.systems
     ]
-    cell = example.cell("test-clean", "clean", "baseline")
+    cell = example.cell("baseline", "clean", "test-clean")
     rows = tuple(row | {"words": 0} for row in cell.rows)
-    silent = replace(example, cells=example.cells | {("test-clean", "clean", "baseline"): replace(cell, rows=rows)})
+    silent = replace(example, cells=example.cells | {("baseline", "clean", "test-clean"): replace(cell, rows=rows)})
     assert [spread.system for spread in spreads(silent, "test-clean", "clean")] == example.systems[1:]
 
 

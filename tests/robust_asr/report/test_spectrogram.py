@@ -37,7 +37,7 @@ def test_mean_power_is_that_of_white_noise_in_every_band():
     assert power.mean(1) == pytest.approx(torch.full((8,), 0.01).double(), rel=0.05)
 
 
-@pytest.mark.parametrize(("length", "rate", "columns"), [(1, 16000, 1), (100, 8000, 2), (RATE * 60, RATE, 320)])
+@pytest.mark.parametrize(("length", "rate", "columns"), [(1, 16000, 1), (100, 8000, 2), (RATE * 60, RATE, 240)])
 def test_any_length_has_at_most_the_asked_width(length, rate, columns):
     assert power_spectrogram(torch.ones(length), sample_rate=rate).shape == (96, columns)
 

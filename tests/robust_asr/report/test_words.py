@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from robust_asr.report.grid import Grid, tabulate
 from robust_asr.report.markdown import markdown_text, plain
+from robust_asr.report.page import page_text
 from robust_asr.report.runs import read_runs
 from robust_asr.report.terminal import terminal_text
 from robust_asr.report.verdict import failures, not_run, progress, verdict
@@ -62,6 +64,33 @@ def test_what_was_not_run_is_named_and_worst_is_of_what_all_met(tmp_path):
     assert progress(found) == [
         "Run a holds 8 of 9 results (one for each utterance, system and condition): it is still under way, or was stopped."
     ]
+
+
+def test_a_masked_gradient_is_a_warning_everywhere(tmp_path):
+    folder = write_example(tmp_path / "a", conditions=CHOSEN, num_utterances=3, keep_audio=0)
+    rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    for entry in rows:
+        masked = (entry["system"], entry["condition"]) == ("RS 0.01", "pgd7-0.01") and entry["id"].endswith("2")
+        entry["status"] = "masked gradient" if masked else "attacked"
+    (folder / "results.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rows))
+    grid = tabulate(read_runs([folder]))
+    assert [cell.masked for cell in grid.done()].count(1) == 1
+    place = "RS 0.01 under PGD-7 targeted, L∞ 0.01."
+    sentence = f"The attack met a masked gradient, so the number says nothing about robustness: {place}"
+    assert sentence in verdict(grid) and sentence in page_text(grid, "T", max_bytes=10**7)
+    warning = "warning: gradient masked on 1"
+    assert warning in terminal_text(grid) and warning in markdown_text(grid, "T")
+    table = page_text(grid, "T", max_bytes=10**7).split('id="wer"')[1].split("</section>")[0]
+    assert table.count(">masked gradient<") == table.count(warning) == 1
+
+
+def test_a_shared_attack_names_who_paid_for_it(tmp_path):
+    folder = write_example(tmp_path / "a", conditions=CHOSEN, num_utterances=2, keep_audio=0)
+    rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    rows = [entry | {"paid_by": "<baseline>" if entry["system"] == "RS 0.01" else None} for entry in rows]
+    (folder / "results.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rows))
+    costs = page_text(tabulate(read_runs([folder])), "T", max_bytes=10**7).split('id="cost"')[1].split("</section>")[0]
+    assert costs.count("the attack was paid by &lt;baseline&gt;") == len(CHOSEN)
 
 
 def test_nothing_yet_is_said(tmp_path):

@@ -25,6 +25,7 @@ from robust_asr.results import (
     source_hash,
     write_description,
 )
+from robust_asr.types import Status
 from tests.robust_asr.report.example import row
 
 DESCRIBED = {
@@ -150,6 +151,10 @@ WRONG_FIELDS = {
     "note": 3,
     "target": 1.0,
     "success": "yes",
+    "status": "not attacked",
+    "score": "high",
+    "flagged": 1,
+    "paid_by": 3,
     "hashes": {"data": 1},
 }
 
@@ -161,6 +166,22 @@ def test_a_wrong_field_is_named_with_its_line(tmp_path, name):
         ValueError, match=rf"results\.jsonl, line 2: is not a row of an evaluation: field '{name}' must be"
     ):
         read_rows(tmp_path)
+
+
+def test_a_row_has_a_status_and_may_have_a_detector_and_a_payer(tmp_path):
+    for status in Status:
+        write_lines(tmp_path, *rows(status=status.value, score=-1.5, flagged=True, paid_by="b"))
+        assert [row["status"] for row in read_rows(tmp_path).values()] == [status] * 2
+    write_lines(tmp_path, *({name: v for name, v in each.items() if name != "status"} for each in rows()))
+    message = "field 'status' must be one of attacked, refused, broken off, masked gradient, found 'None'"
+    with pytest.raises(ValueError, match=message):
+        read_rows(tmp_path)
+
+
+def test_an_evaluation_of_another_format_is_refused(tmp_path):
+    (tmp_path / DESCRIPTION).write_text(json.dumps(DESCRIBED | {"format": 1}))
+    with pytest.raises(ValueError, match=r"evaluation\.json: field 'format' must be 2, found '1'"):
+        read_evaluation(tmp_path)
 
 
 def test_a_target_needs_its_counts(tmp_path):
@@ -195,13 +216,13 @@ def test_a_folder_without_a_description_is_no_evaluation(tmp_path):
 WRONG_DESCRIPTIONS = {
     "no JSON": "{",
     "a list": [],
-    "another format": DESCRIBED | {"format": 2},
-    "no systems": {name: value for name, value in DESCRIBED.items() if name != "systems"} | {"format": 1},
-    "columns that are a list": DESCRIBED | {"format": 1, "systems": {"a": {"hash": "x", "columns": []}}},
-    "a column that is a map": DESCRIBED | {"format": 1, "conditions": {"a": {"hash": "x", "columns": {"attack": {}}}}},
-    "a hash that is a number": DESCRIBED | {"format": 1, "systems": {"a": {"hash": 1, "columns": {}}}},
-    "a negative size": DESCRIBED | {"format": 1, "parts": {"test": {"num_utterances": -1}}},
-    "a size that is true": DESCRIBED | {"format": 1, "parts": {"test": {"num_utterances": True}}},
+    "another format": DESCRIBED | {"format": 1},
+    "no systems": {name: value for name, value in DESCRIBED.items() if name != "systems"} | {"format": 2},
+    "columns that are a list": DESCRIBED | {"format": 2, "systems": {"a": {"hash": "x", "columns": []}}},
+    "a column that is a map": DESCRIBED | {"format": 2, "conditions": {"a": {"hash": "x", "columns": {"attack": {}}}}},
+    "a hash that is a number": DESCRIBED | {"format": 2, "systems": {"a": {"hash": 1, "columns": {}}}},
+    "a negative size": DESCRIBED | {"format": 2, "parts": {"test": {"num_utterances": -1}}},
+    "a size that is true": DESCRIBED | {"format": 2, "parts": {"test": {"num_utterances": True}}},
 }
 
 

@@ -45,7 +45,7 @@ def test_rows_in_another_order_are_paired_by_their_utterance() -> None:
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (run("other", "ONE TWO", "GO"), "other: does not hold the 3 utterances .* but 2"),
+        (run("other", "ONE TWO", "GO"), "other: must hold the 3 utterances .* found 2"),
         (run("other", *REFERENCES, systems=("a", "b")), "other: .* takes runs of one system, found a, b"),
         (replace(run("other", *REFERENCES), conditions={}), "other: holds no condition clean"),
         (

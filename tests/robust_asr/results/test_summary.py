@@ -16,9 +16,11 @@ from robust_asr.results.summary import (
     PAPER_COLUMNS,
     cell_metrics,
     differences,
+    headline,
     is_attack,
     paired_difference,
     summarize,
+    summary_of,
     write_summary,
     write_table,
 )
@@ -102,11 +104,33 @@ def test_an_attack_is_measured_against_both_texts():
 
 def test_what_was_not_perturbed_has_no_snr_and_is_counted():
     rows = pair(condition="pgd", snr_db=20.0)
-    rows[0] |= {"snr_db": None, "note": "not attacked: silence"}
+    rows[0] |= {"snr_db": None, "status": "refused", "note": "its audio is silent"}
     (line, *_) = summarize(evaluation(*rows))
-    assert line["note"] == "1 not attacked; 1 not perturbed, not in SNR"
+    assert line["note"] == "1 refused by the attack; 1 not perturbed, not in SNR"
     (snr,) = [line for line in summarize(evaluation(*rows)) if line["metric"] == "SNR"]
     assert (snr["value"], snr["n"], snr["unit"]) == (20, 1, "dB")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "note"),
+    [
+        (["attacked"] * 4, ""),
+        (["attacked", "refused", "refused", "attacked"], "2 refused by the attack"),
+        (["broken off", "attacked", "attacked", "attacked"], "1 broken off"),
+        (["masked gradient"] * 3 + ["attacked"], "warning: gradient masked on 3"),
+        (
+            ["refused", "masked gradient", "broken off", "attacked"],
+            "warning: gradient masked on 1; 1 refused by the attack; 1 broken off",
+        ),
+    ],
+)
+def test_each_status_is_counted_by_itself_whatever_the_note_says(statuses, note):
+    """A masked gradient warns, and is no excuse: that utterance was attacked."""
+    rows = [
+        row("a", "pgd", "test", str(index), "ONE", "TWO", snr_db=9.0, status=status, note="not attacked: no")
+        for index, status in enumerate(statuses)
+    ]
+    assert {line["note"] for line in summarize(evaluation(*rows, sizes=4))} == {note}
 
 
 def test_an_empty_transcript_is_one_of_spaces_too():
@@ -206,7 +230,8 @@ def test_noise_is_no_attack():
 
 def test_files_hold_what_was_summarised(tmp_path):
     given = evaluation(*pair("a", "pgd"), *pair("b", "pgd"))
-    write_summary(Evaluation(tmp_path, given.systems, given.conditions, given.parts, given.rows))
+    summary = write_summary(Evaluation(tmp_path, given.systems, given.conditions, given.parts, given.rows))
+    assert summary == summary_of(given) and headline(given, summary) == headline(given)
     lines = list(csv.DictReader((tmp_path / "summary.csv").open()))
     assert list(lines[0]) == COLUMNS and len(lines) == len(summarize(given))
     assert float(lines[0]["value"]) == pytest.approx(100) and lines[0]["metric"] == "GT_WER"

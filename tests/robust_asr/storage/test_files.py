@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from robust_asr.storage.files import folder_written_whole, written_whole
+from robust_asr.storage import files
+from robust_asr.storage.files import clean_leftovers, folder_written_whole, written_whole
 
 KILLED = """
 import os, signal, sys
@@ -58,3 +59,32 @@ def test_a_killed_process_leaves_the_target_as_it_was(context: str, tmp_path: Pa
     killed = subprocess.run([sys.executable, "-c", KILLED.format(context=context), str(target)], env=os.environ)
     assert killed.returncode == -signal.SIGKILL
     assert not target.exists()
+
+
+def test_a_killed_writer_leaves_a_file_that_is_cleaned_and_a_living_one_keeps_its_own(tmp_path: Path):
+    subprocess.run(
+        [sys.executable, "-c", KILLED.format(context="written_whole"), str(tmp_path / "killed\nname")], env=os.environ
+    )
+    (leftover,) = tmp_path.iterdir()
+    with written_whole(tmp_path / "alive") as partial:
+        partial.write_text("half")
+        assert clean_leftovers(tmp_path) == [leftover] and list(tmp_path.iterdir()) == [partial]
+    assert clean_leftovers(tmp_path) == [] and (tmp_path / "alive").read_text() == "half"
+    assert clean_leftovers(tmp_path / "nowhere") == []
+
+
+def test_a_file_that_is_cleaned_before_its_writer_has_locked_it_is_made_again(tmp_path: Path, monkeypatch):
+    """The one moment at which another process takes a new file for a leftover."""
+    real, cleaned = files._lock, []
+
+    def late(descriptor: int) -> None:
+        if not cleaned:
+            cleaned.append(None)
+            (partial,) = tmp_path.iterdir()
+            partial.unlink()
+        real(descriptor)
+
+    monkeypatch.setattr(files, "_lock", late)
+    with written_whole(tmp_path / "file") as partial:
+        partial.write_text("content")
+    assert cleaned and (tmp_path / "file").read_text() == "content" and len(list(tmp_path.iterdir())) == 1

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from robust_asr.storage import sealed
+from robust_asr.storage.files import clean_leftovers
 from tests.command_line import ROOT
 
 # Imports torch once and forks a writer for every line it reads: a kill then costs milliseconds.
@@ -64,7 +65,7 @@ def test_killed_while_saving(folders, kills):
             assert writer.stdout.readline() == "gone\n"
             content = sealed.read(target)
             assert torch.equal(content["state_dict"]["x"], torch.full((500_000,), float(content["global_step"])))
-            interrupted += len(sealed.clean_leftovers(folder))
+            interrupted += len(clean_leftovers(folder))
             assert os.listdir(folder) == ["last.ckpt"]
             assert os.listdir(temporary) == []
         writer.stdin.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ import torch
 from robust_asr.attacks.pgd import PGD
 from robust_asr.storage import trust
 from robust_asr.storage.describe import describe
-from robust_asr.threat import Ball
+from robust_asr.threat import Ball, Linf
 from robust_asr.threat.ranges import LinfRange
 from robust_asr.types import AudioBatch
 from tests.robust_asr.attacks.oracles import audio_batch, seeds_of
@@ -40,6 +40,24 @@ def test_radius_is_keyed_by_seed_utterance_and_step_alone() -> None:
     assert len(set(together.tolist())) == 3
     for other in (replace(threat, seed=4), replace(threat, step=2)):
         assert not (other.radius(batch) == together).any()
+
+
+@dataclass(frozen=True)
+class Growing(Linf):
+    """A threat model of a user's own, whose radius grows with the epoch: no class of ours is asked for."""
+
+    def of_epoch(self, *, seed: int, epoch: int) -> Linf:
+        return Linf(self.eps * (epoch + 1))
+
+
+def test_the_radius_moves_with_the_epoch() -> None:
+    batch, attack = audio_batch(LENGTHS), PGD(LinfRange(1e-5, 1e-1), num_iterations=3)
+    first, second = (attack.of_epoch(seed=3, epoch=epoch) for epoch in (0, 1))
+    assert first.threat == LinfRange(1e-5, 1e-1, seed=3, step=0) and second.num_iterations == 3
+    assert not (first.threat.radius(batch) == second.threat.radius(batch)).any()
+    assert PGD(Growing(0.01)).of_epoch(seed=0, epoch=2).threat == Linf(0.03)
+    plain = PGD(Linf(0.01))
+    assert plain.of_epoch(seed=0, epoch=7) is plain
 
 
 def test_one_bound_is_a_plain_ball() -> None:

@@ -1,0 +1,153 @@
+"""Values: what differs between two sizes of one experiment has a name, and the recipe says ``$name``."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lightning_modules.command_line.written import SUFFIXES, Place, parse, read, short, text_of
+
+KEY = "values"
+
+_NAME = r"[A-Za-z_]\w*(?:\.\w+)*"
+_ALONE = re.compile(rf"\$({_NAME})")
+_INSIDE = re.compile(rf"\$\{{({_NAME})\}}")
+_BARE = re.compile(rf"\$({_NAME})")
+
+
+class Values:
+    """Names and what they stand for; what is added later goes over what was there, name by name and whole.
+
+    ``a.b: 1`` changes one entry of the map ``a`` and leaves the others.
+    """
+
+    def __init__(self) -> None:
+        self._table: dict[str, tuple[Any, Place]] = {}
+        self._open: list[str] = []
+        self.used: set[str] = set()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._table)
+
+    def add(self, content: Any, place: Place, *, folder: Path) -> None:
+        """Add a map, a file relative to ``folder``, or a list of them. A values file may itself stand on ``values``."""
+        if isinstance(content, list):
+            for index, item in enumerate(content):
+                self.add(item, place / index, folder=folder)
+        elif isinstance(content, str):
+            self.add_file(folder / content, place)
+        elif isinstance(content, dict):
+            for name, value in content.items():
+                self._set(str(name), _rooted(value, folder), place / name)
+        elif content is not None:
+            raise ValueError(f"{place}: {short(content)} is no map of names, no file and no list of these")
+
+    def add_file(self, path: Path, place: Place | str) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"{place}: names {path}, and there is no such file")
+        path = Path(os.path.normpath(path))
+        if str(path) in self._open:
+            raise ValueError(f"{path}: {KEY} leads back to this file")
+        self._open.append(str(path))
+        content = read(path)
+        if not isinstance(content, dict):
+            raise ValueError(f"{path}: holds no map of names, found {short(content)}")
+        self.add(content.pop(KEY, None), Place(str(path), (KEY,)), folder=path.parent)
+        self.add(content, Place(str(path)), folder=path.parent)
+        self._open.pop()
+
+    def add_text(self, text: str) -> None:
+        """``NAME=VALUE`` of the command line, the value as YAML."""
+        name, equals, value = text.partition("=")
+        if not equals or not re.fullmatch(_NAME, name):
+            raise ValueError(f"--value takes NAME=VALUE, found {text!r}")
+        place = Place(f"--value {name}")
+        self._set(name, _rooted(parse(value, place), Path.cwd()), place)
+
+    def _set(self, name: str, value: Any, place: Place) -> None:
+        if not re.fullmatch(_NAME, name):
+            raise ValueError(f"{place}: {name!r} is no name; names are letters, digits and _, and begin with no digit")
+        parent, _, last = name.rpartition(".")
+        if not parent:
+            self._table[name] = (value, place)
+            return
+        inside = self._raw(parent, place)
+        if not isinstance(inside, dict) or last not in inside:
+            raise ValueError(f"{place}: there is no value {name} to change{_nearest(last, inside)}")
+        self._set(parent, {**inside, last: value}, self._table[parent.split(".")[0]][1])
+
+    def fill(self, node: Any, place: Place) -> Any:
+        """The data with each ``$name`` replaced by its value, and each ``${name}`` by the value's text.
+
+        Errors: ValueError names the place, the name, and the names that there are.
+        """
+        if isinstance(node, dict):
+            filled = {self._text(key, place): self.fill(value, place / key) for key, value in node.items()}
+            if len(filled) < len(node):
+                raise ValueError(f"{place}: two of its keys are the same once their values are filled in")
+            return filled
+        if isinstance(node, list):
+            return [self.fill(item, place / index) for index, item in enumerate(node)]
+        alone = _ALONE.fullmatch(node) if isinstance(node, str) else None
+        return self._lookup(alone[1], place) if alone else self._text(node, place)
+
+    def _text(self, text: Any, place: Place) -> Any:
+        if not isinstance(text, str) or "$" not in text:
+            return text
+        if bare := _BARE.search(text):
+            raise ValueError(f"{place}: inside a text write ${{{bare[1]}}}, found {text!r}")
+        return _INSIDE.sub(lambda found: text_of(self._lookup(found[1], place), place), text)
+
+    def _lookup(self, name: str, place: Place) -> Any:
+        value = self._raw(name, place)
+        self.used.add(name.split(".")[0])
+        if name in self._open:
+            raise ValueError(f"{place}: ${name} stands for itself")
+        self._open.append(name)
+        # Values may stand on values; an error in one is an error of the file that it was written in.
+        filled = self.fill(value, self._table[name.split(".")[0]][1])
+        self._open.pop()
+        return filled
+
+    def _raw(self, name: str, place: Place) -> Any:
+        first, *rest = name.split(".")
+        value = self._table[first][0] if first in self._table else _NONE
+        known: Iterable[str] = self._table
+        for part in rest:
+            known, value = value, value[part] if isinstance(value, dict) and part in value else _NONE
+        if value is _NONE:
+            raise ValueError(f"{place}: there is no value {name}{_nearest(name.rsplit('.', 1)[-1], known)}")
+        return value
+
+    def refuse_unused(self, names: Iterable[str]) -> None:
+        """ValueError for a name of the command line that no recipe asks for: it would change nothing."""
+        for name in names:
+            if name.split(".")[0] not in self.used:
+                raise ValueError(f"--value {name}: nothing in the recipe asks for it{_nearest(name, self.used)}")
+
+
+_NONE = object()
+
+
+def _nearest(name: str, known: Any) -> str:
+    names = sorted(str(item) for item in known) if isinstance(known, Iterable) and known is not _NONE else []
+    near = difflib.get_close_matches(name, names, n=3)
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; the names are {', '.join(names)}" if names else "; no values are given"
+
+
+def _rooted(node: Any, folder: Path) -> Any:
+    """Files that a value names are beside the file that names them, wherever the value is used."""
+    if isinstance(node, dict):
+        return {key: _rooted(value, folder) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_rooted(item, folder) for item in node]
+    if isinstance(node, str) and Path(node).suffix in SUFFIXES and (folder / node).is_file():
+        return str((folder / node).resolve())
+    return node
