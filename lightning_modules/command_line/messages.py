@@ -1,4 +1,4 @@
-"""What the command line prints: one sentence for a mistake, and nothing that asks nothing of anybody."""
+"""What the command line prints: one sentence for a mistake, and no message that asks for no action."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 
 
 def silence() -> None:
-    """Silence what Lightning says at every start or checkpoint and that asks nothing of anybody."""
+    """Silence the messages that Lightning prints at every start or checkpoint and that ask for no action."""
     said = ("litlogger", "`weights_only` was not set")
     for handler in logging.getLogger("pytorch_lightning").handlers:
         handler.addFilter(lambda record: not any(text in record.getMessage() for text in said))
