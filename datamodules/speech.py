@@ -13,9 +13,10 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.collate import Utterances
+from datamodules.fixed_batches import Batching, FixedBatches
 from datamodules.manifest import SUFFIX, Manifest, is_manifest, part_name
 from datamodules.ranks import rank_and_world_size
-from datamodules.sampling import Batching, FixedBatches, TrainingSampler, expected_padding
+from datamodules.sampling import TrainingSampler, expected_padding
 from datamodules.streaming import ShardStream
 from datamodules.subsets import EvalSubset, sample, select_subset, subset_ids
 from datamodules.training_set import Selection, TrainingSet

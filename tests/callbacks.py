@@ -65,7 +65,7 @@ class RecordWeights(Callback):
 
     def on_train_end(self, trainer, pl_module) -> None:
         with open(f"{self.path}.{trainer.global_rank}", "w") as file:
-            file.write(weights_hash(pl_module.recognizer))
+            file.write(weights_hash(getattr(pl_module, "recognizer", pl_module)))
 
 
 class KillInEvaluation(Callback):

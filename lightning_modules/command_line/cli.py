@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import re
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from lightning_modules.callbacks.progress import RunProgress
 from lightning_modules.callbacks.rewind import RewindLoggers
 from lightning_modules.command_line.config_guard import check_arguments, guarded_imports
 from lightning_modules.command_line.expansion import expand
+from lightning_modules.command_line.messages import in_one_sentence, silence
 from lightning_modules.command_line.run_folder import CHECKPOINTS, RunConfig, is_first_process, refuse_used
 from lightning_modules.evaluation import Evaluation
 from lightning_modules.loggers import RunCSVLogger, RunWandbLogger, wandb_run_id
@@ -234,7 +232,7 @@ def _as_list(setting: Any) -> list[Any]:
 def main(args: list[str] | None = None) -> None:
     """Run the command line. A user's mistake ends with one sentence and exit code 2."""
     arguments = sys.argv[1:] if args is None else args
-    _hush()
+    silence()
     try:
         # The files as they are, then what they become: expand looks at that itself.
         check_arguments(arguments)
@@ -244,22 +242,5 @@ def main(args: list[str] | None = None) -> None:
     except (ArgumentError, ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("ROBUST_ASR_TRACEBACK"):
             raise
-        print(f"error: {_sentence(str(error))}", file=sys.stderr)
+        print(f"error: {in_one_sentence(str(error))}", file=sys.stderr)
         sys.exit(2)
-
-
-def _hush() -> None:
-    """Silence what Lightning says at every start or checkpoint and that asks nothing of anybody."""
-    said = ("litlogger", "`weights_only` was not set")
-    for handler in logging.getLogger("pytorch_lightning").handlers:
-        handler.addFilter(lambda record: not any(text in record.getMessage() for text in said))
-    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
-    # AttackSet writes its predictions to disk and returns none.
-    warnings.filterwarnings("ignore", message="predict returned None.*")
-
-
-def _sentence(message: str) -> str:
-    """A message of jsonargparse in one line, without the headings of its list of types."""
-    noise = r"(Subtypes:|Errors:|Given value|- Expected a <class 'NoneType'>|Does not validate against any)"
-    lines = [line.strip().removeprefix("- ") for line in message.splitlines() if not re.match(rf"\s*{noise}", line)]
-    return " ".join(line for line in lines if line) or message

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from lhotse.testing.dummies import dummy_cut
 
+from datamodules.fixed_batches import MAX_PADDING, FixedBatches
 from datamodules.manifest import Manifest
-from datamodules.sampling import MAX_PADDING, FixedBatches, TrainingSampler, duration_bins, expected_padding
+from datamodules.sampling import TrainingSampler, duration_bins, expected_padding
 from datamodules.training_set import Selection, TrainingSet
 
 

@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 import torch
 
 from datamodules import Speech
+from datamodules.fixed_batches import MAX_PADDING
 from datamodules.preparing.librispeech import prepare_corpus
-from datamodules.sampling import MAX_PADDING
 from robust_asr.types import AudioBatch
 from tests.datamodules.conftest import write_utterance
 

@@ -92,6 +92,19 @@ def test_killed_and_resumed_both_optimizers_are_bit_identical(
     assert set(saves(tmp_path)) == set(saves(uninterrupted))
 
 
+def test_two_processes_end_with_the_same_weights(tiny_manifests: Path, tmp_path: Path) -> None:
+    record = {"class_path": "tests.callbacks.RecordWeights", "init_args": {"path": str(tmp_path / "weights")}}
+    config = settings(tiny_manifests, tmp_path / "run", [record])
+    # Each backward pass leaves out the parameters of the other optimiser.
+    gloo = {"process_group_backend": "gloo", "find_unused_parameters": True}
+    strategy = {"class_path": "pytorch_lightning.strategies.DDPStrategy", "init_args": gloo}
+    config["trainer"] |= {"devices": 2, "strategy": strategy}
+    result = train("fit", "--config", write_config(tmp_path / "c.yaml", config))
+    assert result.returncode == 0, result.stdout
+    first, second = ((tmp_path / f"weights.{rank}").read_text() for rank in range(2))
+    assert first == second
+
+
 @pytest.mark.parametrize(
     ("section", "value"),
     [
