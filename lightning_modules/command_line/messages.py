@@ -9,7 +9,7 @@ import warnings
 
 def silence() -> None:
     """Silence the messages that Lightning prints at every start or checkpoint and that ask for no action."""
-    said = ("litlogger", "`weights_only` was not set")
+    said = ("litlogger", "litmodels", "`weights_only` was not set")
     for handler in logging.getLogger("pytorch_lightning").handlers:
         handler.addFilter(lambda record: not any(text in record.getMessage() for text in said))
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
