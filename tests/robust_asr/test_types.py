@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robust_asr.types import AudioBatch, TokenTargets
+from robust_asr.types import AudioBatch, PairedBatch, TokenTargets
 
 LENGTHS = (5, 3, 4)
 
@@ -29,6 +29,24 @@ def test_replace_keeps_the_rest() -> None:
     assert torch.equal(replaced.waveforms, batch.waveforms + 1)
     with pytest.raises(ValueError, match=r"\(3, 5\) replaced by \(3, 6\)"):
         batch.replace(torch.zeros(3, 6))
+
+
+def test_replace_may_change_the_lengths() -> None:
+    """A perturbation may put a segment in front, and a defence may resample."""
+    batch, longer = make_batch(), torch.ones(3, 9)
+    replaced = batch.replace(longer, torch.tensor([9, 7, 8]))
+    assert replaced.lengths.tolist() == [9, 7, 8] and replaced.waveforms is longer and replaced.texts == batch.texts
+    assert batch.lengths.tolist() == list(LENGTHS)
+    with pytest.raises(ValueError, match="lengths: up to 10 samples, the waveforms hold 9"):
+        batch.replace(longer, torch.tensor([10, 7, 8]))
+
+
+def test_pairs_stay_pairs() -> None:
+    batch = make_batch()
+    pairs = PairedBatch(batch.waveforms, batch.lengths, batch.texts, batch.ids, batch.waveforms + 7)
+    picked = pairs.select([1, 2])
+    assert isinstance(picked, PairedBatch) and picked.clean.shape == (2, 4)
+    assert torch.equal(picked.clean, pairs.clean[1:, :4]) and pairs.to("meta").clean.is_meta
 
 
 @given(st.lists(st.integers(0, 2), max_size=5))
