@@ -13,6 +13,9 @@ def silence() -> None:
     for handler in logging.getLogger("pytorch_lightning").handlers:
         handler.addFilter(lambda record: not any(text in record.getMessage() for text in said))
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    # Recognition and its callbacks sum these over the ranks themselves, exactly, before they log them.
+    synced = r"val/(wer|strong_wer|single_step_wer|[^']+/(loss|wer|cer|empty))"
+    warnings.filterwarnings("ignore", message=rf"It is recommended to use `self\.log\('{synced}'")
     # AttackSet writes its predictions to disk and returns none.
     warnings.filterwarnings("ignore", message="predict returned None.*")
 
