@@ -21,8 +21,8 @@ from robust_asr.masking import masked
 from robust_asr.measuring.audio import write_flac
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import Key, utterance_seeds
+from robust_asr.results import Cell, Row, audio_hash, audio_path
 from robust_asr.results import Evaluation as Record
-from robust_asr.results import Row, audio_hash, audio_path
 from robust_asr.types import AudioBatch
 
 _STEPS = 2**23
@@ -54,12 +54,7 @@ class AttackSet(Evaluation):
         self._finish()
 
     def judged(
-        self,
-        recognizer: Recognizer,
-        attack: Attack,
-        batch: AudioBatch,
-        generated: Generated,
-        cell: tuple[str, str, str],
+        self, recognizer: Recognizer, attack: Attack, batch: AudioBatch, generated: Generated, cell: Cell
     ) -> AttackResult:
         saved = replace(generated, batch=generated.batch.replace(self._save(generated.batch, batch, cell)))
         seeds = utterance_seeds(self.seed, batch.ids)
@@ -84,7 +79,7 @@ class AttackSet(Evaluation):
         text = SupervisionSegment(row["id"], row["id"], 0, seconds, text=row["reference"])
         return MonoCut(row["id"], 0, seconds, 0, [text], recording=recording)
 
-    def _save(self, attacked: AudioBatch, batch: AudioBatch, cell: tuple[str, str, str]) -> Tensor:
+    def _save(self, attacked: AudioBatch, batch: AudioBatch, cell: Cell) -> Tensor:
         """Write the audio of every utterance and return the waveforms as the files hold them. Shape: (B, T)."""
         saved = quantized(attacked.waveforms, batch)
         for index, (utterance, length) in enumerate(zip(batch.ids, batch.lengths.tolist(), strict=True)):
@@ -97,7 +92,7 @@ class AttackSet(Evaluation):
                 raise OSError(f"{path}: reading the file back gives other samples than were written")
         return saved
 
-    def _path(self, cell: tuple[str, str, str], utterance: str) -> Path:
+    def _path(self, cell: Cell, utterance: str) -> Path:
         return audio_path(self.run_dir, *cell, utterance)
 
 

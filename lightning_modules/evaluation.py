@@ -23,8 +23,8 @@ from robust_asr.measuring.rows import data_hash, rows_of_cell
 from robust_asr.measuring.systems import describe_condition, describe_system, gradient_sources
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import utterance_seeds
-from robust_asr.results import Evaluation as Record
 from robust_asr.results import (
+    Cell,
     Row,
     RowWriter,
     check_row,
@@ -35,6 +35,7 @@ from robust_asr.results import (
     read_rows,
     write_description,
 )
+from robust_asr.results import Evaluation as Record
 from robust_asr.results.summary import headline, write_summary
 from robust_asr.storage.partial import PartialState
 from robust_asr.types import AudioBatch
@@ -196,7 +197,7 @@ class Evaluation(pl.LightningModule):
         parts = {name: {"num_utterances": size} for name, size in sizes}
         return {"seed": self.seed, "systems": systems, "conditions": conditions, "parts": parts}
 
-    def _missing(self, batch: AudioBatch, data: list[str], cell: tuple[str, str, str]) -> list[int]:
+    def _missing(self, batch: AudioBatch, data: list[str], cell: Cell) -> list[int]:
         missing = []
         for index, utterance in enumerate(batch.ids):
             row = self._rows.get((*cell, utterance))
@@ -211,7 +212,7 @@ class Evaluation(pl.LightningModule):
         recognizer: Recognizer,
         batch: AudioBatch,
         missing: list[int],
-        cell: tuple[str, str, str],
+        cell: Cell,
         data: list[str],
         shared: SharedAttacks,
     ) -> None:
@@ -244,7 +245,7 @@ class Evaluation(pl.LightningModule):
         self._rows.update({(*cell, row["id"]): row for row in rows})
         partial.forget()
 
-    def _payer(self, cell: tuple[str, str, str]) -> str:
+    def _payer(self, cell: Cell) -> str:
         """The system whose rows count the passes of a cell's attack: the first of the systems that share the attacked audio."""
         source = self._sources[cell[:2]]
         if source is None:
@@ -256,12 +257,7 @@ class Evaluation(pl.LightningModule):
         return PartialState(path, every_seconds=self.keep_every_seconds)
 
     def judged(
-        self,
-        recognizer: Recognizer,
-        attack: Attack,
-        batch: AudioBatch,
-        generated: Generated,
-        cell: tuple[str, str, str],
+        self, recognizer: Recognizer, attack: Attack, batch: AudioBatch, generated: Generated, cell: Cell
     ) -> AttackResult:
         """The result from which the rows of a batch are made. ``AttackSet`` judges the saved audio instead."""
         return attack.verdict(recognizer, batch, generated, seeds=utterance_seeds(self.seed, batch.ids))
