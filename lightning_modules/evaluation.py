@@ -46,13 +46,20 @@ class SharedAttacks:
 
     def __init__(self) -> None:
         self._generated: dict[str, Generated] = {}
+        self._partials: list[PartialState] = []
 
     def get(self, source: str | None) -> Generated | None:
         return None if source is None else self._generated.get(source)
 
-    def keep(self, source: str | None, generated: Generated) -> None:
+    def keep(self, source: str | None, generated: Generated, partial: PartialState) -> None:
+        self._partials.append(partial)
         if source is not None:
             self._generated[source] = generated
+
+    def forget(self) -> None:
+        """Delete the saved states: the rows of every system that shares an attack are on disk, so no kill can need them."""
+        for partial in self._partials:
+            partial.forget()
 
 
 class Evaluation(pl.LightningModule):
@@ -164,6 +171,7 @@ class Evaluation(pl.LightningModule):
                 if missing:
                     self._say(f"{condition}, {system}", share=1 / (len(self.conditions) * len(self.names)))
                     self._evaluate(recognizer, batch, missing, cell, data, shared)
+            shared.forget()
 
     def on_test_epoch_end(self) -> None:
         self._finish()
@@ -222,12 +230,12 @@ class Evaluation(pl.LightningModule):
         attack = self.conditions[cell[1]]
         hashes = {kind: self._hashes[kind][name] for kind, name in zip(("system", "condition"), cell, strict=False)}
         source = self._sources[cell[:2]]
-        partial = self._partial([source or hashes["system"], hashes["condition"], data])
         generated = shared.get(source)
         if generated is None:
+            partial = self._partial([source or hashes["system"], hashes["condition"], data])
             seeds = utterance_seeds(self.seed, batch.ids)
             generated = attack.generate(recognizer, batch, seeds=seeds, partial=partial)
-            shared.keep(source, generated)
+            shared.keep(source, generated, partial)
         result = self.judged(recognizer, attack, batch, generated, cell)
         rows = rows_of_cell(
             result,
@@ -243,7 +251,6 @@ class Evaluation(pl.LightningModule):
         self.keep_audio_of(rows, missing, batch, result)
         self._writer.append(rows)
         self._rows.update({(*cell, row["id"]): row for row in rows})
-        partial.forget()
 
     def _payer(self, cell: Cell) -> str:
         """The system whose rows count the passes of a cell's attack: the first of the systems that share the attacked audio."""
