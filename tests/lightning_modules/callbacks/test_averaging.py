@@ -27,8 +27,7 @@ class Counting(pl.LightningModule):
         self.norm.num_batches_tracked.fill_(10 * epoch)
 
 
-def averaged(module: Counting, *, max_epochs: int, num_epochs: int) -> Counting:
-    callback = LastEpochsAveraging(num_epochs)
+def averaged(module: Counting, callback: LastEpochsAveraging, *, max_epochs: int) -> Counting:
     trainer = SimpleNamespace(max_epochs=max_epochs, current_epoch=0)
     callback.setup(trainer, module, "fit")
     for epoch in range(max_epochs):
@@ -44,7 +43,7 @@ def averaged(module: Counting, *, max_epochs: int, num_epochs: int) -> Counting:
 def test_mean_of_the_last_epochs(lists_of_tensors: bool, num_epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if lists_of_tensors:
         monkeypatch.setattr(swa_utils, "_get_foreach_kernels_supported_devices", lambda: ["cpu"])
-    found = averaged(Counting(), max_epochs=4, num_epochs=num_epochs)
+    found = averaged(Counting(), LastEpochsAveraging(num_epochs), max_epochs=4)
     expected = sum(epoch**2 for epoch in range(4 - num_epochs, 4)) / num_epochs
     for name in ("weight", "running_mean"):
         torch.testing.assert_close(getattr(found.norm, name).detach(), torch.full((2,), expected))
