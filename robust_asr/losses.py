@@ -132,16 +132,17 @@ def ctc_loss(log_probs: Tensor, frame_lengths: Tensor, targets: TokenTargets, *,
 
     Shape: log_probs (B, F, V), frame_lengths (B,) -> (B,) nats.
     """
-    tokens, token_lengths = targets.tokens.to(log_probs.device), targets.token_lengths.to(log_probs.device)
+    # torch reads the lengths on the host, so those of the targets stay where they are.
+    tokens = targets.tokens.to(log_probs.device, non_blocking=True)
     losses = functional.ctc_loss(
         log_probs.transpose(0, 1),
         tokens,
         frame_lengths,
-        token_lengths,
+        targets.token_lengths,
         blank=blank,
         reduction="none",
         zero_infinity=True,
     )
     # zero_infinity keeps the gradient finite but gives a loss of 0, which would look like a perfect score.
-    infeasible = ctc_frames_needed(targets).to(frame_lengths.device) > frame_lengths
+    infeasible = ctc_frames_needed(targets).to(frame_lengths.device, non_blocking=True) > frame_lengths
     return losses.masked_fill(infeasible, torch.inf)

@@ -103,15 +103,16 @@ class ToyAttention(_ToyWithTokens):
         self.head = nn.Linear(2 * num_units, self.tokenizer.size)
 
     def loss_from_hidden(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> Tensor:
-        queries = self._predict(targets.tokens)
+        tokens, token_lengths = targets.tokens.to(hidden.device), targets.token_lengths.to(hidden.device)
+        queries = self._predict(tokens)
         attention = (queries @ hidden.transpose(1, 2)).masked_fill(
             ~length_mask(frame_lengths, hidden.shape[1])[:, None], -torch.inf
         )
         log_probs = self.head(torch.cat([queries, attention.softmax(-1) @ hidden], -1)).log_softmax(-1)
         # Tokens are padded with zeros, so one more zero is the end of the sentence.
-        wanted = functional.pad(targets.tokens, (0, 1))
+        wanted = functional.pad(tokens, (0, 1))
         losses = -log_probs.gather(-1, wanted[..., None])[..., 0]
-        return masked(losses, targets.token_lengths + 1).sum(1)
+        return masked(losses, token_lengths + 1).sum(1)
 
     def best(self, hidden: Tensor) -> list[int]:
         tokens, token, state = [], 0, None
@@ -134,12 +135,13 @@ class ToyTransducer(_ToyWithTokens):
 
     def loss_from_hidden(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> Tensor:
         longest = int(frame_lengths.max())
-        joint = self.head((hidden[:, :longest, None] + self._predict(targets.tokens)[:, None]).tanh())
-        if targets.tokens.shape[1] == 0:
+        tokens, token_lengths = targets.tokens.to(hidden.device), targets.token_lengths.to(hidden.device)
+        joint = self.head((hidden[:, :longest, None] + self._predict(tokens)[:, None]).tanh())
+        if tokens.shape[1] == 0:
             return -masked(joint.log_softmax(-1)[:, :, 0, 0], frame_lengths).sum(1)
         # torchaudio's recursion takes float32 and int32 only.
-        lengths = (frame_lengths.int(), targets.token_lengths.int())
-        return rnnt_loss(joint.float(), targets.tokens.int(), *lengths, blank=0, reduction="none")
+        lengths = (frame_lengths.int(), token_lengths.int())
+        return rnnt_loss(joint.float(), tokens.int(), *lengths, blank=0, reduction="none")
 
     def best(self, hidden: Tensor) -> list[int]:
         tokens: list[int] = []

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import WeightAveraging
+from torch import Tensor
 
 
 class LastEpochsAveraging(WeightAveraging):
@@ -13,12 +15,15 @@ class LastEpochsAveraging(WeightAveraging):
 
     Before the first of them the current weights are used; Lightning's own class would validate the initial ones.
 
+    Buffers are averaged too, except those of integers, such as the counts of BatchNorm, which are those of the last epoch.
+
     Args:
         num_epochs: how many epochs, counted from the end (``trainer.max_epochs``), enter the average.
     """
 
     def __init__(self, num_epochs: int = 5) -> None:
-        super().__init__()
+        # torch's default averages with a kernel for lists of tensors on a GPU, and that kernel refuses integers.
+        super().__init__(avg_fn=running_mean)
         if num_epochs < 1:
             raise ValueError(f"num_epochs must be at least 1, found {num_epochs}")
         self.num_epochs = num_epochs
@@ -56,3 +61,11 @@ class LastEpochsAveraging(WeightAveraging):
         if self._average_model is not None and not self._started:
             self._average_model.module.load_state_dict(pl_module.state_dict())
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
+
+
+def running_mean(mean: Tensor, value: Tensor, count: Tensor) -> Tensor:
+    """The mean of ``count`` values and one more; of integers the last value, and of equal values exactly that value."""
+    if not mean.is_floating_point():
+        return value
+    # The difference of two infinities would be nan: a table of log-probabilities may hold them.
+    return torch.where(value == mean, mean, mean + (value - mean) / (count + 1))

@@ -186,7 +186,7 @@ class Descent(ABC):
         state.forwards += self._hearing.forwards
         reached = None
         if look.hits is not None:
-            reached = (look.hits >= self.settings.success_fraction - 1e-9).to(state.delta.device)
+            reached = (look.hits >= self.settings.success_fraction - 1e-9).to(state.delta.device, non_blocking=True)
             state.forwards += self._hearing.check_forwards
         self.observe(-goal.sign * look.losses, reached, iteration)
 

@@ -127,7 +127,8 @@ def room_of(recognizer: Recognizer, batch: AudioBatch) -> int:
 
 
 def _window(recognizer: Recognizer, batch: AudioBatch) -> int:
-    return int(recognizer.window(batch.lengths.new_tensor([batch.waveforms.shape[1]])))
+    # The size is computed on the host, which would wait for a number on the device.
+    return int(recognizer.window(torch.tensor([batch.waveforms.shape[1]])))
 
 
 class _Heard:

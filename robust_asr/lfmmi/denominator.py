@@ -60,7 +60,7 @@ def transitions(log_bigram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Shape: log_bigram (V, V) -> probabilities of steps (S, S), of the first state (S,), of the end after each state (S,).
     """
     bigram, num_labels = log_bigram.exp(), len(log_bigram)
-    blanks = torch.cat([torch.eye(num_labels).to(bigram), bigram[:, 1:]], 1)
+    blanks = torch.cat([torch.eye(num_labels, dtype=bigram.dtype, device=bigram.device), bigram[:, 1:]], 1)
     phones = blanks[1:].clone()
     loops = torch.arange(1, num_labels, device=bigram.device)
     phones[loops - 1, num_labels - 1 + loops] = 1.0

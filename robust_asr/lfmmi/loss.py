@@ -20,6 +20,6 @@ def lfmmi_loss(log_probs: Tensor, frame_lengths: Tensor, graphs: PhoneGraphs, lo
     Units: nats.
     """
     value = denominator(log_probs, frame_lengths, log_bigram) - numerator(log_probs, frame_lengths, graphs, log_bigram)
-    infeasible = graphs.frames_needed.to(frame_lengths.device) > frame_lengths
+    infeasible = graphs.frames_needed.to(frame_lengths.device, non_blocking=True) > frame_lengths
     # The constant replaces the whole difference, so the denominator gets no gradient from an infeasible text either.
     return torch.where(infeasible, torch.inf, value)

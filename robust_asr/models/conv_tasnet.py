@@ -149,4 +149,5 @@ class Block(nn.Module):
         # the paper's stack a convolution would pad 32768 zeros on each side. (nn.Conv1d with one tap in 512 groups would compute
         # the same but takes sixteen times the memory on a CPU.)
         centre = convolution.weight[:, 0, convolution.kernel_size[0] // 2]
-        return torch.addcmul(convolution.bias[:, None], hidden, centre[:, None])
+        # Autocast converts the weights of a convolution to the type of its input, but not those of addcmul.
+        return torch.addcmul(convolution.bias[:, None].to(hidden.dtype), hidden, centre[:, None].to(hidden.dtype))

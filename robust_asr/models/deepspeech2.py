@@ -91,8 +91,11 @@ class SummedBiLSTM(nn.Module):
         return both.unflatten(-1, (2, -1)).sum(-2)
 
     def _packed(self, values: Tensor, frame_lengths: Tensor) -> Tensor:
-        packed, _ = self.lstm(pack_padded_sequence(values, frame_lengths, enforce_sorted=False))
-        return pad_packed_sequence(packed, total_length=len(values))[0]
+        # Sorted here, because the sorting of pack_padded_sequence makes the host wait for the device in every layer.
+        order = frame_lengths.argsort(descending=True)
+        there, back = (rows.to(values.device, non_blocking=True) for rows in (order, order.argsort()))
+        packed, _ = self.lstm(pack_padded_sequence(values.index_select(1, there), frame_lengths[order]))
+        return pad_packed_sequence(packed, total_length=len(values))[0].index_select(1, back)
 
     def _turned(self, values: Tensor, frame_lengths: Tensor) -> Tensor:
         order = _turned_order(frame_lengths, len(values)).to(values.device)

@@ -11,7 +11,10 @@ from torch.nn import functional
 
 
 class PReLU(nn.PReLU):
-    """``torch.nn.PReLU`` with one parameter. Its gradient uses operations that a CPU vectorises; torch's own gradient is slow."""
+    """``torch.nn.PReLU`` with one parameter. Its gradient uses operations that a CPU vectorises; torch's own gradient is slow.
+
+    Its result has the type of its input, under autocast too.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +27,9 @@ class _PReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, slope: Tensor) -> Tensor:
         ctx.save_for_backward(values, slope)
-        return functional.prelu(values, slope)
+        # Autocast would round values of float32, and their gradient would come back in another type than they have.
+        with torch.autocast(values.device.type, enabled=False):
+            return functional.prelu(values, slope)
 
     @staticmethod
     @once_differentiable

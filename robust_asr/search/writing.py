@@ -61,6 +61,12 @@ class Writing:
         if self._scores is None:
             return worth, states
         words = self.trie.words[edges]
+        if edges.is_cuda:
+            # Asked for every edge: to list those that end a word, the host would wait for the device in every frame.
+            ending = words >= 0
+            scores, following = self._scores(states.flatten(), words.clamp(min=0).flatten())
+            worth = torch.where(ending, worth + self._ngram_weight * scores.view_as(worth), worth)
+            return worth, torch.where(ending, following.view_as(states), states)
         places = (words >= 0).nonzero(as_tuple=True)
         scores, following = self._scores(states[places], words[places])
         worth = worth.index_put(places, worth[places] + self._ngram_weight * scores)

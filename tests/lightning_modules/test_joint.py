@@ -110,6 +110,20 @@ def test_who_learns(held: bool) -> None:
     assert inner.training is not held and not inner.encoder.norm.training
 
 
+@pytest.mark.parametrize("objective", [DenoiserTraining, JointDenoiserASR])
+def test_half_precision_where_a_dilation_exceeds_the_frames(objective: type) -> None:
+    torch.manual_seed(0)
+    denoise = Denoise(ConvTasNet(**{**TINY, "num_layers": 13}))
+    more = {} if objective is DenoiserTraining else {"attack": ATTACK}
+    training = in_a_trainer(objective(ToyCTC(), denoiser=denoise, **more))
+    exact = training.training_step(paired(), 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = training.training_step(paired(), 0)
+    loss.backward()
+    torch.testing.assert_close(loss, exact, rtol=0.05, atol=0)
+    assert all(parameter.grad.isfinite().all() for parameter in denoise.parameters())
+
+
 def test_a_held_recogniser_is_a_fixed_function_with_gradients() -> None:
     recognizer = ToyCTC().train()
     hold(recognizer)

@@ -108,6 +108,25 @@ def test_checkpointing_keeps_less() -> None:
     assert kept[1] < kept[0] / 3
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_half_precision_where_a_dilation_exceeds_the_frames(checkpointing: bool) -> None:
+    own = network(num_layers=9).float()
+    own.checkpointing = checkpointing
+    waveforms, lengths = (values.float() if values.is_floating_point() else values for values in batch())
+    assert own.blocks[-1].depthwise.dilation[0] > waveforms.shape[1] // own.filter_size * 2
+    found = []
+    for half in (False, True):
+        leaf = waveforms.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            cleaned = own(leaf, lengths)
+        assert cleaned.dtype == torch.float32
+        found.append([cleaned, *torch.autograd.grad(cleaned.square().sum(), (leaf, *own.parameters()))])
+    for exact, rounded in zip(*found, strict=True):
+        assert exact.dtype == rounded.dtype
+    for exact, rounded in list(zip(*found, strict=True))[:2]:
+        assert ((exact - rounded).norm() < 0.1 * exact.norm()).item()
+
+
 TWO_STACKS = "denoiser.network={ConvTasNet: {num_layers: 8, num_stacks: 2}}"
 
 

@@ -27,3 +27,12 @@ def test_half_precision_stays() -> None:
     output = PReLU()(torch.randn(2, 3, dtype=torch.bfloat16).requires_grad_())
     assert output.dtype == torch.bfloat16
     output.sum().backward()
+
+
+def test_autocast_changes_neither_the_values_nor_their_type() -> None:
+    module, values = PReLU(), torch.randn(2, 3, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = module(values)
+    assert output.dtype == torch.float32 and torch.equal(output, module(values))
+    output.sum().backward()
+    assert values.grad.dtype == torch.float32
