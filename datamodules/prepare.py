@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -13,12 +14,16 @@ from datamodules.preparing.verification import Finding
 
 
 def report(findings: Sequence[Finding], *, strict: bool) -> int:
-    """Prints the findings, one a line, and their number; the exit code is 1 if there are any and ``strict``."""
+    """Prints the findings, one a line, and their number.
+
+    The exit code is 1 if one of them kept a manifest from being written, or if there are any and ``strict``.
+    """
     for finding in findings:
         print(finding)
     left_out = len({(finding.path, finding.utterance) for finding in findings if finding.utterance})
+    left_out += sum(finding.num_others for finding in findings)
     print(f"{len(findings)} findings, {left_out} utterances left out")
-    return 1 if findings and strict else 0
+    return 1 if any(finding.is_fatal or strict for finding in findings) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,9 +74,13 @@ def _prepare(kind: str, options: dict[str, Any]) -> list[Finding]:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     kind, strict = options.pop("kind"), options.pop("strict")
+    # A name that the locale cannot write is shown in escapes: it must not end the work of hours.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return report(_prepare(kind, options), strict=strict)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -111,7 +111,7 @@ class Lexicon(Tokenizer):
 @cache
 def _lines(path: str | None) -> dict[str, list[str]]:
     """The pronunciations of each word of a file, or of the CMU dictionary; cached, so that a process reads each file once."""
-    text = _cmudict() if path is None else Path(path).read_text(encoding="utf-8")
+    text = _cmudict() if path is None else Path(path).read_text(encoding="utf-8-sig")
     lines: dict[str, list[str]] = {}
     # Lines are only split here and parsed when a word is looked up, because most of the 200,000 words never are.
     for line in text.replace("\t", " ").upper().splitlines():

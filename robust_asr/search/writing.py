@@ -80,7 +80,7 @@ def words_of(texts: Iterable[str]) -> list[str]:
 
 
 def texts_of(lexicon: Sequence[str] | str) -> Iterable[str]:
-    return Path(lexicon).read_text(encoding="utf-8").splitlines() if isinstance(lexicon, str) else lexicon
+    return Path(lexicon).read_text(encoding="utf-8-sig").splitlines() if isinstance(lexicon, str) else lexicon
 
 
 def check_is_file(path: object, owner: str) -> None:
