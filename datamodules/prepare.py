@@ -37,6 +37,13 @@ def _parser() -> argparse.ArgumentParser:
         "--hold-out-speakers", type=int, default=0, metavar="N", help="also <train>-rest and <train>-dev"
     )
     speech.add_argument("--seed", type=int, default=0, help="of the choice of held-out speakers")
+    speech.add_argument(
+        "--alphabet",
+        nargs="?",
+        const=True,
+        metavar="CHARACTERS",
+        help="leave out texts that hold other characters after upper-casing (alone: A to Z, apostrophe and space)",
+    )
     speech.add_argument("--shar", action="store_true", help="also shards for streaming")
     speech.add_argument("--shard-size", type=int, default=500, help="utterances a shard")
     sounds = kinds.add_parser("noise", help="a folder of environmental sounds")
@@ -58,7 +65,10 @@ def _prepare(kind: str, options: dict[str, Any]) -> list[Finding]:
     # Imported only when needed: `--help` should not wait for lhotse.
     if kind == "librispeech":
         from datamodules.preparing.librispeech import prepare_corpus
+        from robust_asr.text import LIBRISPEECH_CHARACTERS
 
+        if options["alphabet"] is True:
+            options["alphabet"] = LIBRISPEECH_CHARACTERS
         return prepare_corpus(options.pop("corpus"), options.pop("out"), **options)
     if kind == "noise":
         from datamodules.preparing.noise import prepare_noise

@@ -21,7 +21,7 @@ from datamodules.preparing.files import files_below, is_of_the_system
 from datamodules.preparing.parallel import progress_bar
 from datamodules.preparing.verification import Finding, Part, transcribed_part, verify_audio
 from robust_asr.storage.files import folder_written_whole, written_whole
-from robust_asr.text import normalize
+from robust_asr.text import LIBRISPEECH_CHARACTERS, CharacterTokenizer, normalize
 
 SHARD_FOLDER = "{part}-shar"
 
@@ -35,24 +35,31 @@ def prepare_corpus(
     seed: int = 0,
     shar: bool = False,
     shard_size: int = 500,
+    alphabet: str | None = None,
     num_jobs: int = 2,
 ) -> list[Finding]:
     """Manifests of a folder in LibriSpeech's layout, every sample read once.
 
     Args:
         corpus: folder with parts, each ``speaker/chapter/*.flac`` (or ``.wav``) and ``*.trans.txt``.
-        out: folder for ``<part>.jsonl.gz``, ``<part>.words.txt`` (its distinct words, a lexicon), ``<part>.phrases.txt``
-            (its distinct transcripts, targets of attacks) and ``corpus.json``.
+        out: folder for ``<part>.jsonl.gz``, ``<part>.words.txt`` (its distinct words, a lexicon for searches),
+            ``<part>.phrases.txt`` (its distinct transcripts, targets of attacks) and ``corpus.json``.
         parts: names of folders; by default every folder that holds a transcript.
         hold_out_speakers: number of speakers that every part whose name begins with ``train`` sets aside:
             ``<part>-dev`` holds them, ``<part>-rest`` the others. The speakers are ``random.Random(seed)``'s sample of
             the sorted names.
+        alphabet: characters that the recogniser writes; an utterance whose text holds others is left out, with a finding.
+            By default none is, and only ``<part>.words.txt`` is limited to words that the default alphabet writes.
         shar: also write shards for streaming, of ``shard_size`` utterances.
 
     Errors: ValueError names the folder or the part. What is wrong with a single file is a finding; the file is left
     out.
     """
+    tokenizer = CharacterTokenizer(LIBRISPEECH_CHARACTERS if alphabet is None else alphabet)
     transcribed = _transcribed(corpus, parts)
+    if alphabet is not None:
+        for part in transcribed:
+            part.findings.extend(_unwritable(part, tokenizer))
     if hold_out_speakers:
         _check_hold_out(transcribed, hold_out_speakers)
     write_corpus_root(out, corpus)
@@ -79,10 +86,13 @@ def prepare_corpus(
                 if shar:
                     folder = out / SHARD_FOLDER.format(part=name)
                     _write_shards(folder, corpus, chosen, shard_size=shard_size, progress=progress)
-                _write_part(out, name, chosen)
-                progress.write(
-                    f"{name}: {len(chosen)} utterances, {sum(cut.duration for cut in chosen) / 3600:.2f} hours"
-                )
+                hours = sum(cut.duration for cut in chosen) / 3600
+                progress.write(f"{name}: {len(chosen)} utterances, {hours:.2f} hours")
+                if left_out := _write_part(out, name, chosen, tokenizer):
+                    progress.write(
+                        f"{name}.words.txt: without {left_out} words that {tokenizer.characters!r} cannot write; "
+                        "--alphabet names other characters"
+                    )
     return [finding for part in transcribed for finding in part.findings]
 
 
@@ -164,13 +174,23 @@ def _cut(utterance: str, text: str, source: str, header: Header) -> MonoCut:
     return MonoCut(utterance, 0.0, seconds, 0, [supervision], recording=recording)
 
 
-def _write_part(out: Path, name: str, cuts: Sequence[MonoCut]) -> None:
+def _unwritable(part: Part, tokenizer: CharacterTokenizer) -> Iterator[Finding]:
+    for utterance in part.without_findings():
+        if unwritable := tokenizer.unwritable(part.texts[utterance]):
+            message = f"{utterance} has {unwritable}, which the alphabet {tokenizer.characters!r} cannot write"
+            yield Finding(part.transcripts[utterance], message, utterance)
+
+
+def _write_part(out: Path, name: str, cuts: Sequence[MonoCut], tokenizer: CharacterTokenizer) -> int:
+    """Writes the manifest and the lists of words and phrases; answers how many words a search could not spell."""
     write_manifest(out / f"{name}{SUFFIX}", cuts)
     phrases = sorted({normalize(cut.supervisions[0].text) for cut in cuts})
-    words = sorted({word for phrase in phrases for word in phrase.split()})
-    for kind, lines in (("words", words), ("phrases", phrases)):
+    words = {word for phrase in phrases for word in phrase.split()}
+    writable = sorted(word for word in words if not tokenizer.unwritable(word))
+    for kind, lines in (("words", writable), ("phrases", phrases)):
         with written_whole(out / f"{name}.{kind}.txt") as temporary:
             temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return len(words) - len(writable)
 
 
 @dataclass

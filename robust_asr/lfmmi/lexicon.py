@@ -70,6 +70,11 @@ class Lexicon(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return [phone for variants in self.sentence(text) for phone in variants[0]]
 
+    def unwritable(self, text: str) -> list[str]:
+        # Not by way of ``encode``, which would ask espeak-ng for each new word of a corpus.
+        words = set(normalize(text).split()) - self._known.keys() - _lines(self.path).keys()
+        return sorted(word for word in words if self.unknown == "refuse" or set(word) - set(LIBRISPEECH_CHARACTERS))
+
     def decode(self, tokens: Sequence[int]) -> str:
         return "".join(self.pieces(tokens)).strip()
 

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from datamodules import Speech
 from datamodules.manifest import Manifest
 from datamodules.prepare import main
 from datamodules.preparing.librispeech import prepare_corpus
+from robust_asr.search.writing import lexicon_words
+from robust_asr.text import CharacterTokenizer
 from tests.datamodules.conftest import write_utterance
 
 TEXTS = {"1-1-0": "ONE TWO", "1-1-1": "THREE", "2-1-0": "FOUR FIVE"}
@@ -203,3 +206,44 @@ def test_any_locale_reads_and_shows_any_name(tmp_path: Path):
     done = subprocess.run(command, env=environment, capture_output=True, check=True)
     assert b"1-1-\\xfc.flac: is an empty file" in done.stdout
     assert _texts(tmp_path / "out", "train-é") == {"1-1-0": "NAÏVE"}
+
+
+UNWRITABLE = {"1-1-0": "ONE TWO", "1-1-1": "in 1984", "1-1-2": "well-known", "2-1-0": "naïve", "2-1-1": "it’s"}
+
+
+def test_texts_that_the_alphabet_cannot_write_are_findings_where_it_is_asked_for(tmp_path: Path, capsys):
+    corpus = _corpus(tmp_path / "corpus", texts=UNWRITABLE)
+    command = ["librispeech", str(corpus), str(tmp_path / "out"), "--num-jobs", "1", "--alphabet"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    for line in (
+        "train/1/1/1-1.trans.txt: 1-1-1 has ['1', '4', '8', '9'], which the alphabet",
+        "train/1/1/1-1.trans.txt: 1-1-2 has ['-'], which the alphabet",
+        "train/2/1/2-1.trans.txt: 2-1-0 has ['Ï'], which the alphabet",
+        "3 findings, 3 utterances left out",
+    ):
+        assert line in shown
+    assert _texts(tmp_path / "out") == {"1-1-0": "ONE TWO", "2-1-1": "it’s"}
+    assert main([*command, "' ABCDEFGHIJKLMNOPQRSTUVWXYZÏ-"]) == 0
+    assert _texts(tmp_path / "out").keys() == UNWRITABLE.keys() - {"1-1-1"}
+
+
+def test_the_list_of_words_holds_what_a_search_can_spell_and_says_what_is_missing(tmp_path: Path, capsys):
+    assert _prepared(_corpus(tmp_path / "corpus", texts=UNWRITABLE), tmp_path / "out") == []
+    assert (tmp_path / "out/train.words.txt").read_text().split() == ["IN", "IT'S", "ONE", "TWO"]
+    assert "train.words.txt: without 3 words that " in capsys.readouterr().out
+    assert len(_texts(tmp_path / "out")) == len(UNWRITABLE)
+    lexicon_words(str(tmp_path / "out/train.words.txt"), CharacterTokenizer())
+
+
+@pytest.mark.parametrize("shar", [False, True])
+def test_speech_tells_every_text_of_a_stage(shar: bool, tmp_path: Path):
+    for part, texts in {"train": TEXTS, "dev": {"7-1-0": "EIGHT"}, "test": {"8-1-0": "NINE"}}.items():
+        _corpus(tmp_path / "corpus", part, texts)
+    write_utterance(tmp_path / "corpus", "train", "2-1-9", "TOO SHORT", seconds=0.02)
+    _prepared(tmp_path / "corpus", tmp_path / "out", parts=["train", "dev", "test"], shar=shar)
+    speech = Speech(str(tmp_path / "out"), ["train"], ["dev"], ["test", "absent"], shar=shar)
+    speech.setup("fit")
+    told = sorted((utterance, text) for _, utterance, text in speech.texts("fit"))
+    assert told == sorted({**TEXTS, "7-1-0": "EIGHT", "8-1-0": "NINE"}.items())
+    assert {part for part, *_ in speech.texts("fit")} == {"train-shar" if shar else "train", "dev", "test"}
