@@ -7,7 +7,7 @@ import io
 import os
 import stat
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +20,9 @@ SAMPLE_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 4
 # Counted in samples, not in bytes: an hour of silence is 195 KB of FLAC and 230 MB of samples.
 MAX_SAMPLES = 2**25
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+# What libsndfile answers for FLAC that was written to a pipe: its header was never completed.
+_UNKNOWN_LENGTH = 2**63 - 1
+_BLOCK = 2**16
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,17 @@ class Header:
 
 
 def read_header(source: Path | bytes) -> Header:
-    """ValueError says why the file is not readable as WAV or FLAC."""
+    """The header; where it does not know the length, the samples are decoded and counted.
+
+    Errors: ValueError says why the file is not readable as WAV or FLAC.
+    """
     with _opened(source) as file:
-        return _header(file)
+        header = _header(file)
+        return replace(header, num_samples=_counted(file)) if header.num_samples == _UNKNOWN_LENGTH else header
 
 
 def read_audio(source: Path | bytes, *, sample_rate: int, num_samples: int) -> np.ndarray:
-    """Samples of a mono WAV or FLAC file whose header must agree with the declaration.
+    """Samples of a mono WAV or FLAC file whose header must agree with the declaration, or not know its length.
 
     A FLAC file is checked against the MD5 of its samples that its header carries, so damage is an error, not noise.
 
@@ -49,7 +56,7 @@ def read_audio(source: Path | bytes, *, sample_rate: int, num_samples: int) -> n
     with _opened(source) as file:
         header = _header(file)
         _agree(header, sample_rate=sample_rate, num_samples=num_samples)
-        samples = _decode(file, header)
+        samples = _decode(file, header, num_samples)
     if isinstance(source, bytes):
         _check_md5(source[:42], samples, header)
     else:
@@ -118,21 +125,43 @@ def _agree(header: Header, *, sample_rate: int, num_samples: int) -> None:
         raise ValueError(f"has {header.channels} channels; mono is accepted")
     if header.sample_rate != sample_rate:
         raise ValueError(f"has sampling_rate {header.sample_rate}, but {sample_rate} is declared")
-    if header.num_samples != num_samples:
+    if header.num_samples not in (num_samples, _UNKNOWN_LENGTH):
         raise ValueError(f"has num_samples {header.num_samples}, but {num_samples} is declared")
     if not 0 < num_samples <= MAX_SAMPLES:
         raise ValueError(f"has {num_samples} samples; 1 to {MAX_SAMPLES} are accepted")
 
 
-def _decode(file: soundfile.SoundFile, header: Header) -> np.ndarray:
+def _decode(file: soundfile.SoundFile, header: Header, num_samples: int) -> np.ndarray:
     kind = {"PCM_16": "int16", "PCM_24": "int32", "FLOAT": "float32", "DOUBLE": "float64"}.get(header.subtype, "int32")
+    unknown = header.num_samples == _UNKNOWN_LENGTH
+    if unknown:
+        _do_not_seek(file)
     try:
-        samples = file.read(dtype=kind)
+        samples = file.read(frames=num_samples + 1 if unknown else -1, dtype=kind)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"cannot be decoded ({error})") from error
-    if len(samples) != header.num_samples:
-        raise ValueError(f"breaks off after {len(samples)} of {header.num_samples} samples")
+    if len(samples) > num_samples:
+        raise ValueError(f"goes on after the {num_samples} samples that are declared")
+    if len(samples) != num_samples:
+        raise ValueError(f"breaks off after {len(samples)} of {num_samples} samples")
     return samples
+
+
+def _counted(file: soundfile.SoundFile) -> int:
+    """Samples of a channel; more than ``MAX_SAMPLES`` are not counted to their end."""
+    _do_not_seek(file)
+    count = 0
+    try:
+        while count <= MAX_SAMPLES and (size := len(file.read(frames=_BLOCK, dtype="int16"))):
+            count += size
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"cannot be decoded ({error})") from error
+    return count
+
+
+def _do_not_seek(file: soundfile.SoundFile) -> None:
+    # soundfile seeks to the end of what it has read, which fails at the end of a stream of unknown length.
+    file.seekable = lambda: False
 
 
 def _check_md5(start: bytes, samples: np.ndarray, header: Header) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -13,12 +14,16 @@ from datamodules.preparing.verification import Finding
 
 
 def report(findings: Sequence[Finding], *, strict: bool) -> int:
-    """Prints the findings, one a line, and their number; the exit code is 1 if there are any and ``strict``."""
+    """Prints the findings, one a line, and their number.
+
+    The exit code is 1 if one of them kept a manifest from being written, or if there are any and ``strict``.
+    """
     for finding in findings:
         print(finding)
     left_out = len({(finding.path, finding.utterance) for finding in findings if finding.utterance})
+    left_out += sum(finding.num_others for finding in findings)
     print(f"{len(findings)} findings, {left_out} utterances left out")
-    return 1 if findings and strict else 0
+    return 1 if any(finding.is_fatal or strict for finding in findings) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,6 +37,13 @@ def _parser() -> argparse.ArgumentParser:
         "--hold-out-speakers", type=int, default=0, metavar="N", help="also <train>-rest and <train>-dev"
     )
     speech.add_argument("--seed", type=int, default=0, help="of the choice of held-out speakers")
+    speech.add_argument(
+        "--alphabet",
+        nargs="?",
+        const=True,
+        metavar="CHARACTERS",
+        help="leave out texts that hold other characters after upper-casing (alone: A to Z, apostrophe and space)",
+    )
     speech.add_argument("--shar", action="store_true", help="also shards for streaming")
     speech.add_argument("--shard-size", type=int, default=500, help="utterances a shard")
     sounds = kinds.add_parser("noise", help="a folder of environmental sounds")
@@ -53,7 +65,10 @@ def _prepare(kind: str, options: dict[str, Any]) -> list[Finding]:
     # Imported only when needed: `--help` should not wait for lhotse.
     if kind == "librispeech":
         from datamodules.preparing.librispeech import prepare_corpus
+        from robust_asr.text import LIBRISPEECH_CHARACTERS
 
+        if options["alphabet"] is True:
+            options["alphabet"] = LIBRISPEECH_CHARACTERS
         return prepare_corpus(options.pop("corpus"), options.pop("out"), **options)
     if kind == "noise":
         from datamodules.preparing.noise import prepare_noise
@@ -69,9 +84,13 @@ def _prepare(kind: str, options: dict[str, Any]) -> list[Finding]:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     kind, strict = options.pop("kind"), options.pop("strict")
+    # A name that the locale cannot write is shown in escapes: it must not end the work of hours.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return report(_prepare(kind, options), strict=strict)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

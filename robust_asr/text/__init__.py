@@ -47,6 +47,20 @@ class Tokenizer(ABC):
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of ids; reserved ids are skipped."""
 
+    def unwritable(self, text: str) -> list[str]:
+        """What of a text has no id, characters or words; empty for a text that ``encode`` takes."""
+        if not self._refuses(text):
+            return []
+        text = normalize(text)
+        return sorted(character for character in set(text) if self._refuses(character)) or [text]
+
+    def _refuses(self, text: str) -> bool:
+        try:
+            self.encode(text)
+        except ValueError:
+            return True
+        return False
+
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """The piece of text that each token writes, spaces included; the joined pieces are the text. Used for word times."""
         return [self.decode([token]) for token in tokens]
@@ -75,10 +89,12 @@ class CharacterTokenizer(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         text = normalize(text)
-        unknown = sorted(set(text) - self._ids.keys())
-        if unknown:
+        if unknown := self.unwritable(text):
             raise ValueError(f"text {text!r} has {unknown}, which the alphabet {self.characters!r} cannot write")
         return [self._ids[character] for character in text]
+
+    def unwritable(self, text: str) -> list[str]:
+        return sorted(set(normalize(text)) - self._ids.keys())
 
     def decode(self, tokens: Sequence[int]) -> str:
         return "".join(self.characters[token - 1] for token in tokens if token != self.blank)

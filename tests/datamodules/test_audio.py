@@ -111,6 +111,37 @@ def test_a_truncated_file_is_noticed(tone, tmp_path: Path):
             read_audio(path, sample_rate=RATE, num_samples=SIZE)
 
 
+def _without_length(path: Path) -> Path:
+    """The file as an encoder leaves it that wrote to a pipe: no number of samples in the header."""
+    content = bytearray(path.read_bytes())
+    if path.suffix == ".flac":
+        content[21] &= 0xF0
+        content[22:42] = bytes(20)
+    else:
+        place = content.index(b"data") + 4
+        content[place : place + 4] = b"\xff" * 4
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.wav"])
+def test_a_header_without_a_length_is_decoded_and_counted(name: str, tone, tmp_path: Path):
+    path = _without_length(_written(tmp_path / name, tone, "PCM_16"))
+    assert read_header(path) == Header(RATE, 1, SIZE, "PCM_16")
+    for source in (path, path.read_bytes()):
+        samples = read_audio(source, sample_rate=RATE, num_samples=SIZE)
+        np.testing.assert_allclose(samples * 2.0**-15, tone, atol=2**-15)
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"), [(SIZE - 1, f"goes on after the {SIZE - 1}"), (SIZE + 1, f"breaks off after {SIZE} of")]
+)
+def test_without_a_length_the_samples_must_agree_with_the_declaration(declared, message, tone, tmp_path: Path):
+    path = _without_length(_written(tmp_path / "a.flac", tone, "PCM_16"))
+    with pytest.raises(ValueError, match=message):
+        read_audio(path, sample_rate=RATE, num_samples=declared)
+
+
 def test_a_bomb_is_refused_by_its_header(tmp_path: Path):
     path = tmp_path / "silence.flac"
     with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16") as file:

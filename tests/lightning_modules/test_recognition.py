@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -111,3 +113,17 @@ def test_gaussian_noise_is_keyed_by_utterance_not_by_batch() -> None:
 def test_gaussian_range_is_checked(sigmas: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="sigma_min and sigma_max"):
         GaussianAugmentation(CompactCTC(), sigma_min=sigmas[0], sigma_max=sigmas[1])
+
+
+def test_texts_that_cannot_be_written_are_one_sentence_before_the_first_step() -> None:
+    training = module()
+    told = [("train", f"1-1-{index}", text) for index, text in enumerate(["GOOD", *["NUMBER 5"] * 6, "WELL-KNOWN"])]
+    training._trainer.datamodule = SimpleNamespace(texts=lambda stage: [*told, ("dev", "9-1-0", "Mr. 5")])
+    message = (
+        r"the recogniser cannot write 8 of the texts \('5' in 7, '-' in 1, '\.' in 1\): "
+        "train: 1-1-1, 1-1-2, 1-1-3, 1-1-4, 1-1-5 and 2 others; dev: 9-1-0; "
+    )
+    with pytest.raises(ValueError, match=message):
+        training.on_fit_start()
+    training._trainer.datamodule = SimpleNamespace(texts=lambda stage: told[:1])
+    training.on_fit_start()

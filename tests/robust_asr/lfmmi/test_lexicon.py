@@ -104,3 +104,14 @@ def test_described_and_built_again(path: str):
     lexicon = Lexicon(path, stress=False, unknown="noise")
     rebuilt = trust.build(describe(lexicon), expected=Lexicon)
     assert describe(rebuilt) == describe(lexicon)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path: Path):
+    (tmp_path / "lexicon.txt").write_text("\ufeffONE W AH1 N\n", encoding="utf-8")
+    assert _names(Lexicon(str(tmp_path / "lexicon.txt")), "ONE") == ["W AH1 N"]
+
+
+def test_unwritable_words_are_those_that_encode_refuses(path: str):
+    lexicon = Lexicon(path)
+    assert lexicon.unwritable("a the zebra 5 naïve") == ["5", "NAÏVE"]
+    assert Lexicon(path, unknown="refuse").unwritable("a zebra") == ["ZEBRA"]

@@ -347,6 +347,13 @@ def test_wrong_lexicon(lexicon: list[str], message: str) -> None:
         BeamSearch(lexicon=lexicon)(random_emissions(0), TOKENIZER, frame_shift=1.0)
 
 
+def test_a_file_with_words_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("\ufeffA\n1984\nOÜ\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"the lexicon .*words\.txt has words .* cannot write, 2 of 3: 1984, OÜ"):
+        BeamSearch(lexicon=str(path))(random_emissions(0), TOKENIZER, frame_shift=1.0)
+
+
 def test_wrong_ngram(tmp_path: Path) -> None:
     path = tmp_path / "broken.arpa"
     path.write_text("no model")

@@ -37,6 +37,7 @@ def test_the_same_texts_give_the_same_model(tokenizer: BpeTokenizer):
 
 
 def test_a_character_without_a_piece_is_named(tokenizer: BpeTokenizer):
+    assert tokenizer.unwritable("the Ωcat 5") == ["5", "Ω"] and tokenizer.unwritable("the cat") == []
     with pytest.raises(ValueError, match="Ω"):
         tokenizer.encode("THE Ω")
 

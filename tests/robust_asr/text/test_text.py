@@ -66,3 +66,9 @@ def test_what_it_cannot_write_is_named() -> None:
 def test_characters_are_distinct(characters: str) -> None:
     with pytest.raises(ValueError, match="distinct"):
         CharacterTokenizer(characters)
+
+
+def test_what_is_unwritable_is_what_encode_refuses():
+    tokenizer = CharacterTokenizer()
+    assert tokenizer.unwritable("it’s fine") == []
+    assert tokenizer.unwritable("Mr. 5, naïve") == [",", ".", "5", "Ï"]
