@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.preparing.verification import Finding
+from robust_asr.text.alignment import printable
+from robust_asr.text.mistakes import sentence
 
 
 def report(findings: Sequence[Finding], *, strict: bool) -> int:
     """Prints the findings, one a line, and their number; the exit code is 1 if there are any and ``strict``."""
     for finding in findings:
-        print(finding)
+        print(printable(str(finding)))
     left_out = len({(finding.path, finding.utterance) for finding in findings if finding.utterance})
     print(f"{len(findings)} findings, {left_out} utterances left out")
     return 1 if findings and strict else 0
@@ -71,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kind, strict = options.pop("kind"), options.pop("strict")
     try:
         return report(_prepare(kind, options), strict=strict)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"error: {sentence(error)}", file=sys.stderr)
         return 2
 
 
