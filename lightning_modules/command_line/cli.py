@@ -24,6 +24,7 @@ from lightning_modules.command_line.config_guard import check_arguments, guarded
 from lightning_modules.command_line.expansion import expand
 from lightning_modules.command_line.machine import check_machine
 from lightning_modules.command_line.messages import in_one_sentence, silence
+from lightning_modules.command_line.reach import check_reach
 from lightning_modules.command_line.run_folder import CHECKPOINTS, RunConfig, is_first_process, refuse_used
 from lightning_modules.evaluation import Evaluation
 from lightning_modules.loggers import RunCSVLogger, RunWandbLogger, wandb_run_id
@@ -111,6 +112,7 @@ class RobustCLI(LightningCLI):
         """Lightning takes settings and class names from the checkpoint here; this project takes none."""
 
     def before_instantiate_classes(self) -> None:
+        check_reach(self.settings.trainer, run_dir=self.run_dir)
         check_machine(self.settings.trainer, data=self.settings.data.class_path)
         if self.subcommand == "fit":
             self._prepare_run_folder()
