@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.preparing.verification import Finding
+from robust_asr.text.alignment import printable
+from robust_asr.text.mistakes import sentence
 
 
 def report(findings: Sequence[Finding], *, strict: bool) -> int:
@@ -19,7 +21,7 @@ def report(findings: Sequence[Finding], *, strict: bool) -> int:
     The exit code is 1 if one of them kept a manifest from being written, or if there are any and ``strict``.
     """
     for finding in findings:
-        print(finding)
+        print(printable(str(finding)))
     left_out = len({(finding.path, finding.utterance) for finding in findings if finding.utterance})
     left_out += sum(finding.num_others for finding in findings)
     print(f"{len(findings)} findings, {left_out} utterances left out")
@@ -91,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return report(_prepare(kind, options), strict=strict)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {sentence(error)}", file=sys.stderr)
         return 2
 
 

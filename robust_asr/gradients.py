@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+_UNREACHED = (
+    "no gradient of the loss reaches the audio: the recogniser must compute its scores from the waveforms by operations of "
+    "torch, without torch.no_grad, detach or numpy"
+)
+
 
 @contextmanager
 def frozen_for_attack(recognizer: nn.Module) -> Iterator[nn.Module]:
@@ -88,11 +93,26 @@ def input_gradient(loss: Callable[[Tensor], Tensor], waveforms: Tensor) -> tuple
     not change the ``.grad`` of any parameter, triggers no DDP hook, and works inside ``no_grad`` loops.
 
     Shape: waveforms (B, T) -> losses (B,), gradient (B, T).
+    Errors: ValueError if the loss does not depend on the waveforms by operations that torch can differentiate.
     """
+    if torch.is_inference_mode_enabled():
+        raise ValueError("an attack needs gradients, which torch.inference_mode forbids: use torch.no_grad instead")
     with torch.enable_grad():
-        waveforms = waveforms.detach().requires_grad_(True)
-        losses = loss(waveforms)
-        (gradient,) = torch.autograd.grad(losses.sum(), waveforms)
+        # A tensor that was made in inference mode takes part in gradients only as a copy.
+        waveforms = waveforms.clone() if waveforms.is_inference() else waveforms.detach()
+        waveforms.requires_grad_(True)
+        try:
+            losses = loss(waveforms)
+        except RuntimeError as error:
+            # torch has no class of its own for this error.
+            if "numpy() on Tensor that requires grad" in str(error):
+                raise ValueError(f"{_UNREACHED}; it converts the audio to numpy") from error
+            raise
+        gradient = None
+        if losses.requires_grad:
+            (gradient,) = torch.autograd.grad(losses.sum(), waveforms, allow_unused=True)
+    if gradient is None:
+        raise ValueError(_UNREACHED)
     return losses.detach(), gradient
 
 

@@ -84,6 +84,20 @@ class PairedBatch(AudioBatch):
     clean: Tensor
 
 
+def check_audio(waveforms: object, lengths: object) -> None:
+    """Raise a ValueError unless these are tensors of shapes (B, T) and (B,), the lengths integers."""
+    for name, value in (("waveforms", waveforms), ("lengths", lengths)):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} must be a tensor, found {type(value).__name__}")
+    if waveforms.dim() != 2:
+        raise ValueError(f"waveforms must be of shape (utterances, samples), found {tuple(waveforms.shape)}")
+    if lengths.shape != waveforms.shape[:1] or lengths.dtype not in (torch.int64, torch.int32):
+        kind = str(lengths.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"lengths must be {len(waveforms)} integers, one for each utterance, found {kind} of shape {tuple(lengths.shape)}"
+        )
+
+
 class Targets(Protocol):
     """Texts in the form that a recogniser's loss needs, such as token ids. Only the recogniser that made them reads them."""
 
@@ -161,7 +175,7 @@ class Status(StrEnum):
     ATTACKED = "attacked"
     # The audio or the text of the utterance cannot be attacked, so the attack returned the utterance unchanged.
     REFUSED = "refused"
-    # A gradient that was not finite ended the attack early.
+    # A gradient that was not finite ended the attack early, or the recogniser's scores of the attacked audio are not finite.
     BROKEN_OFF = "broken off"
     # Every gradient was zero, so the attack never changed the audio. This is no evidence of robustness.
     MASKED_GRADIENT = "masked gradient"

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentError
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_modules.callbacks.checkpoint_io import SafeCheckpointIO, clean_leftovers, find_resumable
 from lightning_modules.callbacks.checkpoints import Checkpoints
@@ -21,13 +22,16 @@ from lightning_modules.callbacks.progress import RunProgress
 from lightning_modules.callbacks.rewind import RewindLoggers
 from lightning_modules.command_line.config_guard import check_arguments, guarded_imports
 from lightning_modules.command_line.expansion import expand
+from lightning_modules.command_line.machine import check_machine
 from lightning_modules.command_line.messages import in_one_sentence, silence
+from lightning_modules.command_line.reach import check_reach
 from lightning_modules.command_line.run_folder import CHECKPOINTS, RunConfig, is_first_process, refuse_used
 from lightning_modules.evaluation import Evaluation
 from lightning_modules.loggers import RunCSVLogger, RunWandbLogger, wandb_run_id
 from lightning_modules.recognition import Recognition
 from robust_asr.checkpoint import load_weights
 from robust_asr.models.base import Recognizer
+from robust_asr.text.mistakes import leave
 
 
 class RobustCLI(LightningCLI):
@@ -108,6 +112,8 @@ class RobustCLI(LightningCLI):
         """Lightning takes settings and class names from the checkpoint here; this project takes none."""
 
     def before_instantiate_classes(self) -> None:
+        check_reach(self.settings.trainer, run_dir=self.run_dir)
+        check_machine(self.settings.trainer, data=self.settings.data.class_path)
         if self.subcommand == "fit":
             self._prepare_run_folder()
 
@@ -160,13 +166,17 @@ class RobustCLI(LightningCLI):
         """The user's trainer, and what every run has besides: the run folder's logger, callbacks and safe checkpoints."""
         settings = self._get(self.config_init, "trainer")
         callbacks = _as_list(settings.get("callbacks"))
-        return super().instantiate_trainer(
-            callbacks=[*callbacks, *self._progress(settings, callbacks), *self._callbacks_of_a_fit()],
-            logger=self._loggers(settings.get("logger")),
-            plugins=[*_as_list(settings.get("plugins")), SafeCheckpointIO()],
-            **{"enable_checkpointing": True} if self.subcommand == "fit" else {},
-            **kwargs,
-        )
+        try:
+            return super().instantiate_trainer(
+                callbacks=[*callbacks, *self._progress(settings, callbacks), *self._callbacks_of_a_fit()],
+                logger=self._loggers(settings.get("logger")),
+                plugins=[*_as_list(settings.get("plugins")), SafeCheckpointIO()],
+                **{"enable_checkpointing": True} if self.subcommand == "fit" else {},
+                **kwargs,
+            )
+        except TypeError as error:
+            # Lightning's word for a number of devices that the accelerator does not take.
+            raise ValueError(f"trainer: {error}") from error
 
     def _callbacks_of_a_fit(self) -> list[Callback]:
         """Those that any module needs; what only a module with a recogniser needs, it asks for in ``configure_callbacks``.
@@ -239,8 +249,7 @@ def main(args: list[str] | None = None) -> None:
         arguments = expand(arguments)
         with guarded_imports():
             RobustCLI(arguments)
-    except (ArgumentError, ValueError, OSError, FloatingPointError) as error:
+    except (ArgumentError, ValueError, OSError, FloatingPointError, MisconfigurationException) as error:
         if os.environ.get("ROBUST_ASR_TRACEBACK"):
             raise
-        print(f"error: {in_one_sentence(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        leave(error if isinstance(error, OSError) else in_one_sentence(str(error)))

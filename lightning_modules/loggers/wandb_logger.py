@@ -192,6 +192,11 @@ def _start(mode: str, run_dir: str, run_id: str, arguments: dict[str, Any]) -> A
     settings = wandb.Settings(**{name: value for name, value in chosen.items() if name in wandb.Settings.model_fields})
     named = {name: arguments.get(name) for name in ("project", "entity", "name", "group", "tags")}
     Path(run_dir).mkdir(parents=True, exist_ok=True)
-    return wandb.init(
-        mode=mode, dir=run_dir, id=run_id, resume="allow", reinit="create_new", settings=settings, **named
-    )
+    try:
+        return wandb.init(
+            mode=mode, dir=run_dir, id=run_id, resume="allow", reinit="create_new", settings=settings, **named
+        )
+    except wandb.errors.Error as error:
+        raise ValueError(
+            f"trainer.logger: W&B does not start this run ({error}); log in by `wandb login`, or keep mode: offline"
+        ) from error

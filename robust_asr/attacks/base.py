@@ -20,7 +20,7 @@ from robust_asr.models.base import Knowledge, Recognizer, check_knowledge
 from robust_asr.randomness import Key, derive
 from robust_asr.storage.partial import NOWHERE, Partial
 from robust_asr.threat import ThreatModel, in_box
-from robust_asr.types import AudioBatch, Status, Targets
+from robust_asr.types import AudioBatch, Status, Targets, check_audio
 
 # One sentence for each status that an attack that ran can give an utterance; a row of the results carries it as its note.
 _SENTENCES = {
@@ -28,6 +28,7 @@ _SENTENCES = {
     Status.BROKEN_OFF: "stopped where its gradient was no longer finite",
     Status.MASKED_GRADIENT: "its gradient was zero in every iteration",
 }
+_NO_SCORES = "the recogniser's scores of its audio are not finite"
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,10 @@ class Attack(ABC):
         """Make and verify the attacked audio, without a verdict. Systems with the same attacker's view can share the audio.
 
         Shape: seeds (B,) int64.
+        Errors: ValueError for audio that is not what ``AudioBatch`` describes, or a recogniser without a gradient in its audio.
         """
+        check_audio(batch.waveforms, batch.lengths)
+        _check_precision(recognizer, batch)
         texts = self.goal.texts(batch, seeds=seeds)
         with frozen_for_attack(recognizer):
             known = self.attackers_view(recognizer)
@@ -185,19 +189,21 @@ class Attack(ABC):
         """
         with frozen_for_attack(recognizer):
             judged = derive(seeds, step=draws)
-            losses, transcripts = judge(recognizer, generated.batch, generated.texts, seeds=judged)
+            said = judge(recognizer, generated.batch, generated.texts, seeds=judged)
+        reached = torch.tensor(self.goal.reached(generated.texts, said.transcripts), dtype=torch.bool)
+        status, notes = _with_scores(generated, said.scored.tolist())
         return AttackResult(
             batch=generated.batch,
             texts=generated.texts,
             targeted=self.goal.targeted,
-            success=torch.tensor(self.goal.reached(generated.texts, transcripts), dtype=torch.bool),
-            loss=losses,
+            success=reached & said.heard & said.scored,
+            loss=said.losses,
             size=self.threat.size(generated.waveforms - batch.waveforms, batch).cpu(),
             iterations=generated.iterations,
             forwards=generated.forwards,
-            transcripts=transcripts,
-            status=generated.status,
-            notes=generated.notes,
+            transcripts=said.transcripts,
+            status=status,
+            notes=notes,
         )
 
     @final
@@ -220,6 +226,28 @@ class Attack(ABC):
                 reasons[row] = reason
         status = [Status.REFUSED if reason else Status.ATTACKED for reason in reasons]
         return status, [f"not attacked: {reason}" if reason else "" for reason in reasons]
+
+
+def _with_scores(generated: Generated, scored: Sequence[bool]) -> tuple[tuple[Status, ...], tuple[str, ...]]:
+    """Status and notes, where scores that are not finite come before what the attack made of them."""
+    kept = [
+        fine or given in (Status.REFUSED, Status.BROKEN_OFF)
+        for fine, given in zip(scored, generated.status, strict=True)
+    ]
+    status = (given if keep else Status.BROKEN_OFF for keep, given in zip(kept, generated.status, strict=True))
+    notes = (note if keep else _NO_SCORES for keep, note in zip(kept, generated.notes, strict=True))
+    return tuple(status), tuple(notes)
+
+
+def _check_precision(recognizer: Recognizer, batch: AudioBatch) -> None:
+    """ValueError for audio in half precision, which holds no perturbation of one 16-bit step, and for float64 audio of a float32
+    recogniser. A recogniser of another precision than its audio's may convert the audio itself.
+    """
+    found = str(batch.waveforms.dtype).removeprefix("torch.")
+    if batch.waveforms.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"waveforms must be float32 in [-1, 1], found {found}; 16-bit integers become so by / 32768")
+    if found == "float64" and {parameter.dtype for parameter in recognizer.parameters()} == {torch.float32}:
+        raise ValueError("waveforms are float64, the recogniser computes in float32: convert one of them")
 
 
 def _audio_reasons(threat: ThreatModel, batch: AudioBatch) -> list[str]:

@@ -24,7 +24,8 @@ class AttackResult:
     Attributes:
         texts: the text that each utterance was attacked with: its target, or its reference.
         targeted: whether ``texts`` are targets.
-        success: whether the goal was reached, on draws that the attack never saw.
+        success: whether the goal was reached, on draws that the attack never saw; False for audio that nobody could hear, and
+            where the recogniser's scores are not finite.
         loss: the loss of ``texts``, in nats, on the same draws; nan where it is not defined.
         size: the size of the perturbation, in the unit of the threat model.
         iterations, forwards: the work that the attack spent on each utterance, without the verdict; a forward is one pass of one
@@ -50,16 +51,28 @@ class AttackResult:
         return tuple(transcript.text for transcript in self.transcripts)
 
 
-def judge(
-    recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], *, seeds: Tensor
-) -> tuple[Tensor, tuple[Transcript, ...]]:
-    """The loss of each text, nan where it is not defined, and the transcripts. One pass gives both.
+@dataclass(frozen=True)
+class Judgement:
+    """Shape: tensors (B,), on the CPU.
 
-    Shape: seeds (B,) -> (B,) on the CPU, B transcripts.
+    Attributes:
+        losses: the loss of each text, nan where it is not defined.
+        heard: whether an utterance could be heard: it has audio, which is finite.
+        scored: False where the loss of a text that the recogniser can write is nan, so that its scores are not finite.
     """
+
+    losses: Tensor
+    transcripts: tuple[Transcript, ...]
+    heard: Tensor
+    scored: Tensor
+
+
+def judge(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], *, seeds: Tensor) -> Judgement:
+    """The loss of each text and the transcripts. One pass gives both. Shape: seeds (B,)."""
     losses = torch.full((len(batch),), torch.nan)
     transcripts = [Transcript("")] * len(batch)
-    audible = (batch.waveforms.isfinite().all(1) & (batch.lengths > 0)).tolist()
+    heard_at_all = (batch.waveforms.isfinite().all(1) & (batch.lengths > 0)).cpu()
+    audible = heard_at_all.tolist()
     writable = [can_write(recognizer, text) for text in texts]
     for flag in (True, False):
         rows = [row for row in range(len(batch)) if audible[row] and writable[row] is flag]
@@ -74,7 +87,8 @@ def judge(
                 heard = recognizer.transcribe(part.waveforms, part.lengths, seeds=keyed)
             for row, transcript in zip(together, heard, strict=True):
                 transcripts[row] = transcript
-    return losses, tuple(transcripts)
+    not_finite = losses.isnan() & heard_at_all & torch.tensor(writable, dtype=torch.bool)
+    return Judgement(losses, tuple(transcripts), heard_at_all, ~not_finite)
 
 
 def can_write(recognizer: Recognizer, text: str) -> bool:

@@ -11,6 +11,7 @@ from robust_asr.checks.rows.agreement import check_agreement
 from robust_asr.checks.verdicts import VERDICTS
 from robust_asr.results import Evaluation, read_evaluation
 from robust_asr.text.alignment import printable
+from robust_asr.text.mistakes import leave
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         evaluations = {run: read_evaluation(run) for run in chosen.runs}
         checks = [_checked(run, evaluation, write=chosen.write) for run, evaluation in evaluations.items()]
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {printable(str(error))}")
+        leave(error)
     checks.append([check for _, check in check_agreement(evaluations)])
     if checks[-1]:
         print("between them:", *lines(checks[-1], *VERDICTS), sep="\n")

@@ -14,6 +14,7 @@ from torch.nn import functional
 from robust_asr.masking import masked
 from robust_asr.models.base import CTCRecognizer
 from robust_asr.text import Tokenizer, normalize
+from robust_asr.types import check_audio
 
 
 class CTCAdapter(CTCRecognizer):
@@ -84,14 +85,31 @@ class CTCAdapter(CTCRecognizer):
         return (lengths - self.receptive_field).clamp(min=0) // self.hop + 1
 
     def encode(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        check_audio(waveforms, lengths)
         missing = max(self.receptive_field - waveforms.shape[1], 0)
         audio = functional.pad(masked(waveforms, lengths), (0, missing))
-        scores, frame_lengths = self._pair(self.module(audio, lengths.clamp(min=self.receptive_field)))
+        scores, frame_lengths = self._pair(self._scored(audio, lengths.clamp(min=self.receptive_field)))
         # The values are checked once for each size, because reading them on a GPU waits until all queued work is finished.
         if audio.shape[1] not in self._checked:
             self._check(scores, frame_lengths, lengths)
             self._checked.add(audio.shape[1])
         return masked(scores, frame_lengths), frame_lengths
+
+    def _scored(self, audio: Tensor, lengths: Tensor) -> object:
+        try:
+            return self.module(audio, lengths)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            # A module may convert the audio itself, so that other precisions are an error only where it fails.
+            kinds = {parameter.dtype for parameter in self.module.parameters() if parameter.is_floating_point()}
+            if not kinds or kinds == {audio.dtype}:
+                raise
+            names = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+            raise ValueError(
+                f"the module has parameters of {names} and was given {str(audio.dtype).removeprefix('torch.')} audio, which it "
+                f"cannot take ({error}): make both float32"
+            ) from error
 
     def _pair(self, result: object) -> tuple[Tensor, Tensor]:
         pair = result if isinstance(result, tuple) else (result,)
@@ -133,6 +151,11 @@ class LabelTokenizer(Tokenizer):
     """
 
     def __init__(self, labels: Sequence[str], *, blank: int = 0, word_boundary: str = "|") -> None:
+        if not isinstance(labels, Sequence) or not all(isinstance(label, str) for label in labels):
+            raise ValueError(
+                f"labels must be a list of texts in the order of the model's outputs, found a {type(labels).__name__}; the list of "
+                "a dictionary from label to output is sorted(labels, key=labels.get)"
+            )
         if not 0 <= blank < len(labels):
             raise ValueError(f"blank must be a position among the {len(labels)} labels, found {blank}")
         self.labels = list(labels)

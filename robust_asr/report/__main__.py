@@ -11,6 +11,7 @@ from pathlib import Path
 from robust_asr.report import MAX_BYTES, PAGE, report
 from robust_asr.report.terminal import terminal_text
 from robust_asr.text.alignment import printable
+from robust_asr.text.mistakes import leave
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         max_bytes = int(chosen.megabytes * 1e6)
         grid = report(chosen.runs, chosen.out, title=chosen.title, first=chosen.first, max_bytes=max_bytes)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {printable(str(error))}")
+        leave(error)
     # A terminal of few characters shows a question mark, not a traceback.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from robust_asr.metrics import bootstrap_interval
 from robust_asr.results import Evaluation, Row, read_evaluation
 from robust_asr.results.summary import counts, edit_counts
 from robust_asr.text.alignment import printable
+from robust_asr.text.mistakes import leave
 
 
 class SeedMean(NamedTuple):
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         means = seed_means([read_evaluation(run) for run in chosen.runs])
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {printable(str(error))}")
+        leave(error)
     for mean in means:
         each = ", ".join(f"{rate:.2f}" for rate in mean.rates)
         interval = f"{mean.value:.2f} % [{mean.ci_low:.2f}, {mean.ci_high:.2f}]"

@@ -15,33 +15,64 @@ T = TypeVar("T")
 
 # Each entry allows a dotted name and every name below it. A class must be allowed twice: by the name in the file and by the name
 # of the module that defines it, so a file cannot reach a module that an allowed module imports. Left out on purpose: plugins.io
-# (would replace the checked checkpoint files), sharding strategies (write files of their own), loggers that need an account.
+# (would replace the checked checkpoint files), sharding strategies (write files of their own).
 _ALLOWED = frozenset(
     {
         "robust_asr",
         "lightning_modules",
         "datamodules",
         "torch.optim",
-        "pytorch_lightning.callbacks",
         "pytorch_lightning.cli.ReduceLROnPlateau",
-        "pytorch_lightning.loggers.CSVLogger",
-        "pytorch_lightning.loggers.TensorBoardLogger",
-        "pytorch_lightning.loggers.WandbLogger",
-        "pytorch_lightning.loggers.csv_logs",
-        "pytorch_lightning.loggers.tensorboard",
-        "pytorch_lightning.loggers.wandb",
         "pytorch_lightning.plugins.environments",
         "pytorch_lightning.plugins.precision",
         "lightning_fabric.plugins.environments",
-        "pytorch_lightning.profilers",
         "pytorch_lightning.strategies.DDPStrategy",
         "pytorch_lightning.strategies.SingleDeviceStrategy",
         "pytorch_lightning.strategies.ddp",
         "pytorch_lightning.strategies.single_device",
     }
 )
+# Single classes by the module that defines each. Left out on purpose: loggers that send to a server (W&B has
+# lightning_modules.loggers.RunWandbLogger), callbacks that take functions or write files wherever they are told.
+LIGHTNING = frozenset(
+    f"pytorch_lightning.{name}"
+    for name in (
+        "callbacks.device_stats_monitor.DeviceStatsMonitor",
+        "callbacks.early_stopping.EarlyStopping",
+        "callbacks.gradient_accumulation_scheduler.GradientAccumulationScheduler",
+        "callbacks.lr_monitor.LearningRateMonitor",
+        "callbacks.model_checkpoint.ModelCheckpoint",
+        "callbacks.model_summary.ModelSummary",
+        "callbacks.progress.rich_progress.RichProgressBar",
+        "callbacks.progress.rich_progress.RichProgressBarTheme",
+        "callbacks.progress.tqdm_progress.TQDMProgressBar",
+        "callbacks.rich_model_summary.RichModelSummary",
+        "callbacks.stochastic_weight_avg.StochasticWeightAveraging",
+        "callbacks.timer.Timer",
+        "callbacks.weight_averaging.EMAWeightAveraging",
+        "callbacks.weight_averaging.WeightAveraging",
+        "loggers.csv_logs.CSVLogger",
+        "loggers.tensorboard.TensorBoardLogger",
+        "profilers.advanced.AdvancedProfiler",
+        "profilers.base.PassThroughProfiler",
+        "profilers.pytorch.PyTorchProfiler",
+        "profilers.simple.SimpleProfiler",
+    )
+)
 FUNCTIONS = frozenset({"robust_asr.checkpoint.load", "robust_asr.checkpoint.load_defense"})
-_SUMMARY = "robust_asr, lightning_modules, datamodules, torch.optim and Lightning's callbacks, loggers and strategies"
+_SUMMARY = (
+    "robust_asr, lightning_modules, datamodules, torch.optim, and single callbacks, loggers, profilers and "
+    "strategies of Lightning"
+)
+
+
+def _spellings(defined: str) -> list[str]:
+    """A class by its module, and by the packages around it, which import it."""
+    *packages, kind = defined.split(".")
+    return [".".join([*packages[:length], kind]) for length in range(2, len(packages) + 1)]
+
+
+_SINGLE = frozenset(name for defined in LIGHTNING for name in _spellings(defined))
 
 _opened: set[str] = set()
 
@@ -62,7 +93,8 @@ def check_name(name: str, *, field: str = "class_path") -> None:
     parts = name.split(".")
     if any(part.startswith("__") for part in parts):
         raise ValueError(f"{field}: {name!r} is not the dotted name of a class")
-    if not any(".".join(parts[:length]) in _ALLOWED | _opened for length in range(1, len(parts) + 1)):
+    below = any(".".join(parts[:length]) in _ALLOWED | _opened for length in range(1, len(parts) + 1))
+    if not below and name not in _SINGLE:
         raise ValueError(
             f"{field}: {name!r} is not on the list of names that a file may use ({_SUMMARY}); "
             f"--allow_module {parts[0]} opens a package of your own"

@@ -18,6 +18,7 @@ import sentencepiece
 
 from robust_asr.storage.files import written_whole
 from robust_asr.text import Tokenizer, normalize
+from robust_asr.text.mistakes import leave
 
 _INLINE = "base64:"
 
@@ -126,9 +127,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("out", help="the model to write")
     parser.add_argument("--size", type=int, default=500, help="number of ids, the reserved one included")
     options = parser.parse_args(arguments)
-    tokenizer = train_bpe((text for path in options.texts for text in texts_of(path)), size=options.size)
-    with written_whole(Path(options.out)) as path:
-        path.write_bytes(_content(tokenizer.model))
+    try:
+        tokenizer = train_bpe((text for path in options.texts for text in texts_of(path)), size=options.size)
+        with written_whole(Path(options.out)) as path:
+            path.write_bytes(_content(tokenizer.model))
+    except (ValueError, OSError) as error:
+        leave(error)
     print(f"{tokenizer.size} ids in {options.out}")
 
 

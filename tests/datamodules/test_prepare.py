@@ -193,3 +193,8 @@ def test_one_bar_counts_the_whole_task(shar: bool, corpus: Path, tmp_path: Path,
     ]
     work = sizes[0] + sizes[3] + (sum(sizes) if shar else 0)
     assert re.fullmatch(rf"{what}: 100%\|█+\| {work}/{work} utterances \[\d\d:\d\d, 00:00 left\]", shown[-1].strip())
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["librispeech", str(corpus), "/proc/x/out", "--num-jobs", "1"]) == 2
+    assert capsys.readouterr().err.startswith("error: /proc/x")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robust_asr.gradients import frozen_for_attack, input_gradient, straight_through
 
@@ -72,3 +74,25 @@ def test_straight_through_is_exact_forwards_and_the_identity_backwards() -> None
 def test_straight_through_needs_equal_shapes() -> None:
     with pytest.raises(ValueError, match=r"\(1, 4\) samples became \(1, 2\)"):
         straight_through(torch.zeros(1, 2), torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (torch.no_grad()(lambda x: x.sum(1)), "no gradient of the loss reaches the audio"),
+        (lambda x: torch.from_numpy(x.detach().numpy()).sum(1), "without torch.no_grad, detach or numpy"),
+        (lambda x: torch.from_numpy(x.numpy()).sum(1), "it converts the audio to numpy"),
+        (lambda x: torch.nn.Linear(2, 1)(x.detach())[:, 0], "no gradient of the loss reaches the audio"),
+    ],
+)
+def test_a_loss_that_does_not_depend_on_the_audio_is_named(loss: Callable[[Tensor], Tensor], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        input_gradient(loss, torch.ones(3, 2))
+
+
+def test_inference_mode_is_named_and_its_tensors_are_taken() -> None:
+    with torch.inference_mode():
+        waveforms = torch.ones(3, 2)
+        with pytest.raises(ValueError, match=r"inference_mode forbids: use torch\.no_grad"):
+            input_gradient(lambda x: x.sum(1), waveforms)
+    assert torch.equal(input_gradient(lambda x: x.sum(1), waveforms)[1], torch.ones(3, 2))

@@ -121,6 +121,16 @@ def test_checkpoint_settings_do_not_override_the_command_line(config: dict, tmp_
         ("--ckpt_path=missing.ckpt", "missing.ckpt"),
         ("--config=missing.yaml", "missing.yaml"),
         ("--data.init_args.seed=3", "set seed_everything"),
+        ("--trainer.precision=bf16-true", "trainer.precision: bf16-true"),
+        ("--trainer.devices=[0,0]", "trainer: `devices`"),
+        ("--trainer.val_check_interval=1.5", "val_check_interval"),
+        ("--run_dir=/proc/x", "/proc/x: "),
+        ("--trainer.logger=pytorch_lightning.loggers.WandbLogger", "pytorch_lightning.loggers.WandbLogger"),
+        ("--trainer.logger=WandbLogger", "WandbLogger"),
+        (
+            "--trainer.callbacks+={class_path: ModelCheckpoint, init_args: {dirpath: /tmp}}",
+            "dirpath: /tmp lies outside",
+        ),
     ],
 )
 def test_mistake_is_one_sentence_that_names_the_field(

@@ -154,8 +154,8 @@ BY_NAME = {
                 CALLBACKS,
                 [
                     {
-                        "class_path": "pytorch_lightning.callbacks.LambdaCallback",
-                        "init_args": {"setup": f"{CANARY}.evil"},
+                        "class_path": "pytorch_lightning.callbacks.StochasticWeightAveraging",
+                        "init_args": {"swa_lrs": 0.1, "avg_fn": f"{CANARY}.evil"},
                     }
                 ],
             )

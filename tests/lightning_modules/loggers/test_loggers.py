@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import wandb
 from hypothesis import given
 from hypothesis import strategies as st
 from pytorch_lightning.utilities import rank_zero_only
@@ -375,3 +376,12 @@ def test_views_without_the_record_are_rewound_to_nothing(tmp_path):
     epoch_loop = SimpleNamespace(_batches_that_stepped=0)
     trainer = SimpleNamespace(loggers=[SimpleNamespace()], fit_loop=SimpleNamespace(epoch_loop=epoch_loop))
     RewindLoggers().on_train_start(trainer, None)
+
+
+def test_no_login_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**settings: object) -> None:
+        raise wandb.errors.UsageError("No API key configured.")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(ValueError, match=r"trainer\.logger: W&B .*No API key configured.*wandb login.*mode: offline"):
+        _ = RunWandbLogger(mode="online", run_dir=str(tmp_path), run_id="abc").experiment

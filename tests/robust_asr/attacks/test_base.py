@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from robust_asr.attacks.pgd import PGD
 from robust_asr.models.base import Recognizer
 from robust_asr.storage.partial import Partial
 from robust_asr.threat import SNR, Linf, ThreatModel, Unbounded
-from robust_asr.types import AudioBatch, Status, Targets
+from robust_asr.types import AudioBatch, Status, Targets, Transcript
 from tests.robust_asr.attacks.oracles import Linear, Oracle, Target, audio_batch, seeds_of
 from tests.robust_asr.test_contract import LENGTHS, TEXTS, assert_unchanged, audio, snapshot, trained
 
@@ -232,3 +233,55 @@ def test_a_subclass_must_say_what_it_does() -> None:
 
     with pytest.raises(TypeError, match="abstract"):
         Silent()  # type: ignore[abstract]
+
+
+def test_audio_that_was_never_heard_is_no_success() -> None:
+    batch = audio_batch(SIZES)
+    batch.waveforms[1, 3] = float("nan")
+    result = run(Shift(Unbounded()), Deaf(torch.ones(500)), batch)
+    assert result.success.tolist() == [True, False, True] and result.notes[1] == "not attacked: its audio is not finite"
+
+
+def test_scores_that_are_not_finite_are_no_success() -> None:
+    result = run(Shift(Unbounded()), Confused(torch.ones(500)), audio_batch(SIZES))
+    assert result.success.tolist() == [False, True, True]
+    assert result.status[0] is Status.BROKEN_OFF
+    assert result.notes[0] == "the recogniser's scores of its audio are not finite"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"waveforms": np.zeros((3, 500), np.float32)}, "waveforms must be a tensor, found ndarray"),
+        ({"lengths": list(SIZES)}, "lengths must be a tensor, found list"),
+        ({"lengths": torch.tensor(SIZES).float()}, r"lengths must be 3 integers.*found float32 of shape \(3,\)"),
+        ({"lengths": torch.tensor(SIZES)[:, None]}, r"lengths must be 3 integers.*found int64 of shape \(3, 1\)"),
+        (
+            {"waveforms": torch.zeros(3, 1, 500)},
+            r"waveforms must be of shape \(utterances, samples\), found \(3, 1, 500\)",
+        ),
+        (
+            {"waveforms": torch.zeros(3, 500, dtype=torch.int16)},
+            r"waveforms must be float32 .* found int16; .* / 32768",
+        ),
+        ({"waveforms": torch.zeros(3, 500).half()}, "waveforms must be float32 .* found float16"),
+        ({"waveforms": torch.zeros(3, 500).double()}, "waveforms are float64, the recogniser computes in float32"),
+    ],
+)
+def test_a_batch_that_is_no_batch_is_named(changes: dict, message: str) -> None:
+    recognizer = Linear(torch.ones(500))
+    recognizer.scale = torch.nn.Parameter(torch.ones(1))
+    with pytest.raises(ValueError, match=message):
+        run(PGD(Linf(0.01)), recognizer, replace(audio_batch(SIZES), **changes))
+
+
+class Deaf(Linear):
+    def transcribe(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> list[Transcript]:
+        return [Transcript("")] * len(waveforms)
+
+
+class Confused(Deaf):
+    """Its loss of the longest utterance is nan."""
+
+    def value(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> Tensor:
+        return super().value(waveforms, lengths, seeds).where(lengths < SIZES[0], torch.nan)

@@ -121,18 +121,19 @@ def test_looking_costs_no_pass() -> None:
 
 def test_the_verdict_costs_one_pass() -> None:
     recognizer, batch = counting(), spoken(3)
-    losses, transcripts = judge(recognizer, batch, batch.texts, seeds=seeds_of(batch))
+    said = judge(recognizer, batch, batch.texts, seeds=seeds_of(batch))
     assert recognizer.rows == 3
-    assert tuple(transcript.text for transcript in transcripts) == batch.texts
+    assert tuple(transcript.text for transcript in said.transcripts) == batch.texts
     alone = recognizer.loss(batch.waveforms, batch.lengths, recognizer.targets(batch.texts)).detach()
-    torch.testing.assert_close(losses, alone)
+    torch.testing.assert_close(said.losses, alone)
 
 
 def test_a_text_that_cannot_be_written_is_heard_and_has_no_loss() -> None:
     recognizer, batch = counting(), spoken(3)
-    losses, transcripts = judge(recognizer, batch, (batch.texts[0], "Ω", batch.texts[2]), seeds=seeds_of(batch))
-    assert losses.isnan().tolist() == [False, True, False] and recognizer.rows == 3
-    assert tuple(transcript.text for transcript in transcripts) == batch.texts
+    said = judge(recognizer, batch, (batch.texts[0], "Ω", batch.texts[2]), seeds=seeds_of(batch))
+    assert said.losses.isnan().tolist() == [False, True, False] and recognizer.rows == 3
+    assert tuple(transcript.text for transcript in said.transcripts) == batch.texts
+    assert said.heard.all() and said.scored.all()
 
 
 def test_more_draws_of_success_than_of_the_gradient_make_their_own_passes() -> None:

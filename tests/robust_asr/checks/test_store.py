@@ -62,8 +62,9 @@ def test_the_command_fails_where_a_check_does(honest: Evaluation, tmp_path: Path
         main([str(tmp_path)])
     assert ended.value.code == 1 and "FAIL: " + EVERY_UTTERANCE.name in capsys.readouterr().out
     assert not (tmp_path / "checks.json").exists()
-    with pytest.raises(SystemExit, match="error: "):
+    with pytest.raises(SystemExit) as ended:
         main([str(tmp_path / "nothing")])
+    assert ended.value.code == 2 and capsys.readouterr().err.startswith("error: ")
 
 
 def test_checks_json_is_plain_data(honest: Evaluation, tmp_path: Path) -> None:

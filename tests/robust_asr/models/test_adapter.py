@@ -251,3 +251,36 @@ def test_what_labels_cannot_write_is_named() -> None:
         LabelTokenizer(["-", "a", "A"])
     with pytest.raises(ValueError, match="blank must be a position among the 2 labels, found 2"):
         LabelTokenizer(["a", "b"], blank=2)
+
+
+def test_a_vocabulary_is_no_list_of_labels() -> None:
+    vocabulary = {"<blank>": 0, "b": 2, "a": 1}
+    with pytest.raises(ValueError, match=r"found a dict; .* sorted\(labels, key=labels.get\)"):
+        LabelTokenizer(vocabulary)
+    assert LabelTokenizer(sorted(vocabulary, key=vocabulary.get)).decode([1, 2]) == "AB"
+    with pytest.raises(ValueError, match="labels must be a list of texts"):
+        LabelTokenizer([0, 1, 2])
+
+
+def test_another_precision_is_an_error_only_where_it_fails() -> None:
+    recognizer = yours()
+    with pytest.raises(ValueError, match="the module has parameters of float64 and was given float32 audio"):
+        yours().double().transcribe(audio(), LENGTHS)
+
+    class Converts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = yours().module.double()
+
+        def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+            scores, frame_lengths = self.module(waveforms.double(), lengths)
+            return scores.float(), frame_lengths
+
+    expected = [transcript.text for transcript in recognizer.transcribe(audio(), LENGTHS)]
+    recognizer.module = Converts().eval()
+    assert [transcript.text for transcript in recognizer.transcribe(audio(), LENGTHS)] == expected
+
+
+def test_arrays_are_named() -> None:
+    with pytest.raises(ValueError, match="waveforms must be a tensor, found ndarray"):
+        yours().transcribe(audio().numpy(), LENGTHS)

@@ -60,6 +60,7 @@ def test_runs_that_do_not_belong_together_are_named(other: Evaluation, message: 
         seed_means([run("first", *REFERENCES), other])
 
 
-def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=str(tmp_path)):
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
         main([str(tmp_path)])
+    assert stopped.value.code == 2 and str(tmp_path) in capsys.readouterr().err
