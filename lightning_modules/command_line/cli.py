@@ -18,6 +18,7 @@ from lightning_modules.callbacks.checkpoint_io import SafeCheckpointIO, clean_le
 from lightning_modules.callbacks.checkpoints import Checkpoints
 from lightning_modules.callbacks.preemption import Preemption
 from lightning_modules.callbacks.progress import RunProgress
+from lightning_modules.callbacks.resumed_settings import ResumedSettings
 from lightning_modules.callbacks.rewind import RewindLoggers
 from lightning_modules.command_line.config_guard import check_arguments, guarded_imports
 from lightning_modules.command_line.expansion import expand
@@ -176,6 +177,7 @@ class RobustCLI(LightningCLI):
         if self.subcommand != "fit":
             return []
         return [
+            ResumedSettings(),
             RewindLoggers(),
             LearningRateMonitor("step"),
             Preemption(),
