@@ -62,6 +62,10 @@ class ShardStream(Resumable, IterableDataset):
                 self.inventory.add(_checked(cut, cuts), cuts)
         self.durations = self.inventory.durations()
 
+    @property
+    def fingerprint(self) -> str:
+        return self.inventory.fingerprint
+
     def __iter__(self) -> Iterator[AudioBatch]:
         worker = get_worker_info()
         number, num_workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)

@@ -29,10 +29,14 @@ class ResumedSettings(Callback):
     an optimiser, and the arguments of a callback that its state repeats (such as ``patience``), are the present ones. A best score
     counts where the file that it belongs to is in the present run folder, wherever that folder was before.
 
+    Args:
+        restart_epoch: the epoch in the middle of which the checkpoint was written begins anew.
+
     Errors: ValueError names the setting that a run cannot change in the middle.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, restart_epoch: bool = False) -> None:
+        self.restart_epoch = restart_epoch
         self._checkpoint: dict[str, Any] | None = None
         self._configured: dict[str, Any] = {}
 
@@ -42,6 +46,8 @@ class ResumedSettings(Callback):
         if trainer.state.fn != "fit":
             return
         self._checkpoint = checkpoint
+        if self.restart_epoch:
+            _restart_epoch(trainer, checkpoint)
         states = checkpoint["callbacks"]
         for callback in trainer.callbacks:
             state = states.get(callback.state_key)
@@ -75,6 +81,22 @@ class ResumedSettings(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint[KEY] = self._configured
+
+
+def _restart_epoch(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
+    loops = checkpoint["loops"]["fit_loop"]
+    epochs, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]
+    if epochs["started"] == epochs["processed"] or batches["is_last_batch"]:
+        return
+    _say(f"epoch {epochs['processed']} begins anew: {batches['current']['processed']} batches of it were done")
+    total = batches["total"]
+    if total["completed"] < total["processed"]:
+        # Lightning counts the batch of the checkpoint as completed, and its step as made, only when it goes on within the epoch.
+        total["completed"] = total["processed"]
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+    batches["current"] = dict.fromkeys(batches["current"], 0)
+    if hasattr(trainer.datamodule, "restart_epoch"):
+        trainer.datamodule.restart_epoch()
 
 
 def _with_present_arguments(callback: Callback, state: dict[str, Any]) -> dict[str, Any]:

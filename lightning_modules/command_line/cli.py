@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -79,6 +79,12 @@ class RobustCLI(LightningCLI):
         parser.epilog = "--values FILE and --value NAME=VALUE go over the values of a recipe: recipes/README.md."
         parser.add_argument("--seed_everything", type=int, default=0, help="Keys every random draw of the run.")
         parser.add_argument("--run_dir", type=str, default="runs/default", help="Folder that the run writes into.")
+        parser.add_argument(
+            "--resume_epoch",
+            type=Literal["exact", "restart"],
+            default="exact",
+            help="Where a checkpoint is of the middle of an epoch: go on there, or begin the epoch anew.",
+        )
         parser.add_argument(
             "--allow_module", nargs="+", type=str, default=[], help="Packages of your own that configurations may name."
         )
@@ -184,7 +190,7 @@ class RobustCLI(LightningCLI):
         if self.subcommand != "fit":
             return []
         return [
-            ResumedSettings(),
+            ResumedSettings(restart_epoch=self.settings.resume_epoch == "restart"),
             RewindLoggers(),
             LearningRateMonitor("step"),
             Preemption(),
