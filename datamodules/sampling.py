@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from lhotse import CutSet
@@ -90,11 +91,26 @@ class TrainingSampler(Resumable, Sampler):
         self.max_duration, self.num_buckets, self.buffer_size = max_duration, num_buckets, buffer_size
         self.window_seconds = window_seconds
         self.seed, self.rank, self.world_size = seed, rank, world_size
+        self._left_out: tuple[int, frozenset[str]] = (0, frozenset())
+
+    def leave_out(self, ids: frozenset[str], *, epoch: int) -> None:
+        """That epoch brings these utterances to no rank: batches made otherwise have brought them already."""
+        self._left_out = (epoch, ids)
+
+    def ids_of(self, *, epoch: int, num_batches: int) -> frozenset[str]:
+        """The utterances in the first batches of an epoch, those of all ranks; no audio is decoded."""
+        rounds = islice(self._rounds(self._bucketed(epoch, self._cuts_left(epoch))), num_batches)
+        return frozenset(cut.id for batches in rounds for batch in batches for cut in batch)
 
     def __iter__(self) -> Iterator[CutSet]:
-        for index, batches in enumerate(self._rounds(self._bucketed(self.epoch, self._cuts(self.epoch)))):
+        for index, batches in enumerate(self._rounds(self._bucketed(self.epoch, self._cuts_left(self.epoch)))):
             if index >= self.num_done:
                 yield batches[self.rank]
+
+    def _cuts_left(self, epoch: int) -> Iterable[MonoCut]:
+        of_epoch, ids = self._left_out
+        cuts = self._cuts(epoch)
+        return (cut for cut in cuts if cut.id not in ids) if of_epoch == epoch and ids else cuts
 
     def num_batches(self, epoch: int) -> int:
         """How many batches an epoch brings to every rank, by a run over the durations.

@@ -119,7 +119,9 @@ class Speech(LightningDataModule):
         self._training_audio: Dataset = self._utterances
         self._evaluation: dict[str, list[MonoCut]] = {}
         self._training: TrainingSet | ShardStream | None = None
-        self._resume: dict[str, int] | None = None
+        self._fingerprint: str | None = None
+        self._resume: dict[str, Any] | None = None
+        self._stretches: list[dict[str, Any]] = []
 
     def dataloader_names(self, stage: str) -> list[str]:
         """Names of the evaluation sets of ``validate``, ``test`` or ``predict``, in the order of their loaders."""
@@ -225,8 +227,8 @@ class Speech(LightningDataModule):
     def transfer_batch_to_device(self, batch: AudioBatch, device: torch.device, dataloader_idx: int) -> AudioBatch:
         return batch.to(device, non_blocking=True)
 
-    def state_dict(self) -> dict[str, int]:
-        """The epoch of training, and how many of its batches this rank has trained on."""
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch of training, how many of its batches this rank has trained on, and how those were made."""
         loop = self.trainer.fit_loop
         epoch, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
         under_way = epoch.started > epoch.processed
@@ -235,17 +237,87 @@ class Speech(LightningDataModule):
         over = batches.is_last_batch and batches.current.completed < batches.current.processed
         if under_way and over:
             return {"epoch": epoch.processed + 1, "batches": 0}
-        return {"epoch": epoch.processed, "batches": batches.current.processed if under_way else 0}
+        num_done = batches.current.processed if under_way else 0
+        state = {"epoch": epoch.processed, "batches": num_done}
+        return state | {"stretches": self._stretches_of(epoch.processed, num_done)} if num_done else state
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._resume = dict(state_dict)
+
+    def restart_epoch(self) -> None:
+        """The epoch in which the checkpoint was written begins anew: every utterance comes, also those that came before it."""
+        if self._resume is not None:
+            self._resume = {"epoch": self._resume["epoch"], "batches": 0}
+
+    def _stretches_of(self, epoch: int, num_done: int) -> list[dict[str, Any]]:
+        """How the batches done of an epoch were made: a stretch ends where a run went on with other settings."""
+        earlier = [stretch for stretch in self._stretches if stretch["epoch"] == epoch]
+        present = {"epoch": epoch, "batches": num_done - sum(stretch["batches"] for stretch in earlier)}
+        return [*earlier, present | self._order]
+
+    @property
+    def _order(self) -> dict[str, Any]:
+        """All that the batches of an epoch follow from."""
+        if self._fingerprint is None:
+            self._fingerprint = self._training.fingerprint
+        order = {name: value for name, value in self._batching().items() if name != "rank"} | {
+            "corpus": self._fingerprint
+        }
+        # A worker reads shards of its own.
+        return order | {"num_workers": self.num_workers} if self.shar else order
 
     def _begin(self, training: TrainingSampler | ShardStream) -> None:
         """Set the training data to the trainer's epoch, or to the batch that the checkpoint names."""
         training.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed if self.trainer is not None else 0)
-        if self._resume is not None:
-            training.resume_at(epoch=self._resume["epoch"], num_batches=self._resume["batches"])
-            self._resume = None
+        if self._resume is None:
+            return
+        epoch, num_done = self._resume["epoch"], self._resume["batches"]
+        if num_done:
+            num_done = self._go_on(training, epoch, self._resume.get("stretches"))
+        training.resume_at(epoch=epoch, num_batches=num_done)
+        self._resume = None
+
+    def _go_on(
+        self, training: TrainingSampler | ShardStream, epoch: int, stretches: list[dict[str, Any]] | None
+    ) -> int:
+        """Go on in the middle of an epoch; how many of the batches made as at present are done.
+
+        Other settings make other batches. The utterances of those done are known then, and left out of those to come. ValueError
+        where they are not known.
+        """
+        anew = "--resume_epoch restart begins the epoch anew"
+        present = self._order
+        if not stretches or any(present.keys() - stretch.keys() for stretch in stretches):
+            raise ValueError(
+                f"the checkpoint does not say how the batches of epoch {epoch}, in which it was written, were made; {anew}"
+            )
+        changed = sorted({name for stretch in stretches for name in present if stretch[name] != present[name]})
+        if "corpus" in changed or (changed and self.shar):
+            reasons = ", ".join(_change(name, stretches[-1][name], present[name]) for name in changed)
+            raise ValueError(
+                f"the checkpoint was written in the middle of epoch {epoch}, and since then {reasons}: which are left of "
+                f"the epoch is not known; {anew}"
+            )
+        last = stretches[-1]
+        going_on = all(last[name] == present[name] for name in present)
+        self._stretches = stretches[:-1] if going_on else stretches
+        if self._stretches:
+            training.leave_out(self._ids_of(self._stretches), epoch=epoch)
+        if not going_on:
+            reasons = ", ".join(_change(name, last[name], present[name]) for name in changed)
+            rank_zero_info(
+                f"{reasons}: the rest of epoch {epoch} is made into batches anew, of the utterances not yet trained on"
+            )
+        return last["batches"] if going_on else 0
+
+    def _ids_of(self, stretches: list[dict[str, Any]]) -> frozenset[str]:
+        ids: frozenset[str] = frozenset()
+        for stretch in stretches:
+            batching = {name: stretch[name] for name in self._batching() if name != "rank"}
+            sampler = self.sampler_class(self._training, rank=0, **batching)
+            sampler.leave_out(ids, epoch=stretch["epoch"])
+            ids |= sampler.ids_of(epoch=stretch["epoch"], num_batches=stretch["batches"])
+        return ids
 
     def _training_set(self) -> TrainingSet:
         if not self.parts["train"]:
@@ -306,6 +378,12 @@ class Speech(LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _change(name: str, before: Any, now: Any) -> str:
+    if name == "corpus":
+        return "the training utterances have changed"
+    return f"{'the number of processes' if name == 'world_size' else name} changed from {before} to {now}"
 
 
 def _check_range(name: str, value: float, *, at_least: float) -> None:

@@ -68,6 +68,10 @@ class ShardStream(Resumable, IterableDataset):
             selected = (cut for cut in CutSet.from_jsonl_lazy(cuts) if self.selection.holds(cut.duration))
             yield from ((Path(cuts).parent.name, cut.id, cut.supervisions[0].text) for cut in selected)
 
+    @property
+    def fingerprint(self) -> str:
+        return self.inventory.fingerprint
+
     def __iter__(self) -> Iterator[AudioBatch]:
         worker = get_worker_info()
         number, num_workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,13 @@ class Selection:
                     yield perturbed(cut, speed)
 
 
+def fingerprint(names: Iterable[str], durations: np.ndarray) -> str:
+    """Of what is trained on: it changes with every name and every length, and with their order."""
+    digest = hashlib.sha256("\n".join(names).encode())
+    digest.update(np.ascontiguousarray(durations, dtype=np.float64).tobytes())
+    return digest.hexdigest()
+
+
 @dataclass
 class Inventory:
     """The lengths of the selected utterances, and how many were left out.
@@ -72,6 +80,10 @@ class Inventory:
             raise ValueError(f"train: no utterance lies between min_seconds {low:g} and max_seconds {high:g}")
         return np.concatenate([np.array(self.seconds) / speed for speed in self.selection.speeds])
 
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(sorted(self._ids), self.durations())
+
     def __str__(self) -> str:
         durations = self.durations()
         speeds = len(self.selection.speeds)
@@ -100,6 +112,10 @@ class TrainingSet:
                 self.inventory.add(cut, manifest.path)
             self._sizes.append(len(self.inventory.seconds) - before)
         self.durations = self._in_order(self.inventory.durations())
+
+    @property
+    def fingerprint(self) -> str:
+        return self.inventory.fingerprint
 
     def _in_order(self, durations: np.ndarray) -> np.ndarray:
         """The seconds of every utterance at every speed, from the inventory's order to that of an iteration."""

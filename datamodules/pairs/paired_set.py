@@ -12,7 +12,7 @@ from lhotse.utils import fastcopy
 
 from datamodules.manifest import Manifest
 from datamodules.sampling import TrainingSampler
-from datamodules.training_set import Selection
+from datamodules.training_set import Selection, fingerprint
 from robust_asr.checkpoint import RECOGNIZER, part_of
 from robust_asr.results import read_description
 from robust_asr.storage import sealed
@@ -64,6 +64,12 @@ class PairedSet:
     def __str__(self) -> str:
         counts = ", ".join(f"{len(pairs)} of {name} x {self._weights[name]:g}" for name, pairs in self.pairs.items())
         return f"pairs: {counts}; {self.durations.sum() / 3600:.2f} hours, {self.clean_share:.0%} clean on both sides"
+
+    @property
+    def fingerprint(self) -> str:
+        names = [f"{cut.id}@{name}" for name, pairs in self.pairs.items() for cut, _ in pairs]
+        chosen = f"{self._weights} {self.clean_share} {self._crop} {self.seed}"
+        return fingerprint([chosen, *names], self.durations)
 
     def of_epoch(self, epoch: int) -> Iterator[MonoCut]:
         """The pairs of an epoch, each set spread over the whole of it."""

@@ -23,6 +23,7 @@ class RewindLoggers(Callback):
         self._next_step: int | None = None
         self._unlogged_step: int | None = None
         self._run_id: str | None = None
+        self._config_logged = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         ids = [logger.version for logger in trainer.loggers if isinstance(logger, RunWandbLogger)]
@@ -38,11 +39,6 @@ class RewindLoggers(Callback):
         self._next_step = next_step
         # The id in the run folder was chosen before any checkpoint was read, and goes before the checkpoint's.
         self._run_id = self._run_id or (None if run_id is None else check_run_id(run_id))
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, RunWandbLogger):
-                logger.log_run_config()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         step = batches_stepped(trainer) if self._next_step is None else self._next_step
@@ -74,6 +70,12 @@ class RewindLoggers(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._unlogged_step = None
+        if not self._config_logged:
+            # Not before: the configuration is written when the run has begun.
+            self._config_logged = True
+            for logger in trainer.loggers:
+                if isinstance(logger, RunWandbLogger):
+                    logger.log_run_config()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._unlogged_step = None

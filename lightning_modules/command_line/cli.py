@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
@@ -19,6 +20,7 @@ from lightning_modules.callbacks.checkpoint_io import SafeCheckpointIO, clean_le
 from lightning_modules.callbacks.checkpoints import Checkpoints
 from lightning_modules.callbacks.preemption import Preemption
 from lightning_modules.callbacks.progress import RunProgress
+from lightning_modules.callbacks.resumed_settings import ResumedSettings
 from lightning_modules.callbacks.rewind import RewindLoggers
 from lightning_modules.command_line.config_guard import check_arguments, guarded_imports
 from lightning_modules.command_line.expansion import expand
@@ -26,6 +28,7 @@ from lightning_modules.command_line.machine import check_machine
 from lightning_modules.command_line.messages import in_one_sentence, silence
 from lightning_modules.command_line.reach import check_reach
 from lightning_modules.command_line.run_folder import CHECKPOINTS, RunConfig, is_first_process, refuse_used
+from lightning_modules.command_line.run_lock import run_lock
 from lightning_modules.evaluation import Evaluation
 from lightning_modules.loggers import RunCSVLogger, RunWandbLogger, wandb_run_id
 from lightning_modules.recognition import Recognition
@@ -44,22 +47,24 @@ class RobustCLI(LightningCLI):
     _start_over = False
 
     def __init__(self, args: list[str] | None = None) -> None:
-        super().__init__(
-            pl.LightningModule,
-            pl.LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=RunConfig,
-            seed_everything_default=0,
-            trainer_defaults={
-                # Lightning would wrap lhotse's sampler, and forbid input gradients in evaluation (ecosystem: #14497).
-                "use_distributed_sampler": False,
-                "inference_mode": False,
-                "num_sanity_val_steps": 0,
-            },
-            load_from_checkpoint_support=False,
-            args=args,
-        )
+        # The constructor runs the subcommand: what is held here is held as long as it runs.
+        with ExitStack() as self._held:
+            super().__init__(
+                pl.LightningModule,
+                pl.LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=RunConfig,
+                seed_everything_default=0,
+                trainer_defaults={
+                    # Lightning would wrap lhotse's sampler, and forbid input gradients in evaluation (ecosystem: #14497).
+                    "use_distributed_sampler": False,
+                    "inference_mode": False,
+                    "num_sanity_val_steps": 0,
+                },
+                load_from_checkpoint_support=False,
+                args=args,
+            )
 
     @property
     def settings(self) -> Any:
@@ -79,6 +84,12 @@ class RobustCLI(LightningCLI):
         parser.add_argument("--seed_everything", type=int, default=0, help="Keys every random draw of the run.")
         parser.add_argument("--run_dir", type=str, default="runs/default", help="Folder that the run writes into.")
         parser.add_argument(
+            "--resume_epoch",
+            type=Literal["exact", "restart"],
+            default="exact",
+            help="Where a checkpoint is of the middle of an epoch: go on there, or begin the epoch anew.",
+        )
+        parser.add_argument(
             "--allow_module", nargs="+", type=str, default=[], help="Packages of your own that configurations may name."
         )
 
@@ -89,7 +100,7 @@ class RobustCLI(LightningCLI):
             parser.link_arguments("model", f"data.init_args.{argument}", compute_fn=computed, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
+        self.config = _without_tilde(parser.parse_args(args))
         self._share_seed()
         # A package is opened on the command line only, and the resolved configuration will be a file.
         self.settings.allow_module = []
@@ -114,6 +125,9 @@ class RobustCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         check_reach(self.settings.trainer, run_dir=self.run_dir)
         check_machine(self.settings.trainer, data=self.settings.data.class_path)
+        writes = self.subcommand in ("fit", "test", "predict") and not self.settings.trainer.fast_dev_run
+        if writes and is_first_process():
+            self._held.enter_context(run_lock(self.run_dir))
         if self.subcommand == "fit":
             self._prepare_run_folder()
 
@@ -186,6 +200,7 @@ class RobustCLI(LightningCLI):
         if self.subcommand != "fit":
             return []
         return [
+            ResumedSettings(restart_epoch=self.settings.resume_epoch == "restart"),
             RewindLoggers(),
             LearningRateMonitor("step"),
             Preemption(),
@@ -230,6 +245,18 @@ def window_seconds(model: pl.LightningModule) -> float:
     one_sample = torch.ones(1, dtype=torch.long)
     recognizers = [layer for layer in model.modules() if isinstance(layer, Recognizer)]
     return max((float(layer.window(one_sample)) / layer.sample_rate for layer in recognizers), default=0.0)
+
+
+def _without_tilde(setting: Any) -> Any:
+    """Settings whose paths begin with a folder and no ``~``: a shell expands it only where it begins a word."""
+    if isinstance(setting, str):
+        return os.path.expanduser(setting) if setting.startswith("~/") else setting
+    if isinstance(setting, list | tuple):
+        return type(setting)(map(_without_tilde, setting))
+    if isinstance(setting, dict | Namespace):
+        for name, value in list(vars(setting).items() if isinstance(setting, Namespace) else setting.items()):
+            setting[name] = _without_tilde(value)
+    return setting
 
 
 def _as_list(setting: Any) -> list[Any]:

@@ -33,12 +33,19 @@ def refuse_used(run_dir: Path) -> None:
 class RunConfig(SaveConfigCallback):
     """Writes the resolved configuration into the run folder, and as plain text into every checkpoint.
 
-    On a resume the checkpoint's text is compared with the present one and every difference is printed; nothing is taken from it.
+    Both happen when training begins: a run that is refused leaves the folder as it was. On a resume the checkpoint's text is
+    compared with the present one and every difference is printed; nothing is taken from it.
     """
 
+    _saved: str | None = None
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage != "fit" or not trainer.is_global_zero or trainer.fast_dev_run:
+        """Lightning would write its own file here."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.fast_dev_run:
             return
+        self._print_changes()
         with written_whole(Path(trainer.default_root_dir) / CONFIG) as partial:
             partial.write_text(self._text())
 
@@ -54,10 +61,13 @@ class RunConfig(SaveConfigCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         saved = checkpoint.get("config")
-        if not trainer.is_global_zero or not isinstance(saved, str):
+        self._saved = saved if isinstance(saved, str) else None
+
+    def _print_changes(self) -> None:
+        if self._saved is None:
             return
         lines = difflib.unified_diff(
-            saved.splitlines(), self._text().splitlines(), "checkpoint", "now", lineterm="", n=0
+            self._saved.splitlines(), self._text().splitlines(), "checkpoint", "now", lineterm="", n=0
         )
         changes = [line for line in lines if "ckpt_path" not in line and not line.startswith("@@")]
         if len(changes) > 2:
