@@ -149,8 +149,10 @@ class Recognition(pl.LightningModule):
         Errors: FloatingPointError, on every rank, with the ids on all ranks whose loss is counted and is not finite.
         """
         broken = counted & ~losses.detach().isfinite()
+        # Not losses[counted], whose size a GPU would have to tell the host first.
+        used = losses.masked_fill(~counted, 0)
         total, num_used, num_broken, num_left_out = sum_over_ranks(
-            losses.detach()[counted].sum(), counted.sum(), broken.sum(), (~counted).sum()
+            used.detach().sum(), counted.sum(), broken.sum(), (~counted).sum()
         )
         if num_broken:
             ids = [utterance for utterance, flag in zip(batch.ids, broken.tolist(), strict=True) if flag]
@@ -161,7 +163,7 @@ class Recognition(pl.LightningModule):
         num_used = max(num_used, 1.0)
         self.log("train/loss", total / num_used, prog_bar=True, batch_size=len(batch))
         # DDP averages gradients over ranks: with this factor the result is the mean over the global batch.
-        return losses[counted].sum() * (self.trainer.world_size / num_used), num_left_out
+        return used.sum() * (self.trainer.world_size / num_used), num_left_out
 
     def _report_infeasible(self, batch: AudioBatch, feasible: Tensor) -> None:
         if bool(feasible.all()):

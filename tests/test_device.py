@@ -8,6 +8,7 @@ import pkgutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from lightning_modules.denoiser import DenoiserTraining
 from lightning_modules.gaussian import GaussianAugmentation
 from lightning_modules.joint import JointDenoiserASR
 from lightning_modules.recognition import Recognition
+from robust_asr import checkpoint
 from robust_asr.attacks.base import Attack
 from robust_asr.attacks.cw import CarliniWagner, OlivierCarliniWagner
 from robust_asr.attacks.fgsm import FGSM
@@ -32,16 +34,19 @@ from robust_asr.attacks.offline import OfflinePGD
 from robust_asr.attacks.pgd import PGD
 from robust_asr.attacks.progress import Run
 from robust_asr.attacks.saved import Saved
+from robust_asr.checks import check_system, lines
 from robust_asr.defenses.base import Chain, Defended, Defense, StraightThrough
 from robust_asr.defenses.denoise import Denoise
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.gradients import frozen_for_attack, input_gradient
+from robust_asr.measuring.rows import data_hash, rows_of_cell
 from robust_asr.models.base import Recognizer
 from robust_asr.models.conv_tasnet import ConvTasNet
 from robust_asr.search.base import FrameSearch, Search
 from robust_asr.search.beam import BeamSearch
 from robust_asr.search.greedy import GreedySearch
 from robust_asr.search.phones import PhoneBeamSearch
+from robust_asr.storage.partial import PartialState
 from robust_asr.threat import L2, SNR, Linf, Region
 from robust_asr.threat.ranges import LinfRange
 from robust_asr.types import AudioBatch, PairedBatch, Transcript
@@ -73,6 +78,11 @@ def batch() -> AudioBatch:
     return AudioBatch(audio(LENGTHS), LENGTHS, TEXTS, IDS).to(DEVICE)
 
 
+# How often the host waits in a loss and its gradient: torch's CTC loss reads the text twice and the number of frames, and
+# DeepSpeech2 reads the lengths.
+IN_A_LOSS = {"toy_attention": 2, "deepspeech2": 4, "conformer_lfmmi": 0}
+
+
 @pytest.mark.parametrize("name", RECOGNIZERS)
 def test_recogniser(name: str, device: Device) -> None:
     recognizer, given = trained(name), AudioBatch(audio(LENGTHS), LENGTHS, TEXTS, IDS)
@@ -84,7 +94,9 @@ def test_recogniser(name: str, device: Device) -> None:
     recognizer.to(DEVICE)
     given = given.to(DEVICE)
     with frozen_for_attack(recognizer):
+        device.waits.clear()
         losses, gradient = input_gradient(lambda x: recognizer.loss(x, given.lengths, targets), given.waveforms)
+    assert device.waits.total() <= IN_A_LOSS.get(name, 3), device.waits
     together, heard = recognizer.loss_and_transcripts(given.waveforms, given.lengths, targets)
     for found in (losses, together):
         torch.testing.assert_close(found.detach().cpu(), expected, rtol=1e-4, atol=1e-4)
@@ -266,16 +278,44 @@ def test_defense(name: str, half: bool, device: Device) -> None:
     assert device.waits.total() <= 3 + defense.stochastic, device.waits
 
 
+def test_attack_that_is_saved_and_taken_up_gives_rows(device: Device, tmp_path: Path) -> None:
+    recognizer, given = Defended(GaussianNoise(0.001), trained("toy_ctc")).to(DEVICE), batch()
+    attack = replace(CW, num_iterations=6, check_every=2)
+    once = attack.generate(
+        recognizer, given, seeds=SEEDS, partial=PartialState(tmp_path / "partial.ckpt", every_seconds=0)
+    )
+    # A fresh state is that of the file, which holds the finished attack.
+    again = attack.generate(
+        recognizer, given, seeds=SEEDS, partial=PartialState(tmp_path / "partial.ckpt", every_seconds=0)
+    )
+    assert torch.equal(once.waveforms, again.waveforms) and again.waveforms.device == DEVICE
+    result = attack.verdict(recognizer, given, again, seeds=SEEDS)
+    hashes, data = {"system": "", "condition": ""}, [data_hash(given, row) for row in range(3)]
+    known = {"data": data, "seconds": 1.0, "sample_rate": 16_000, "paid_by": "system"}
+    rows = rows_of_cell(result, given, range(3), ("system", "condition", "part"), hashes, **known)
+    assert [row["id"] for row in rows] == list(IDS)
+    checkpoint.save(recognizer, str(tmp_path / "system.ckpt"))
+    assert checkpoint.weights_hash(recognizer) == checkpoint.weights_hash(recognizer.cpu())
+
+
+@pytest.mark.parametrize(
+    "attack", [PGD(Linf(0.001), num_draws=2), Gaussian(sigma=0.01)], ids=lambda attack: attack.name
+)
+def test_live_checks(attack: Attack, device: Device) -> None:
+    recognizer = Defended(GaussianNoise(0.001), trained("toy_ctc")).to(DEVICE)
+    assert lines(check_system(recognizer, attack, batch(), seeds=SEEDS), "fail", "not run") == []
+
+
 ATTACK = PGD(LinfRange(1e-4, 1e-2), num_iterations=2)
-OBJECTIVES: dict[str, Callable[[], Recognition]] = {
-    "recognition": lambda: Recognition(ToyCTC()),
-    "noise": lambda: GaussianAugmentation(ToyCTC(), sigma_max=0.1),
-    "adversarial": lambda: AdversarialFinetuning(ToyCTC(), attack=ATTACK, clean_share=0.5),
-    "joint": lambda: JointDenoiserASR(ToyCTC(), attack=ATTACK, denoiser=DEFENSES["denoiser"]()),
-    "joint, held": lambda: JointDenoiserASR(
-        ToyCTC(), attack=ATTACK, denoiser=DEFENSES["denoiser"](), hold_recognizer=True
-    ),
-    "denoiser": lambda: DenoiserTraining(ToyCTC(), denoiser=DEFENSES["denoiser"]()),
+TANDEM = partial(JointDenoiserASR, attack=ATTACK)
+# For each objective, how often the host may wait in a step; three times in each CTC loss, of which an attack computes two.
+OBJECTIVES: dict[str, tuple[Callable[[], Recognition], int]] = {
+    "recognition": (lambda: Recognition(ToyCTC()), 5),
+    "noise": (lambda: GaussianAugmentation(ToyCTC(), sigma_max=0.1), 7),
+    "adversarial": (lambda: AdversarialFinetuning(ToyCTC(), attack=ATTACK, clean_share=0.5), 38),
+    "joint": (lambda: TANDEM(ToyCTC(), denoiser=DEFENSES["denoiser"]()), 38),
+    "joint, held": (lambda: TANDEM(ToyCTC(), denoiser=DEFENSES["denoiser"](), hold_recognizer=True), 38),
+    "denoiser": (lambda: DenoiserTraining(ToyCTC(), denoiser=DEFENSES["denoiser"]()), 1),
 }
 
 
@@ -283,16 +323,19 @@ OBJECTIVES: dict[str, Callable[[], Recognition]] = {
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_step_of_an_objective(name: str, half: bool, device: Device) -> None:
     torch.manual_seed(0)
-    training = OBJECTIVES[name]().to(DEVICE)
+    make, allowed = OBJECTIVES[name]
+    training = make().to(DEVICE)
     training.log = training.log_dict = lambda *args, **kwargs: None
     training._trainer = FakeTrainer()
     training.on_fit_start()
     clean = batch()
     given = PairedBatch(*(getattr(clean, field) for field in ("waveforms", "lengths", "texts", "ids")), clean.waveforms)
     optimizer = torch.optim.Adam(training.parameters())
+    device.waits.clear()
     with torch.autocast("cuda", torch.bfloat16, enabled=half):
         loss = training.training_step(given, 0)
     loss.backward()
+    assert device.waits.total() <= allowed, device.waits
     nn.utils.clip_grad_norm_(training.parameters(), 1.0)
     optimizer.step()
     assert all(parameter.isfinite().all() for parameter in training.parameters())

@@ -260,7 +260,7 @@ class CTCRecognizer(LabelRecognizer):
         return self.tokenizer.targets(texts)
 
     def feasible(self, lengths: Tensor, targets: TokenTargets) -> Tensor:
-        return ctc_frames_needed(targets).to(lengths.device) <= self.num_frames(lengths)
+        return ctc_frames_needed(targets).to(lengths.device, non_blocking=True) <= self.num_frames(lengths)
 
     def loss_from_hidden(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> Tensor:
         return ctc_loss(self.log_probs(hidden), frame_lengths, targets, blank=self.tokenizer.blank)
