@@ -18,6 +18,7 @@ from datamodules.audio import Header
 from datamodules.cut_fields import FieldError, checked_cut
 from datamodules.manifest import SUFFIX, write_corpus_root, write_manifest
 from datamodules.preparing.files import files_below, is_of_the_system
+from datamodules.preparing.normalisation import Normaliser
 from datamodules.preparing.parallel import progress_bar
 from datamodules.preparing.verification import Finding, Part, transcribed_part, verify_audio
 from robust_asr.storage.files import folder_written_whole, written_whole
@@ -36,6 +37,7 @@ def prepare_corpus(
     shar: bool = False,
     shard_size: int = 500,
     alphabet: str | None = None,
+    normalise: bool = False,
     num_jobs: int = 2,
 ) -> list[Finding]:
     """Manifests of a folder in LibriSpeech's layout, every sample read once.
@@ -50,6 +52,7 @@ def prepare_corpus(
             the sorted names.
         alphabet: characters that the recogniser writes; an utterance whose text holds others is left out, with a finding.
             By default none is, and only ``<part>.words.txt`` is limited to words that the default alphabet writes.
+        normalise: write the texts in that alphabet where that is possible, see ``normalisation.Normaliser``.
         shar: also write shards for streaming, of ``shard_size`` utterances.
 
     Errors: ValueError names the folder or the part. What is wrong with a single file is a finding; the file is left
@@ -57,6 +60,10 @@ def prepare_corpus(
     """
     tokenizer = CharacterTokenizer(LIBRISPEECH_CHARACTERS if alphabet is None else alphabet)
     transcribed = _transcribed(corpus, parts)
+    if normalise:
+        normaliser = Normaliser(tokenizer.characters)
+        for part in transcribed:
+            _normalise(part, normaliser)
     if alphabet is not None:
         for part in transcribed:
             part.findings.extend(_unwritable(part, tokenizer))
@@ -172,6 +179,18 @@ def _cut(utterance: str, text: str, source: str, header: Header) -> MonoCut:
     speaker = utterance.partition("-")[0]
     supervision = SupervisionSegment(utterance, utterance, 0.0, seconds, text=text, speaker=speaker)
     return MonoCut(utterance, 0.0, seconds, 0, [supervision], recording=recording)
+
+
+def _normalise(part: Part, normaliser: Normaliser) -> None:
+    utterances, num_changed = part.without_findings(), 0
+    for utterance in utterances:
+        text = part.texts[utterance]
+        part.texts[utterance] = normaliser(text)
+        num_changed += part.texts[utterance] != text
+        if not part.texts[utterance]:
+            message = f"{utterance} has no words in its text {text!r}"
+            part.findings.append(Finding(part.transcripts[utterance], message, utterance))
+    print(f"{part.name}: {num_changed} of {len(utterances)} texts were changed")
 
 
 def _unwritable(part: Part, tokenizer: CharacterTokenizer) -> Iterator[Finding]:
