@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+import soundfile
 from lhotse import AudioSource, CutSet, Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 from tqdm import tqdm
 
-from datamodules.audio import Header
+from datamodules.audio import Header, read_audio
 from datamodules.cut_fields import FieldError, checked_cut
 from datamodules.manifest import SUFFIX, write_corpus_root, write_manifest
 from datamodules.preparing.files import files_below, is_of_the_system
@@ -92,7 +94,8 @@ def prepare_corpus(
             for name, chosen in written.items():
                 if shar:
                     folder = out / SHARD_FOLDER.format(part=name)
-                    _write_shards(folder, corpus, chosen, shard_size=shard_size, progress=progress)
+                    cuts_with_audio = _ShardCuts(corpus.resolve(), chosen, part.headers, progress)
+                    _write_shards(folder, cuts_with_audio, shard_size=shard_size)
                 hours = sum(cut.duration for cut in chosen) / 3600
                 progress.write(f"{name}: {len(chosen)} utterances, {hours:.2f} hours")
                 if left_out := _write_part(out, name, chosen, tokenizer):
@@ -213,21 +216,33 @@ def _write_part(out: Path, name: str, cuts: Sequence[MonoCut], tokenizer: Charac
 
 
 @dataclass
-class _Counted:
-    """Cuts that are counted as lhotse takes them."""
+class _ShardCuts:
+    """Cuts with the absolute paths of their audio, counted as lhotse takes them."""
 
+    root: Path
     cuts: Sequence[MonoCut]
+    headers: Mapping[str, Header]
     progress: tqdm
 
     def __iter__(self) -> Iterator[MonoCut]:
         for cut in self.cuts:
-            yield cut
+            recording = cut.recording.with_path_prefix(self.root)
+            if self.headers[cut.id].is_counted:
+                recording = _in_memory(recording, self.headers[cut.id])
+            yield fastcopy(cut, recording=recording)
             self.progress.update()
 
 
-def _write_shards(folder: Path, corpus: Path, cuts: Sequence[MonoCut], *, shard_size: int, progress: tqdm) -> None:
+def _in_memory(recording: Recording, header: Header) -> Recording:
+    """lhotse reads no FLAC without a length: it gets the same samples in a file that has one."""
+    path = Path(recording.sources[0].source)
+    samples = read_audio(path, sample_rate=header.sample_rate, num_samples=header.num_samples)
+    whole = io.BytesIO()
+    soundfile.write(whole, samples, header.sample_rate, format="FLAC", subtype=header.subtype)
+    return fastcopy(recording, sources=[AudioSource("memory", [0], whole.getvalue())])
+
+
+def _write_shards(folder: Path, cuts: _ShardCuts, *, shard_size: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with folder_written_whole(folder) as temporary:
-        root = corpus.resolve()
-        absolute = [fastcopy(cut, recording=cut.recording.with_path_prefix(root)) for cut in cuts]
-        CutSet(_Counted(absolute, progress)).to_shar(temporary, fields={"recording": "flac"}, shard_size=shard_size)
+        CutSet(cuts).to_shar(temporary, fields={"recording": "flac"}, shard_size=shard_size)
