@@ -64,6 +64,14 @@ def test_other_audio_is_named_as_it_is_called_with_what_to_do(ending: str, tmp_p
     assert _texts(tmp_path / "out").keys() == {"1-1-1", "2-1-0"}
 
 
+def test_transcripts_may_end_in_capitals(tmp_path: Path):
+    corpus = _corpus(tmp_path / "corpus")
+    for path in list(corpus.rglob("*.trans.txt")):
+        path.rename(path.with_name(path.name.upper()))
+    assert _prepared(corpus, tmp_path / "out") == []
+    assert _texts(tmp_path / "out") == TEXTS
+
+
 def test_of_two_files_of_an_utterance_one_is_read_and_the_other_named(tmp_path: Path):
     corpus = _corpus(tmp_path / "corpus")
     path = corpus / "train/1/1/1-1-0.flac"
