@@ -27,12 +27,13 @@ _BLOCK = 2**16
 
 @dataclass(frozen=True)
 class Header:
-    """What an audio file says about itself. Units: sample_rate in hertz."""
+    """What an audio file says about itself; ``is_counted`` if it does not say its length. Units: sample_rate in hertz."""
 
     sample_rate: int
     channels: int
     num_samples: int
     subtype: str
+    is_counted: bool = False
 
 
 def read_header(source: Path | bytes) -> Header:
@@ -42,7 +43,9 @@ def read_header(source: Path | bytes) -> Header:
     """
     with _opened(source) as file:
         header = _header(file)
-        return replace(header, num_samples=_counted(file)) if header.num_samples == _UNKNOWN_LENGTH else header
+        if header.num_samples == _UNKNOWN_LENGTH:
+            return replace(header, num_samples=_counted(file), is_counted=True)
+        return header
 
 
 def read_audio(source: Path | bytes, *, sample_rate: int, num_samples: int) -> np.ndarray:

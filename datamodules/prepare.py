@@ -46,6 +46,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CHARACTERS",
         help="leave out texts that hold other characters after upper-casing (alone: A to Z, apostrophe and space)",
     )
+    speech.add_argument(
+        "--normalise",
+        action="store_true",
+        help="upper-case English texts, fold accents, spell numbers and drop punctuation",
+    )
     speech.add_argument("--shar", action="store_true", help="also shards for streaming")
     speech.add_argument("--shard-size", type=int, default=500, help="utterances a shard")
     sounds = kinds.add_parser("noise", help="a folder of environmental sounds")

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+import soundfile
 from lhotse import AudioSource, CutSet, Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 from tqdm import tqdm
 
-from datamodules.audio import Header
+from datamodules.audio import Header, read_audio
 from datamodules.cut_fields import FieldError, checked_cut
 from datamodules.manifest import SUFFIX, write_corpus_root, write_manifest
 from datamodules.preparing.files import files_below, is_of_the_system
+from datamodules.preparing.normalisation import Normaliser
 from datamodules.preparing.parallel import progress_bar
 from datamodules.preparing.verification import Finding, Part, transcribed_part, verify_audio
 from robust_asr.storage.files import folder_written_whole, written_whole
@@ -36,6 +39,7 @@ def prepare_corpus(
     shar: bool = False,
     shard_size: int = 500,
     alphabet: str | None = None,
+    normalise: bool = False,
     num_jobs: int = 2,
 ) -> list[Finding]:
     """Manifests of a folder in LibriSpeech's layout, every sample read once.
@@ -50,6 +54,7 @@ def prepare_corpus(
             the sorted names.
         alphabet: characters that the recogniser writes; an utterance whose text holds others is left out, with a finding.
             By default none is, and only ``<part>.words.txt`` is limited to words that the default alphabet writes.
+        normalise: write the texts in that alphabet where that is possible, see ``normalisation.Normaliser``.
         shar: also write shards for streaming, of ``shard_size`` utterances.
 
     Errors: ValueError names the folder or the part. What is wrong with a single file is a finding; the file is left
@@ -57,6 +62,10 @@ def prepare_corpus(
     """
     tokenizer = CharacterTokenizer(LIBRISPEECH_CHARACTERS if alphabet is None else alphabet)
     transcribed = _transcribed(corpus, parts)
+    if normalise:
+        normaliser = Normaliser(tokenizer.characters)
+        for part in transcribed:
+            _normalise(part, normaliser)
     if alphabet is not None:
         for part in transcribed:
             part.findings.extend(_unwritable(part, tokenizer))
@@ -85,7 +94,8 @@ def prepare_corpus(
             for name, chosen in written.items():
                 if shar:
                     folder = out / SHARD_FOLDER.format(part=name)
-                    _write_shards(folder, corpus, chosen, shard_size=shard_size, progress=progress)
+                    cuts_with_audio = _ShardCuts(corpus.resolve(), chosen, part.headers, progress)
+                    _write_shards(folder, cuts_with_audio, shard_size=shard_size)
                 hours = sum(cut.duration for cut in chosen) / 3600
                 progress.write(f"{name}: {len(chosen)} utterances, {hours:.2f} hours")
                 if left_out := _write_part(out, name, chosen, tokenizer):
@@ -174,6 +184,18 @@ def _cut(utterance: str, text: str, source: str, header: Header) -> MonoCut:
     return MonoCut(utterance, 0.0, seconds, 0, [supervision], recording=recording)
 
 
+def _normalise(part: Part, normaliser: Normaliser) -> None:
+    utterances, num_changed = part.without_findings(), 0
+    for utterance in utterances:
+        text = part.texts[utterance]
+        part.texts[utterance] = normaliser(text)
+        num_changed += part.texts[utterance] != text
+        if not part.texts[utterance]:
+            message = f"{utterance} has no words in its text {text!r}"
+            part.findings.append(Finding(part.transcripts[utterance], message, utterance))
+    print(f"{part.name}: {num_changed} of {len(utterances)} texts were changed")
+
+
 def _unwritable(part: Part, tokenizer: CharacterTokenizer) -> Iterator[Finding]:
     for utterance in part.without_findings():
         if unwritable := tokenizer.unwritable(part.texts[utterance]):
@@ -194,21 +216,33 @@ def _write_part(out: Path, name: str, cuts: Sequence[MonoCut], tokenizer: Charac
 
 
 @dataclass
-class _Counted:
-    """Cuts that are counted as lhotse takes them."""
+class _ShardCuts:
+    """Cuts with the absolute paths of their audio, counted as lhotse takes them."""
 
+    root: Path
     cuts: Sequence[MonoCut]
+    headers: Mapping[str, Header]
     progress: tqdm
 
     def __iter__(self) -> Iterator[MonoCut]:
         for cut in self.cuts:
-            yield cut
+            recording = cut.recording.with_path_prefix(self.root)
+            if self.headers[cut.id].is_counted:
+                recording = _in_memory(recording, self.headers[cut.id])
+            yield fastcopy(cut, recording=recording)
             self.progress.update()
 
 
-def _write_shards(folder: Path, corpus: Path, cuts: Sequence[MonoCut], *, shard_size: int, progress: tqdm) -> None:
+def _in_memory(recording: Recording, header: Header) -> Recording:
+    """lhotse reads no FLAC without a length: it gets the same samples in a file that has one."""
+    path = Path(recording.sources[0].source)
+    samples = read_audio(path, sample_rate=header.sample_rate, num_samples=header.num_samples)
+    whole = io.BytesIO()
+    soundfile.write(whole, samples, header.sample_rate, format="FLAC", subtype=header.subtype)
+    return fastcopy(recording, sources=[AudioSource("memory", [0], whole.getvalue())])
+
+
+def _write_shards(folder: Path, cuts: _ShardCuts, *, shard_size: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with folder_written_whole(folder) as temporary:
-        root = corpus.resolve()
-        absolute = [fastcopy(cut, recording=cut.recording.with_path_prefix(root)) for cut in cuts]
-        CutSet(_Counted(absolute, progress)).to_shar(temporary, fields={"recording": "flac"}, shard_size=shard_size)
+        CutSet(cuts).to_shar(temporary, fields={"recording": "flac"}, shard_size=shard_size)

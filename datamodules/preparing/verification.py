@@ -220,7 +220,7 @@ def _audio_header(part: Part, path: Path) -> Header | str:
         if header.sample_rate not in SAMPLE_RATES:
             return f"has the odd rate {header.sample_rate}; accepted are {', '.join(map(str, SAMPLE_RATES))}"
         read_audio(path, sample_rate=header.sample_rate, num_samples=header.num_samples)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return str(error)
     return header
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from datamodules.preparing.librispeech import prepare_corpus
 from robust_asr.search.writing import lexicon_words
 from robust_asr.text import CharacterTokenizer
 from tests.datamodules.conftest import write_utterance
+from tests.datamodules.test_audio import without_length
 
 TEXTS = {"1-1-0": "ONE TWO", "1-1-1": "THREE", "2-1-0": "FOUR FIVE"}
 
@@ -60,6 +62,14 @@ def test_other_audio_is_named_as_it_is_called_with_what_to_do(ending: str, tmp_p
         f"train/1/1/1-1-0.{ending}: is not read; FLAC and WAV are accepted, so convert it: ffmpeg -i 1-1-0.{ending} 1-1-0.flac"
     ]
     assert _texts(tmp_path / "out").keys() == {"1-1-1", "2-1-0"}
+
+
+def test_transcripts_may_end_in_capitals(tmp_path: Path):
+    corpus = _corpus(tmp_path / "corpus")
+    for path in list(corpus.rglob("*.trans.txt")):
+        path.rename(path.with_name(path.name.upper()))
+    assert _prepared(corpus, tmp_path / "out") == []
+    assert _texts(tmp_path / "out") == TEXTS
 
 
 def test_of_two_files_of_an_utterance_one_is_read_and_the_other_named(tmp_path: Path):
@@ -247,3 +257,18 @@ def test_speech_tells_every_text_of_a_stage(shar: bool, tmp_path: Path):
     told = sorted((utterance, text) for _, utterance, text in speech.texts("fit"))
     assert told == sorted({**TEXTS, "7-1-0": "EIGHT", "8-1-0": "NINE"}.items())
     assert {part for part, *_ in speech.texts("fit")} == {"train-shar" if shar else "train", "dev", "test"}
+
+
+def test_flac_without_a_length_goes_into_manifests_and_shards(tmp_path: Path):
+    corpus = _corpus(tmp_path / "corpus")
+    expected = {path.stem: soundfile.read(path, dtype="float32")[0] for path in corpus.rglob("*.flac")}
+    for path in list(corpus.rglob("*.flac")):
+        without_length(path)
+    assert _prepared(corpus, tmp_path / "out", shar=True, shard_size=2) == []
+    assert _texts(tmp_path / "out") == TEXTS
+    speech = Speech(str(tmp_path / "out"), ["train"], shar=True, max_duration=0.1)
+    speech.setup("fit")
+    read = {batch.ids[0]: batch.waveforms[0].numpy() for batch in islice(iter(speech._training), 30)}
+    assert read.keys() == expected.keys()
+    for utterance, samples in expected.items():
+        np.testing.assert_array_equal(read[utterance], samples)
