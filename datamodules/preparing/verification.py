@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datamodules.audio import SAMPLE_RATES, Header, read_audio, read_header
 from datamodules.preparing.parallel import mapped
+from robust_asr.storage.audio import SAMPLE_RATES, Header, read_audio, read_header
 
 AUDIO_SUFFIXES = (".flac", ".wav")
 
