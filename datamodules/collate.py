@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, get_worker_info
 
-from datamodules.audio import read_audio
 from datamodules.resampling import at_speed, resample
+from robust_asr.storage.audio import read_audio
 from robust_asr.types import AudioBatch
 
 
@@ -28,7 +28,7 @@ def perturbed(cut: MonoCut, speed: float) -> MonoCut:
 class Utterances(Dataset):
     """Indexed by cuts, answers with the batch of them.
 
-    Audio is read by ``datamodules.audio`` alone, resampled to ``sample_rate`` and played at the speed that the cut
+    Audio is read by ``robust_asr.storage.audio`` alone, resampled to ``sample_rate`` and played at the speed that the cut
     asks for.
 
     Args:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from datamodules.audio import MAX_SAMPLES, SAMPLE_RATES
+from robust_asr.storage.audio import MAX_SAMPLES, SAMPLE_RATES
 
 _CUT = {"id", "start", "duration", "channel", "supervisions", "recording", "type"}
 _RECORDING = {"id", "sources", "sampling_rate", "num_samples", "duration", "channel_ids"}

@@ -2,7 +2,7 @@
 
 A manifest may come from a stranger. lhotse would run a command, open a URL or mirror the end of a short file where a
 manifest says so; every line is therefore checked as plain data before lhotse sees it, and audio is read by
-``datamodules.audio`` alone.
+``robust_asr.storage.audio`` alone.
 """
 
 from __future__ import annotations

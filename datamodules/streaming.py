@@ -14,10 +14,10 @@ from lhotse.cut import MonoCut
 from lhotse.dataset.sampling.dynamic_bucketing import DynamicBucketer
 from torch.utils.data import IterableDataset, get_worker_info
 
-from datamodules.audio import MAX_SAMPLES, SAMPLE_RATES
 from datamodules.collate import Utterances
 from datamodules.sampling import Cost, Resumable, duration_bins
 from datamodules.training_set import Inventory, Selection
+from robust_asr.storage.audio import MAX_SAMPLES, SAMPLE_RATES
 from robust_asr.types import AudioBatch
 
 

@@ -32,3 +32,8 @@ def metrics_to_log(trainer: pl.Trainer) -> dict[str, Any]:
     Every rank must call it: computing a metric may be a collective.
     """
     return convert_tensors_to_scalars(trainer._logger_connector.metrics["log"])
+
+
+def is_restoring(trainer: pl.Trainer) -> bool:
+    """Whether the trainer holds a checkpoint that it has not restored to the end."""
+    return bool(trainer._checkpoint_connector._loaded_checkpoint)

@@ -16,13 +16,13 @@ from lhotse.cut import MonoCut
 from lhotse.utils import fastcopy
 from tqdm import tqdm
 
-from datamodules.audio import Header, read_audio
 from datamodules.cut_fields import FieldError, checked_cut
 from datamodules.manifest import SUFFIX, write_corpus_root, write_manifest
 from datamodules.preparing.files import files_below, is_of_the_system
 from datamodules.preparing.normalisation import Normaliser
 from datamodules.preparing.parallel import progress_bar
 from datamodules.preparing.verification import Finding, Part, transcribed_part, verify_audio
+from robust_asr.storage.audio import Header, read_audio
 from robust_asr.storage.files import folder_written_whole, written_whole
 from robust_asr.text import LIBRISPEECH_CHARACTERS, CharacterTokenizer, normalize
 

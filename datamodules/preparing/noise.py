@@ -9,11 +9,11 @@ import torch
 from lhotse import AudioSource, Recording
 from lhotse.cut import MonoCut
 
-from datamodules.audio import MAX_SAMPLES, SAMPLE_RATES
 from datamodules.manifest import SUFFIX, write_corpus_root, write_manifest
 from datamodules.preparing.parallel import mapped, progress_bar
 from datamodules.preparing.verification import Finding
 from datamodules.resampling import resample
+from robust_asr.storage.audio import MAX_SAMPLES, SAMPLE_RATES
 from robust_asr.storage.files import folder_written_whole
 
 SAMPLE_RATE = 16_000

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datamodules.audio import SAMPLE_RATES, Header, read_audio, read_header
 from datamodules.preparing.files import AUDIO_SUFFIXES, Files
 from datamodules.preparing.parallel import mapped
+from robust_asr.storage.audio import SAMPLE_RATES, Header, read_audio, read_header
 
 _MAX_TRANSCRIPT = 2**28
 _BYTE_ORDER_MARK = "\ufeff"

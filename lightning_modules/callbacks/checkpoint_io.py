@@ -12,6 +12,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from robust_asr.checkpoint import KEY, finish
 from robust_asr.storage import sealed
 from robust_asr.storage.files import clean_leftovers
+from robust_asr.text.mistakes import sentence
 
 __all__ = ["SafeCheckpointIO", "clean_leftovers", "find_resumable", "read_metadata"]
 
@@ -90,4 +91,4 @@ def _most_advanced_first(folder: Path) -> list[Path]:
 
 @rank_zero_only
 def _passed_over(error: Exception) -> None:
-    print(f"passed over: {error}")
+    print(f"passed over: {sentence(error)}")

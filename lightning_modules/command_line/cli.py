@@ -22,6 +22,7 @@ from lightning_modules.callbacks.preemption import Preemption
 from lightning_modules.callbacks.progress import RunProgress
 from lightning_modules.callbacks.resumed_settings import ResumedSettings
 from lightning_modules.callbacks.rewind import RewindLoggers
+from lightning_modules.callbacks.training_state import check_training_state
 from lightning_modules.command_line.config_guard import check_arguments, guarded_imports
 from lightning_modules.command_line.expansion import expand
 from lightning_modules.command_line.machine import check_machine
@@ -32,6 +33,7 @@ from lightning_modules.command_line.run_lock import run_lock
 from lightning_modules.evaluation import Evaluation
 from lightning_modules.loggers import RunCSVLogger, RunWandbLogger, wandb_run_id
 from lightning_modules.recognition import Recognition
+from lightning_modules.trainer_internals import is_restoring
 from robust_asr.checkpoint import load_weights
 from robust_asr.models.base import Recognizer
 from robust_asr.text.mistakes import leave
@@ -146,7 +148,9 @@ class RobustCLI(LightningCLI):
             clean_leftovers(self.run_dir / CHECKPOINTS)
 
     def before_fit(self) -> None:
-        """A module that steps its optimisers itself is not given settings that would do nothing."""
+        """A module that steps its optimisers itself is not given settings that would do nothing; a resume has a state to go on."""
+        if self.settings.ckpt_path is not None:
+            check_training_state(str(self.settings.ckpt_path), self.trainer.fit_loop.state_dict())
         trainer = self.settings.trainer
         automatic = {
             "optimizer": self.settings.get("optimizer"),
@@ -160,6 +164,16 @@ class RobustCLI(LightningCLI):
                 f"{given[0]}: {type(self.model).__name__} steps its optimisers itself and takes its settings as arguments of its "
                 "own; leave it out"
             )
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
+            if not is_restoring(self.trainer) or str(self.settings.ckpt_path) in str(error):
+                raise
+            raise ValueError(
+                f"{self.settings.ckpt_path}: its training state cannot be restored ({type(error).__name__}: {error})"
+            ) from error
 
     def before_test(self) -> None:
         """A training configuration is tested, too: its recogniser on clean audio, rows in ``<run_dir>/test``."""

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from lightning_modules.command_line.guarded_imports import guarded_imports
-from lightning_modules.command_line.strict_yaml import MAX_BYTES, RefusedYAML, check, load_texts
+from lightning_modules.command_line.strict_yaml import MAX_BYTES, RefusedYAML, check, load_texts, where_it_breaks
 from robust_asr.storage import trust
 
 __all__ = ["check_arguments", "guarded_imports"]
@@ -96,7 +96,10 @@ class _Walk:
         try:
             content = load_texts(path.read_text(encoding="utf-8"), where=str(path))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+            raise ValueError(f"{path}: cannot be read as YAML ({where_it_breaks(error)})") from error
+        if isinstance(content, str):
+            # jsonargparse would look for a class of that name, and show it.
+            raise ValueError(f"{field}: {path} holds no map of settings")
         self.value(content, path.parent, field="", where=f"{path}: ")
 
     def argument(self, value: str, *, field: str) -> None:
@@ -126,7 +129,8 @@ class _Walk:
             raise ValueError(
                 f"{where}{field}: {text} writes checkpoint files of its own, which nothing checks; use ddp"
             )
-        if Path(text).suffix.lower() in _SUFFIXES and (("://" in text) or (folder / text).is_file()):
+        is_yaml = Path(text).suffix.lower() in _SUFFIXES
+        if ("://" in text and is_yaml) or ((is_yaml or last in _OBJECTS) and _is_file(folder, text)):
             self.file(text, folder, field=f"{where}{field}")
         elif last == "class_path" or (last in _OBJECTS and _DOTTED.fullmatch(text)):
             # A name without dots is looked up among the classes that are already imported.
@@ -145,3 +149,11 @@ class _Walk:
             return
         if not isinstance(content, str):
             self.value(content, folder, field=field, where=where)
+
+
+def _is_file(folder: Path, text: str) -> bool:
+    try:
+        return (folder / text).is_file()
+    except (OSError, ValueError):
+        # Too long, or with a null byte: no name of a file.
+        return False

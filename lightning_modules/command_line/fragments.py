@@ -9,7 +9,7 @@ from typing import Any
 from lightning_modules.command_line import short_form, tables
 from lightning_modules.command_line.values import KEY as VALUES
 from lightning_modules.command_line.values import Values
-from lightning_modules.command_line.written import SUFFIXES, Place, read, short
+from lightning_modules.command_line.written import SUFFIXES, Place, kind_of, read, short
 
 RECIPE, FRAGMENTS = "recipe", "fragments"
 
@@ -30,7 +30,7 @@ class Recipe:
             raise ValueError(f"{self.path}: {RECIPE} leads back to this file")
         content = read(self.path)
         if not isinstance(content, dict):
-            raise ValueError(f"{self.path}: holds no map of settings, found {short(content)}")
+            raise ValueError(f"{self.path}: holds no map of settings, found {kind_of(content)}")
         self._values, self._fragments = content.pop(VALUES, None), content.pop(FRAGMENTS, None) or {}
         base = content.pop(RECIPE, None)
         self._settings = content

@@ -25,6 +25,13 @@ class RefusedYAML(ValueError):
     """The text is YAML, and not one that a configuration may be."""
 
 
+def where_it_breaks(error: Exception) -> str:
+    """Why a text is no YAML, by line and column: the text itself may be a secret file, named by mistake, and is not shown."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    reason = re.sub(r"(['\"]).{2,}\1", "...", problem) if isinstance(problem, str) else type(error).__name__
+    return f"line {mark.line + 1}, column {mark.column + 1}: {reason}" if mark is not None else reason
+
+
 def load_texts(text: str, *, where: str) -> Any:
     """The value of a YAML text, every scalar as the text that was written.
 

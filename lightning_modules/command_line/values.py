@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.command_line.strict_yaml import MAX_NODES
-from lightning_modules.command_line.written import Place, did_you_mean, parse, read, rooted, short, text_of
+from lightning_modules.command_line.written import Place, did_you_mean, kind_of, parse, read, rooted, short, text_of
 
 KEY = "values"
 
@@ -60,7 +60,7 @@ class Values:
         self._open.append(str(path))
         content = read(path)
         if not isinstance(content, dict):
-            raise ValueError(f"{path}: holds no map of names, found {short(content)}")
+            raise ValueError(f"{path}: holds no map of names, found {kind_of(content)}")
         self.add(content.pop(KEY, None), Place(str(path), (KEY,)), folder=path.parent)
         self.add(content, Place(str(path)), folder=path.parent)
         self._open.pop()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 from jsonargparse._loaders_dumpers import get_yaml_default_loader
 
-from lightning_modules.command_line.strict_yaml import check
+from lightning_modules.command_line.strict_yaml import check, where_it_breaks
 
 SUFFIXES = {".yaml", ".yml"}
 
@@ -68,7 +68,7 @@ def parse(text: str, where: object) -> Any:
         check(text, where=str(where))
         return load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{where}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+        raise ValueError(f"{where}: cannot be read as YAML ({where_it_breaks(error)})") from error
 
 
 def load(text: str) -> Any:
@@ -81,7 +81,7 @@ def read(path: Path) -> Any:
     try:
         return parse(path.read_text(encoding="utf-8"), path)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: cannot be read as YAML ({error})") from error
+        raise ValueError(f"{path}: cannot be read as YAML (it is no text in UTF-8)") from error
 
 
 def dump(value: Any) -> str:
@@ -105,6 +105,11 @@ def text_of(value: Any, place: Place) -> str:
 def short(value: Any) -> str:
     text = dump(value).removesuffix("...").strip().replace('"', "")
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def kind_of(value: Any) -> str:
+    """What a file holds, without showing it."""
+    return {dict: "a map", list: "a list", type(None): "nothing"}.get(type(value), "a single value")
 
 
 def rooted(node: Any, folder: Path) -> Any:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import soundfile
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.attacks.goals import Goal, Untargeted
 from robust_asr.models.base import Recognizer
 from robust_asr.results import Evaluation, Row, audio_hash, audio_path, read_evaluation
+from robust_asr.storage.audio import read_audio, read_header
 from robust_asr.storage.partial import NOWHERE, Partial
 from robust_asr.threat import ThreatModel, Unbounded
 from robust_asr.types import AudioBatch, Targets, Transcript
@@ -101,13 +102,17 @@ class Saved(Attack):
     def _waveform(self, utterance: str, length: int) -> Tensor:
         row = self.row(utterance)
         path = audio_path(Path(self.folder), row["system"], row["condition"], row["part"], row["id"])
+        if not path.resolve().is_relative_to(Path(self.folder).resolve()):
+            raise ValueError(f"{path}: the audio of utterance {utterance} is a link to a file outside the set")
         try:
-            samples, _ = soundfile.read(path, dtype="float32")
-        except (OSError, soundfile.LibsndfileError) as error:
+            header = read_header(path)
+            samples = read_audio(path, sample_rate=header.sample_rate, num_samples=header.num_samples)
+        except (OSError, ValueError) as error:
             raise ValueError(f"{path}: the audio of utterance {utterance} cannot be read ({error})") from error
-        if samples.shape != (length,) or audio_hash(torch.from_numpy(samples)) != row.get("audio"):
+        waveform = torch.from_numpy(samples / np.float32(2**15) if samples.dtype == np.int16 else samples)
+        if waveform.shape != (length,) or audio_hash(waveform) != row.get("audio"):
             raise ValueError(f"{path}: is not the audio that the set recorded for utterance {utterance}")
-        return torch.from_numpy(samples)
+        return waveform
 
     @cached_property
     def _evaluation(self) -> Evaluation:

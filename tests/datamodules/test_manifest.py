@@ -158,7 +158,7 @@ def test_a_malicious_or_broken_line_is_one_error_that_names_manifest_cut_and_fie
 ):
     field, change = MALICIOUS[name]
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("datamodules.audio.soundfile.SoundFile", lambda *_: pytest.fail("audio was opened"))
+    monkeypatch.setattr("robust_asr.storage.audio.soundfile.SoundFile", lambda *_: pytest.fail("audio was opened"))
     good, bad = _cut(), _cut()
     bad["id"] = "1-1-1"
     change(bad)

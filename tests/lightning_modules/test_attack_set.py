@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -132,9 +133,17 @@ def test_a_changed_file_or_set_is_named(made: Path, tiny_manifests: Path, recogn
     soundfile.write(path, 0.5 * samples, rate, subtype="PCM_24")
     with pytest.raises(ValueError, match=f"not the audio that the set recorded for utterance {batch.ids[0]}"):
         saved(recognizer, batch, seeds=utterance_seeds(0, batch.ids))
-    path.unlink()
-    with pytest.raises(ValueError, match="cannot be read"):
-        saved(recognizer, batch, seeds=utterance_seeds(0, batch.ids))
+    outside = path.rename(made.parent / "outside.flac")
+    for make, message in (
+        (lambda: None, "cannot be read"),
+        (lambda: path.symlink_to(outside), "is a link to a file outside the set"),
+        (lambda: os.mkfifo(path), "cannot be read .*is not a regular file"),
+        (lambda: soundfile.write(path, samples, rate, format="OGG", subtype="VORBIS"), "is neither FLAC nor WAV"),
+    ):
+        path.unlink(missing_ok=True)
+        make()
+        with pytest.raises(ValueError, match=message):
+            saved(recognizer, batch, seeds=utterance_seeds(0, batch.ids))
     lines = (made / "results.jsonl").read_text().splitlines()
     (made / "results.jsonl").write_text("\n".join(lines[1:]) + "\n")
     with pytest.raises(ValueError, match="has changed"):

@@ -10,6 +10,7 @@ import yaml
 from pytorch_lightning.cli import LightningCLI
 
 from lightning_modules.callbacks.checkpoint_io import SafeCheckpointIO
+from lightning_modules.command_line.cli import main
 from lightning_modules.command_line.config_guard import check_arguments, guarded_imports
 from robust_asr import checkpoint
 from robust_asr.models.base import Recognizer
@@ -371,3 +372,19 @@ def test_the_guard_leaves_jsonargparse_as_it_was():
         jsonargparse.get_loader("yaml"),
     )
     assert after == before
+
+
+SECRETS = {"no YAML": "root:$6$SECRET:1\nb: [SECRET: x\n", "one line": "SECRET\n", "a quote": 'a: 1\n"SECRET\n'}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize(
+    "option", ["config", "values", "model", "data", "optimizer", "trainer.callbacks", "checkpoint"]
+)
+@pytest.mark.parametrize("suffix", ["", ".yaml"])
+def test_a_file_that_is_no_configuration_is_not_shown(name: str, option: str, suffix: str, capsys) -> None:
+    file = write(f"private/shadow{suffix}", SECRETS[name])
+    with pytest.raises(SystemExit) as stopped:
+        main(fit(yaml.safe_dump({"seed_everything": 1}), f"--{option}={file}"))
+    shown = capsys.readouterr().err
+    assert stopped.value.code == 2 and "private/shadow" in shown and "SECRET" not in shown

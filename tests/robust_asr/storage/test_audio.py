@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from datamodules.audio import MAX_SAMPLES, Header, read_audio, read_header
+from robust_asr.storage.audio import MAX_SAMPLES, Header, read_audio, read_header
 
 RATE, SIZE = 16_000, 4_000
 
@@ -178,7 +178,7 @@ def _mutated(content: bytes, generator: np.random.Generator) -> bytes:
 READ_ALL = """
 import json, resource, signal, sys
 from pathlib import Path
-from datamodules.audio import read_audio
+from robust_asr.storage.audio import read_audio
 resource.setrlimit(resource.RLIMIT_AS, (2**30 + 2**29, 2**30 + 2**29))
 outcome = {}
 for path in sorted(Path(sys.argv[1]).iterdir()):
