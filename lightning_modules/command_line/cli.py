@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,7 @@ from jsonargparse import ArgumentError, Namespace
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_modules.callbacks.checkpoint_io import SafeCheckpointIO, clean_leftovers, find_resumable
 from lightning_modules.callbacks.checkpoints import Checkpoints
@@ -266,6 +268,13 @@ def main(args: list[str] | None = None) -> None:
         arguments = expand(arguments)
         with guarded_imports():
             RobustCLI(arguments)
+    except SIGTERMException:
+        # A SystemExit with code 0, by which Lightning ends an evaluation.
+        print("stopped by SIGTERM: what was written stays, and the same command goes on", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except (ArgumentError, ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("ROBUST_ASR_TRACEBACK"):
             raise
