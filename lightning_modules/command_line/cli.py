@@ -206,7 +206,8 @@ class RobustCLI(LightningCLI):
     def _loggers(self, configured: Any) -> list[Logger]:
         """The record in the run folder, and whatever view was configured beside it."""
         views = [view for view in _as_list(configured) if isinstance(view, Logger)]
-        loggers = [view for view in views if not isinstance(view, RunCSVLogger)]
+        disabled = [view for view in views if isinstance(view, RunWandbLogger) and view.mode == "disabled"]
+        loggers = [view for view in views if not isinstance(view, RunCSVLogger) and view not in disabled]
         for logger in loggers:
             if isinstance(logger, RunWandbLogger):
                 logger.attach(self.run_dir, wandb_run_id(self.run_dir))
