@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -189,7 +190,7 @@ class Recognition(pl.LightningModule):
     def _start_evaluation(self) -> None:
         self._names = self.trainer.datamodule.dataloader_names("validate")
         self._error_rates = [ErrorRates().to(self.device) for _ in self._names]
-        self._loss_sums = torch.zeros(len(self._names), 2, dtype=torch.float64)
+        self._loss_sums = torch.zeros(len(self._names), 3, dtype=torch.float64)
 
     def _evaluate(self, batch: AudioBatch, dataloader_idx: int) -> dict[str, Any]:
         # Where fewer batches are left than there are ranks, a rank gets an empty one, so that all ranks make as many steps.
@@ -197,17 +198,20 @@ class Recognition(pl.LightningModule):
             return {"batch": batch, "transcripts": []}
         targets = self.recognizer.targets(batch.texts)
         losses, transcripts = self.recognizer.loss_and_transcripts(batch.waveforms, batch.lengths, targets)
-        losses = losses[losses.isfinite()]
-        self._loss_sums[dataloader_idx] += torch.tensor([losses.double().sum().item(), len(losses)])
+        finite = losses[losses.isfinite()]
+        sums = [finite.double().sum().item(), len(finite), len(losses)]
+        self._loss_sums[dataloader_idx] += torch.tensor(sums, dtype=torch.float64)
         self._error_rates[dataloader_idx].update(list(batch.texts), [transcript.text for transcript in transcripts])
         return {"batch": batch, "transcripts": transcripts}
 
     def _log_evaluation(self) -> None:
         rates = []
         for name, metric, sums in zip(self._names, self._error_rates, self._loss_sums, strict=True):
-            loss, count = sum_over_ranks(*sums.to(self.device))
+            loss, count, num_heard = sum_over_ranks(*sums.to(self.device))
             rates.append({key: float(value) for key, value in metric.compute().items()})
-            values = {"loss": loss / max(count, 1), "empty": rates[-1]["empty_hypotheses"]}
+            # Of texts that do not fit the loss is infinite; where there is nothing else the mean is no number, and not 0.
+            mean = loss / count if count else math.nan if num_heard else 0.0
+            values = {"loss": mean, "empty": rates[-1]["empty_hypotheses"]}
             values |= {key: rates[-1][key] for key in ("wer", "cer")}
             self.log_dict({f"val/{name}/{key}": value for key, value in values.items()})
         self.log("val/wer", sum(part["wer"] for part in rates) / len(rates), prog_bar=True)

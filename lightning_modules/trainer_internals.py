@@ -37,3 +37,11 @@ def metrics_to_log(trainer: pl.Trainer) -> dict[str, Any]:
 def is_restoring(trainer: pl.Trainer) -> bool:
     """Whether the trainer holds a checkpoint that it has not restored to the end."""
     return bool(trainer._checkpoint_connector._loaded_checkpoint)
+
+
+def epochs_done(checkpoint: dict[str, Any]) -> tuple[int, bool]:
+    """How many epochs a checkpoint has behind it, and whether it is of the moment between two."""
+    loops = checkpoint["loops"]["fit_loop"]
+    epochs, at_last_batch = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]["is_last_batch"]
+    under_way = epochs["started"] > epochs["processed"]
+    return epochs["processed"] + (under_way and at_last_batch), not under_way or at_last_batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from itertools import islice
 from typing import Any, TypeVar
@@ -178,6 +178,23 @@ def check_state(state: Mapping[str, Any], module: nn.Module, path: str | os.Path
     if differences:
         more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise ValueError(f"{path}: checkpoint of another architecture: {'; '.join(differences[:3])}{more}")
+    broken = not_finite(state, dict(module.named_parameters()))
+    if broken is not None:
+        raise ValueError(f"{path}: its weights {broken} are not finite; they were saved after training had failed")
+
+
+def not_finite(state: Mapping[str, Any], parameters: Iterable[str]) -> str | None:
+    """The name of the first tensor that holds what training never gives: NaN, or in a parameter an infinite number.
+
+    Tables that are no parameters may hold infinite numbers: the logarithm of what cannot be.
+    """
+    parameters = set(parameters)
+    for name, tensor in state.items():
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not tensor.is_meta:
+            broken = ~tensor.isfinite() if name in parameters else tensor.isnan()
+            if bool(broken.any()):
+                return name
+    return None
 
 
 def check_matches(content: Mapping[str, Any], parts: Mapping[str, nn.Module], path: str | os.PathLike[str]) -> None:

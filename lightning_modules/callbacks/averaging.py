@@ -9,16 +9,22 @@ import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
+from lightning_modules.trainer_internals import epochs_done
+
 
 class LastEpochsAveraging(WeightAveraging):
     """Validation, checkpoints and the final model use the equal average of the weights after each of the last epochs.
 
-    Before the first of them the current weights are used; Lightning's own class would validate the initial ones.
+    Before the first of them the current weights are used; Lightning's own class would validate the initial ones. The weights of
+    an epoch enter before its validation, so that the last one is of the average that is kept. Where ``trainer.max_epochs`` is
+    raised after the end of a run, the average begins anew with the epochs that are now the last.
 
     Buffers are averaged too, except those of integers, such as the counts of BatchNorm, which are those of the last epoch.
 
     Args:
         num_epochs: how many epochs, counted from the end (``trainer.max_epochs``), enter the average.
+
+    Errors: ValueError where a run goes on and the weights after some of the last epochs were not kept.
     """
 
     def __init__(self, num_epochs: int = 5) -> None:
@@ -38,6 +44,33 @@ class LastEpochsAveraging(WeightAveraging):
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return epoch_idx is not None and epoch_idx >= self._first_epoch
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if trainer.is_last_batch:
+            self.on_train_epoch_end(trainer, pl_module)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        if self._average_model is None:
+            return
+        num_done, between_epochs = epochs_done(checkpoint)
+        num_averaged = int(checkpoint.get("averaging_state", {}).get("n_averaged", 0))
+        averaged = range(num_done - num_averaged, num_done)
+        wanted = range(max(self._first_epoch, 0), num_done)
+        if averaged == wanted:
+            return
+        if len(wanted) > between_epochs:
+            raise ValueError(
+                f"trainer.max_epochs: the average of the last {self.num_epochs} epochs would begin with epoch {wanted[0]}, whose "
+                f"weights were not kept; the run has done {num_done} epochs, set it to at least {num_done + self.num_epochs}"
+            )
+        self._average_model.module.load_state_dict(pl_module.state_dict())
+        self._average_model.n_averaged.fill_(len(wanted))
 
     @property
     def _started(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from robust_asr.checkpoint import KEY, finish
+from robust_asr.checkpoint import KEY, finish, not_finite
 from robust_asr.storage import sealed
 from robust_asr.storage.files import clean_leftovers
 from robust_asr.text.mistakes import sentence
@@ -38,7 +38,12 @@ class SafeCheckpointIO(CheckpointIO):
             raise ValueError(f"{path}: weights_only=False would execute what the file names; it is refused")
         # Tensors stay on the CPU whatever map_location says, as in Lightning's own plugin: modules and optimisers copy them to
         # their own device.
-        return sealed.materialize(sealed.read(path))
+        content = sealed.materialize(sealed.read(path))
+        for entry in ("state_dict", "current_model_state"):
+            broken = not_finite(content.get(entry) or {}, ())
+            if broken is not None:
+                raise ValueError(f"{path}: its weights {broken} are not finite; no run goes on from them")
+        return content
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         path = sealed.local_path(path)

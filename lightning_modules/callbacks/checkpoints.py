@@ -6,9 +6,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+import pytorch_lightning.callbacks
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor
 
 from lightning_modules.trainer_internals import accumulates, batches_stepped
+from robust_asr.checkpoint import not_finite
+
+
+class ModelCheckpoint(pytorch_lightning.callbacks.ModelCheckpoint):
+    """Lightning's, for which a value that is not finite is never the best; there the first value is, whatever it is."""
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        return current is not None and bool(torch.isfinite(current)) and super().check_monitor_top_k(trainer, current)
 
 
 class LastCheckpoint(Checkpoint):
@@ -16,6 +27,8 @@ class LastCheckpoint(Checkpoint):
 
     A batch counts when it ends in a step; two optimisers that step on one batch count once, and one that starts late changes
     nothing.
+
+    Weights that are not finite are in no checkpoint, not in those of other callbacks either: FloatingPointError.
 
     Lightning's ModelCheckpoint does not save at the end of an epoch whose last step it has saved: an average or a schedule, which
     steps at the end of an epoch, would step twice or never after a resume.
@@ -36,6 +49,17 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.save(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        parameters = dict(pl_module.named_parameters())
+        broken = not_finite(parameters, parameters) or not_finite(checkpoint["state_dict"], parameters)
+        if broken is not None:
+            raise FloatingPointError(
+                f"the weights {broken} are not finite after {trainer.global_step} steps; they are not saved, and the checkpoints "
+                "before them stay as they are"
+            )
 
     def save(self, trainer: pl.Trainer) -> None:
         """Save now. ``RewindLoggers`` puts the row of the step just made on disk first."""

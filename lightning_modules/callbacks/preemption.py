@@ -1,24 +1,26 @@
-"""A signal from the scheduler: save between two batches and leave, so that the job can go on elsewhere."""
+"""A signal from the scheduler or from Ctrl-C: save between two batches and leave, so that the job can go on."""
 
 from __future__ import annotations
 
 import signal
-from typing import Any
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from lightning_modules.callbacks.checkpoints import LastCheckpoint
-from lightning_modules.trainer_internals import accumulates
+from lightning_modules.trainer_internals import accumulates, batches_stepped
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again.
 
 
 class Preemption(Checkpoint):
-    """On SIGUSR1 every rank finishes its batch, rank zero saves ``last.ckpt``, and the process exits with code 75.
+    """On SIGUSR1, SIGTERM or Ctrl-C every rank finishes its batch, rank zero saves ``last.ckpt``, and the process exits with 75.
 
-    The job script asks the scheduler to run it again and starts with ``--ckpt_path last``. Lightning's own handler saves inside
-    the signal, in the middle of a step, and cannot be exact.
+    The job script asks the scheduler to run it again and starts with ``--ckpt_path last``. Lightning's own handlers save inside
+    the signal, in the middle of a step, and cannot be exact, or save nothing and exit with 0. A second Ctrl-C stops at once.
 
     It is a ``Checkpoint`` for its place: Lightning runs those after every callback that measures the batch, so that the row of
     the batch is complete when it is saved.
@@ -26,34 +28,68 @@ class Preemption(Checkpoint):
 
     def __init__(self) -> None:
         self._asked = False
+        self._name = "a signal to another process"
+        self._previous: dict[int, Any] = {}
 
     def _ask(self, signum: int, frame: Any) -> None:
+        if signum == signal.SIGINT:
+            if self._asked:
+                raise KeyboardInterrupt
+            print("the batch at hand is finished and saved; Ctrl-C once more stops at once", file=sys.stderr)
         self._asked = True
+        self._name = signal.Signals(signum).name
+
+    def _listen(self, *signals: int) -> None:
+        for signum in signals:
+            previous = signal.signal(signum, self._ask)
+            self._previous.setdefault(signum, previous)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._previous = signal.signal(signal.SIGUSR1, self._ask)
+        self._listen(signal.SIGUSR1, signal.SIGTERM)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Lightning puts its own handler of SIGTERM before ours after the hook above.
+        self._listen(signal.SIGTERM, signal.SIGINT)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit" and hasattr(self, "_previous"):
-            signal.signal(signal.SIGUSR1, self._previous)
+        self._restore()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for signum, previous in self._previous.items():
+            signal.signal(signum, previous)
+        self._previous = {}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if not self._agreed(trainer) or accumulates(trainer) or trainer.is_last_batch:
             return
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, LastCheckpoint):
-                callback.save(trainer)
-        raise SystemExit(EXIT_CODE)
+        for callback in _last_checkpoints(trainer):
+            callback.save(trainer)
+        self._leave(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A signal during the last batch of an epoch, or during its validation, is obeyed here: last.ckpt was just written.
-        if self._agreed(trainer):
-            raise SystemExit(EXIT_CODE)
+        # Before the first step there is nothing to go on from: the first batch is awaited.
+        if self._agreed(trainer) and batches_stepped(trainer):
+            self._leave(trainer)
+
+    def _leave(self, trainer: pl.Trainer) -> NoReturn:
+        if trainer.is_global_zero:
+            saved = [callback.path for callback in _last_checkpoints(trainer) if Path(callback.path).exists()]
+            how = f"{saved[0]} holds the run up to here; go on with --ckpt_path last" if saved else "nothing was saved"
+            print(f"stopped by {self._name} after {trainer.global_step} steps: {how}", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_CODE)
 
     def _agreed(self, trainer: pl.Trainer) -> bool:
         """Whether any rank was signalled: the scheduler may signal one before another, and all must stop after the same batch."""
         if trainer.world_size == 1:
             return self._asked
         return trainer.strategy.reduce_boolean_decision(self._asked, all=False)
+
+
+def _last_checkpoints(trainer: pl.Trainer) -> list[LastCheckpoint]:
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,7 @@ from jsonargparse import ArgumentError, Namespace
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from lightning_modules.callbacks.checkpoint_io import SafeCheckpointIO, clean_leftovers, find_resumable
 from lightning_modules.callbacks.checkpoints import Checkpoints
@@ -228,7 +229,8 @@ class RobustCLI(LightningCLI):
     def _loggers(self, configured: Any) -> list[Logger]:
         """The record in the run folder, and whatever view was configured beside it."""
         views = [view for view in _as_list(configured) if isinstance(view, Logger)]
-        loggers = [view for view in views if not isinstance(view, RunCSVLogger)]
+        disabled = [view for view in views if isinstance(view, RunWandbLogger) and view.mode == "disabled"]
+        loggers = [view for view in views if not isinstance(view, RunCSVLogger) and view not in disabled]
         for logger in loggers:
             if isinstance(logger, RunWandbLogger):
                 logger.attach(self.run_dir, wandb_run_id(self.run_dir))
@@ -290,6 +292,13 @@ def main(args: list[str] | None = None) -> None:
         arguments = expand(arguments)
         with guarded_imports():
             RobustCLI(arguments)
+    except SIGTERMException:
+        # A SystemExit with code 0, by which Lightning ends an evaluation.
+        print("stopped by SIGTERM: what was written stays, and the same command goes on", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except (ArgumentError, ValueError, OSError, FloatingPointError, MisconfigurationException) as error:
         if os.environ.get("ROBUST_ASR_TRACEBACK"):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import string
@@ -20,6 +21,15 @@ from robust_asr.storage.files import written_whole
 
 RUN_ID_FILE = "wandb_run_id.txt"
 _RUN_ID = re.compile(r"[a-z0-9]{1,64}")
+# The older names are W&B's too.
+_MODES = {"offline": "offline", "dryrun": "offline", "online": "online", "run": "online", "disabled": "disabled"}
+_VARIABLES = {
+    "project": "WANDB_PROJECT",
+    "entity": "WANDB_ENTITY",
+    "name": "WANDB_NAME",
+    "group": "WANDB_RUN_GROUP",
+    "tags": "WANDB_TAGS",
+}
 _ALPHABET = string.ascii_lowercase + string.digits
 
 
@@ -31,13 +41,21 @@ def check_run_id(run_id: object) -> str:
 
 
 def wandb_run_id(run_dir: str | Path, *, from_checkpoint: str | None = None) -> str:
-    """The id of the run in this folder: the one written there, else the checkpoint's, else a new one, written there.
+    """The id of the run in this folder: the one written there, else ``WANDB_RUN_ID``, which the agent of a sweep sets, else the
+    checkpoint's, else a new one, written there.
 
-    Errors: ValueError where the file or the checkpoint holds no id.
+    Errors: ValueError where the file, the variable or the checkpoint holds no id, or where the first two are of different runs.
     """
     path = Path(run_dir) / RUN_ID_FILE
+    given = os.environ.get("WANDB_RUN_ID") or None
     if path.exists():
-        return check_run_id(path.read_text(errors="replace").strip())
+        written = check_run_id(path.read_text(errors="replace").strip())
+        if given not in (None, written):
+            raise ValueError(
+                f"WANDB_RUN_ID is {given}, and {path} says {written}: unset the one, or name another --run_dir"
+            )
+        return written
+    from_checkpoint = given or from_checkpoint
     run_id = (
         "".join(secrets.choice(_ALPHABET) for _ in range(8))
         if from_checkpoint is None
@@ -49,6 +67,14 @@ def wandb_run_id(run_dir: str | Path, *, from_checkpoint: str | None = None) -> 
     return run_id
 
 
+def wandb_mode(configured: str) -> str:
+    """``WANDB_MODE`` where it is set, else the configured mode: online, offline or disabled. Errors: ValueError for others."""
+    mode = os.environ.get("WANDB_MODE") or configured
+    if mode not in _MODES:
+        raise ValueError(f"WANDB_MODE must be one of {', '.join(_MODES)}, found {mode!r}")
+    return _MODES[mode]
+
+
 class RunWandbLogger(WandbLogger):
     """Sends each row of the run to Weights & Biases once, under one id, with the global step as W&B's own step.
 
@@ -58,8 +84,8 @@ class RunWandbLogger(WandbLogger):
 
     Args:
         mode: ``offline`` needs no account and no network: ``wandb sync <run_dir>/wandb/offline-run-*`` uploads later.
-            ``online`` needs ``wandb login``.
-        project, entity, name, group, tags: as in ``wandb.init``.
+            ``online`` needs ``wandb login``. ``WANDB_MODE`` goes before it; with ``disabled`` the command line makes no W&B run.
+        project, entity, name, group, tags: as in ``wandb.init``; W&B's variables of these go before them.
         run_dir, run_id: the run folder and the id from ``wandb_run_id``; the command line gives them by ``attach``.
     """
 
@@ -75,8 +101,9 @@ class RunWandbLogger(WandbLogger):
         run_dir: str | None = None,
         run_id: str | None = None,
     ) -> None:
-        super().__init__(name=name, project=project, offline=mode == "offline", entity=entity, group=group, tags=tags)
-        self.mode = mode
+        self.mode = wandb_mode(mode)
+        offline = self.mode == "offline"
+        super().__init__(name=name, project=project, offline=offline, entity=entity, group=group, tags=tags)
         self._row: dict[str, Any] = {}
         self._row_step = 0
         self._recorded: Recorded = {}
@@ -190,7 +217,8 @@ def _start(mode: str, run_dir: str, run_id: str, arguments: dict[str, Any]) -> A
         "x_transaction_log_flush_interval": 1.0,
     }
     settings = wandb.Settings(**{name: value for name, value in chosen.items() if name in wandb.Settings.model_fields})
-    named = {name: arguments.get(name) for name in ("project", "entity", "name", "group", "tags")}
+    # W&B reads its variables for what it is not given.
+    named = {name: arguments.get(name) for name, variable in _VARIABLES.items() if not os.environ.get(variable)}
     Path(run_dir).mkdir(parents=True, exist_ok=True)
     try:
         return wandb.init(

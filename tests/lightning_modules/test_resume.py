@@ -108,12 +108,13 @@ def test_killed_and_resumed_is_bit_identical(
     assert_same_run(run_dir, uninterrupted(ranks, callbacks))
 
 
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM", "SIGINT"])
 def test_signal_saves_between_two_batches_and_exits_with_75(
-    uninterrupted, tiny_manifests: Path, tmp_path: Path
+    name: str, uninterrupted, tiny_manifests: Path, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
     config = settings(tiny_manifests, run_dir, 1, 0, AVERAGING)
-    signalled = {"class_path": KILL, "init_args": {"epoch": 1, "batch": 2, "signal_name": "SIGUSR1"}}
+    signalled = {"class_path": KILL, "init_args": {"epoch": 1, "batch": 2, "signal_name": name}}
     first = train(
         "fit",
         "--config",
@@ -126,6 +127,7 @@ def test_signal_saves_between_two_batches_and_exits_with_75(
         ),
     )
     assert first.returncode == 75, first.stdout
+    assert f"stopped by {name} after" in first.stdout and "go on with --ckpt_path last" in first.stdout
     second = train("fit", "--config", write_config(tmp_path / "c.yaml", config), "--ckpt_path", "last")
     assert second.returncode == 0, second.stdout
     assert_same_run(run_dir, uninterrupted(1, AVERAGING))
