@@ -15,7 +15,7 @@ from lightning_modules.trainer_internals import accumulates, batches_stepped
 from robust_asr.checkpoint import not_finite
 
 
-class ModelCheckpoint(pytorch_lightning.callbacks.ModelCheckpoint):
+class RunCheckpoint(pytorch_lightning.callbacks.ModelCheckpoint):
     """Lightning's, for which a value that is not finite is never the best; there the first value is, whatever it is."""
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
@@ -90,7 +90,7 @@ class Checkpoints:
         """The callbacks that write into ``folder``."""
         callbacks: list[Checkpoint] = [LastCheckpoint(str(folder), every_n_steps=self.every_n_steps)]
         if self.monitor is not None:
-            best = ModelCheckpoint(
+            best = RunCheckpoint(
                 dirpath=folder,
                 filename="best",
                 monitor=self.monitor,

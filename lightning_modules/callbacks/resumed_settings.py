@@ -129,6 +129,8 @@ def _check_kinds(trainer: pl.Trainer, states: list[Any], schedules: list[Any], c
     for index, (optimizer, state) in enumerate(zip(trainer.optimizers, states, strict=True)):
         present = [set(group) - _OF_SCHEDULES for group in optimizer.param_groups]
         saved = [set(group) - _OF_SCHEDULES for group in state["param_groups"]]
+        if len(present) != len(saved):
+            raise ValueError(f"optimizer: the checkpoint has {len(saved)} param_groups, the run has {len(present)}")
         kinds = configured.get("optimizers") or []
         before = kinds[index]["class"] if index < len(kinds) else "another kind"
         if present != saved or before not in ("another kind", type(optimizer).__name__):

@@ -19,7 +19,7 @@ from datamodules.preparing.librispeech import prepare_corpus
 from robust_asr.search.writing import lexicon_words
 from robust_asr.text import CharacterTokenizer
 from tests.datamodules.conftest import write_utterance
-from tests.datamodules.test_audio import without_length
+from tests.robust_asr.storage.test_audio import without_length
 
 TEXTS = {"1-1-0": "ONE TWO", "1-1-1": "THREE", "2-1-0": "FOUR FIVE"}
 

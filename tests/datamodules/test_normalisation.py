@@ -16,8 +16,6 @@ from tests.datamodules.conftest import write_utterance
 
 @pytest.fixture(scope="module")
 def normaliser() -> Normaliser:
-    for name in ("anyascii", "num2words"):
-        pytest.importorskip(name, reason="the extra normalise is not installed")
     return Normaliser(LIBRISPEECH_CHARACTERS)
 
 
