@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 
 import torch
 from torch import Generator, Tensor
@@ -145,9 +146,9 @@ def _bootstrap(errors: Tensor, words: Tensor, drawn: Tensor) -> dict[str, Limits
     rate = errors.sum(1) / words.sum(1)
     error = _standard_error(errors, words, torch.ones(1, errors.shape[1], dtype=torch.float64))[0]
     rates = (drawn @ errors.T) / (drawn @ words.T)
-    studentised = ((rates - rate) / _standard_error(errors, words, drawn)).nan_to_num(0.0)
+    studentised = ((rates - rate) / _standard_error(errors, words, drawn)).nan_to_num(0.0, posinf=torch.inf, neginf=-torch.inf)
     low, high = _order_statistics(studentised, _TAILS[:, None].expand(2, len(rate)))
-    ends = [(rate - error * high).nan_to_num(0.0), (rate - error * low).nan_to_num(0.0)]
+    ends = [rate - error * high, rate - error * low]
     return {
         "percentile": tuple(rates.quantile(_TAILS, dim=0)),
         "BCa": _bca(rates, rate, errors - rate[:, None] * words),
@@ -237,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=4000, help="samples of each size (default %(default)s)")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="utterances of a sample")
     chosen = parser.parse_args(arguments)
-    for line in [*table(chosen.sizes, chosen.samples), "", *seed_table(chosen.sizes, chosen.samples)]:
+    for line in chain(table(chosen.sizes, chosen.samples), [""], seed_table(chosen.sizes, chosen.samples)):
         print(line, flush=True)
 
 
