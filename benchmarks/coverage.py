@@ -146,7 +146,9 @@ def _bootstrap(errors: Tensor, words: Tensor, drawn: Tensor) -> dict[str, Limits
     rate = errors.sum(1) / words.sum(1)
     error = _standard_error(errors, words, torch.ones(1, errors.shape[1], dtype=torch.float64))[0]
     rates = (drawn @ errors.T) / (drawn @ words.T)
-    studentised = ((rates - rate) / _standard_error(errors, words, drawn)).nan_to_num(0.0, posinf=torch.inf, neginf=-torch.inf)
+    studentised = ((rates - rate) / _standard_error(errors, words, drawn)).nan_to_num(
+        0.0, posinf=torch.inf, neginf=-torch.inf
+    )
     low, high = _order_statistics(studentised, _TAILS[:, None].expand(2, len(rate)))
     ends = [rate - error * high, rate - error * low]
     return {
