@@ -119,7 +119,7 @@ def in_batches(
 
 
 def share_interval(count: int, total: int, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Limits of a share, ``count`` of ``total`` (Clopper and Pearson 1934): never narrower than they must be.
+    """Limits of a share, ``count`` of ``total`` (Clopper and Pearson 1934): they hold the truth at least as often as asked.
 
     Units: fractions. Errors: ValueError for a count that is no part of the total.
     """
