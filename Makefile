@@ -110,6 +110,7 @@ bench: .venv/.ready
 	$(BIN)/python -m benchmarks.ranks
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.search
+	$(BIN)/python -m benchmarks.coverage
 
 # torch and torchaudio are pinned as a pair: any other build of either breaks `import torchaudio`.
 INSTALL := --quiet --constraint constraints.txt --editable '.[test,phones]'

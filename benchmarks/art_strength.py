@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from benchmarks.art_adapter import Estimator
@@ -14,8 +13,8 @@ from robust_asr.attacks.base import Attack
 from robust_asr.attacks.cw import FULL_SCALE
 from robust_asr.attacks.imperceptible import Imperceptible
 from robust_asr.attacks.pgd import PGD
-from robust_asr.metrics import bootstrap_interval
 from robust_asr.randomness import utterance_seeds
+from robust_asr.results.intervals import mean_interval, share_interval
 from robust_asr.types import AudioBatch
 
 
@@ -93,13 +92,11 @@ def _print_row(name: str, judgement: Verdict, outcome: Outcome) -> None:
 def _mean(values: Tensor) -> str:
     if not len(values):
         return "-"
-    low, high = bootstrap_interval(values, torch.ones_like(values))
+    low, high = mean_interval(values)
     return f"{float(values.mean()):.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _share(success: Tensor) -> str:
-    """The success rate with Wilson's 95 % interval, which has a positive width even if all or no utterances succeed."""
-    num, share, width = len(success), float(success.mean()), 1.96**2
-    center = (share + width / (2 * num)) / (1 + width / num)
-    half = (width * (share * (1 - share) / num + width / (4 * num**2))) ** 0.5 / (1 + width / num)
-    return f"{share:.2f} [{max(center - half, 0):.2f}, {min(center + half, 1):.2f}]"
+    """The success rate with its 95 % interval, which has a positive width even if all or no utterances succeed."""
+    low, high = share_interval(int(success.sum()), len(success))
+    return f"{float(success.double().mean()):.2f} [{low:.2f}, {high:.2f}]"

@@ -107,35 +107,6 @@ def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     return word_edits(count), count["reference_words"]
 
 
-def bootstrap_interval(
-    errors: Sequence[int] | Tensor,
-    words: Sequence[int] | Tensor,
-    *,
-    confidence: float = 0.95,
-    num_samples: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile interval of an error rate under resampling of utterances (Bisani and Ney 2004).
-
-    Shape: errors and words hold one count an utterance, (N,). Returns fractions.
-    """
-    errors, words = (torch.as_tensor(counts, dtype=torch.float64).cpu() for counts in (errors, words))
-    if errors.shape != words.shape or errors.dim() != 1 or not len(errors):
-        raise ValueError(
-            f"errors and words hold one count an utterance, got {tuple(errors.shape)} and {tuple(words.shape)}"
-        )
-    if not 0 < confidence < 1 or num_samples < 1:
-        raise ValueError(
-            f"confidence must lie in (0, 1) and num_samples be positive, got {confidence} and {num_samples}"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    picked = torch.randint(len(errors), (num_samples, len(errors)), generator=generator)
-    rates = errors[picked].sum(1) / words[picked].sum(1).clamp(min=1)
-    tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
-    low, high = rates.quantile(tails).tolist()
-    return low, high
-
-
 def snr_db(clean: Tensor, perturbed: Tensor) -> float:
     """Signal-to-noise ratio of one perturbed utterance; inf where nothing was changed, nan where it is not defined.
 

@@ -62,7 +62,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """Everything that a report shows."""
+    """Everything that a report shows. ``differences`` are those of all pairs of systems."""
 
     runs: Runs
     lines: tuple[Line, ...]
@@ -116,6 +116,10 @@ class Grid:
     def _asks(self, part: str, condition: str) -> bool:
         return any(self.cell(system, condition, part).expected for system in self.systems)
 
+    def gains(self, part: str) -> list[Line]:
+        """The differences to the first system."""
+        return [line for line in self.differences if (line["eval_set"], line["baseline"]) == (part, self.systems[0])]
+
     def cell(self, system: str, condition: str, part: str) -> Cell:
         return self.cells[system, condition, part]
 
@@ -145,7 +149,7 @@ def tabulate(runs: Runs) -> Grid:
     by_cell: dict[Place, dict[str, Line]] = {}
     for line in lines:
         by_cell.setdefault(_place(line), {})[line["metric"]] = line
-    gains = {_place(line): line for line in paired}
+    gains = {_place(line): line for line in paired if line["baseline"] == next(iter(evaluation.systems))}
     places = [(s, c, p) for p in evaluation.parts for c in evaluation.conditions for s in evaluation.systems]
     cells = {
         place: Cell(

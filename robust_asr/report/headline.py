@@ -1,4 +1,4 @@
-"""The headline table: WER with its interval, how many utterances, and how many transcripts were empty."""
+"""The headline table: WER with its interval, capped and in inserted words, and how many transcripts were wrong or empty."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def _headline_cell(cell: Cell, top: float, *, lowest: float | None) -> str:
     line = cell.wer
     if line is None:
         return '<td class="absent">not run</td>'
-    empty = cell.lines["empty_hypotheses"]["value"]
+    empty, wrong = (short_rate(cell.lines[name]["value"]) for name in ("empty_hypotheses", "utterances_with_error"))
+    capped, inserted = (rate(cell.lines[name]["value"]) for name in ("WER_capped", "insertions"))
     chips = chip("caution" if cell.emptier or cell.masked else "good", "lowest") if line["value"] == lowest else ""
     chips += chip("caution", f"partial: {len(cell.rows):,} of {cell.expected:,}") if cell.partial else ""
     chips += chip("bad", "masked gradient") if cell.masked else ""
@@ -76,7 +77,8 @@ def _headline_cell(cell: Cell, top: float, *, lowest: float | None) -> str:
     return (
         f'<td><b>{rate(line["value"])}</b> <span class="ci">{interval(line["ci_low"], line["ci_high"])}</span> '
         f"{chips}{emptier_chip(cell)}{bar(line['value'], line['ci_low'], line['ci_high'], top=top)}"
-        f'<span class="aside">n&nbsp;{line["n"]:,}, empty&nbsp;{short_rate(empty)}&nbsp;%{aimed}'
+        f'<span class="aside">capped&nbsp;{capped}&nbsp;%, inserted&nbsp;{inserted}&nbsp;%<br>'
+        f"n&nbsp;{line['n']:,}, in&nbsp;error&nbsp;{wrong}&nbsp;%, empty&nbsp;{empty}&nbsp;%{aimed}"
         f"{f'<br>{escaped(rest)}' if rest else ''}</span></td>"
     )
 

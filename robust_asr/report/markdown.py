@@ -14,6 +14,10 @@ from robust_asr.text.alignment import printable
 _MARKUP = re.compile(r"([\\`*_{}\[\]()<>#|~&$!@:+=^\"'-]|(?<=www)\.)", re.IGNORECASE)
 
 
+# What stands beside each WER.
+_BESIDE = ("WER_capped", "insertions", "utterances_with_error", "empty_hypotheses")
+
+
 def plain(value: object) -> str:
     """A text with its markup escaped, so that Markdown shows it letter by letter."""
     return _MARKUP.sub(r"\\\1", printable(str(value)))
@@ -24,7 +28,7 @@ def markdown_text(grid: Grid, title: str) -> str:
     blocks = [f"# {plain(title)}", plain(" ".join([*progress(grid), *failures(grid), *verdict(grid)]))]
     for part in grid.parts:
         blocks += [f"## {plain(part)}: WER, % [95 % interval]", _headline(grid, part)]
-        differences = [line for line in grid.differences if line["eval_set"] == part]
+        differences = grid.gains(part)
         if differences:
             head = ["condition", "system", "minus", "difference", "95 % interval", "n"]
             rows = [
@@ -52,12 +56,13 @@ def _headline(grid: Grid, part: str) -> str:
 def _cell(cell: Cell) -> str:
     if cell.wer is None:
         return "not run"
-    empty = rate(cell.lines["empty_hypotheses"]["value"])
+    capped, inserted, wrong, empty = (rate(cell.lines[name]["value"]) for name in _BESIDE)
     marks = [f"partial, of {cell.expected}"] if cell.partial else []
     marks += ["gain with emptier transcripts"] if cell.emptier else []
     marks += cell.remarks
-    parts = [f"{rate(cell.wer['value'])} {_between(cell.wer)}", f"n {cell.wer['n']}", f"empty {empty} %", *marks]
-    return ", ".join(parts)
+    parts = [f"{rate(cell.wer['value'])} {_between(cell.wer)}", f"n {cell.wer['n']}"]
+    parts += [f"capped {capped}", f"inserted {inserted}", f"in error {wrong} %", f"empty {empty} %"]
+    return ", ".join([*parts, *marks])
 
 
 def _edits(grid: Grid, part: str) -> str:

@@ -16,17 +16,20 @@ _DEFINITIONS = (
         "Substitutions, deletions and insertions over all utterances, divided by all reference words; it can exceed 100 %. Both "
         "texts are in upper case, with one kind of apostrophe and single spaces. Where no reference has a word, any error is "
         "100 %. GT_WER is this rate under an attack, TGT_WER the same against the text that the attacker wanted, WER_capped "
-        "lets no utterance count more errors than it has words.",
+        "lets no utterance count more errors than it has words: a few transcripts full of inserted words move the one and not "
+        "the other. utterances_with_error counts the transcripts that are not right word for word.",
     ),
     (
         "Intervals",
-        "95 % percentile bootstrap over utterances: 1,000 resamples with a fixed seed (Bisani and Ney 2004). They hold what "
-        "other utterances would change, not what another training run would.",
+        "95 % over utterances, in closed form. A rate has a studentised interval of a ratio, corrected for skewness (Hall 1992) "
+        "and never narrower than Student's; its upper limit is at least what Clopper and Pearson's limit of the share of "
+        "utterances with an error allows. Shares of utterances have Clopper and Pearson's interval: 0 of 16 is [0, 20.6]. "
+        "They hold what other utterances would change, not what another training would.",
     ),
     (
         "Differences",
-        "WER of a system minus that of the first one on the utterances that both have; one resample draws the same utterances "
-        "for both. All systems meet the same draws of noise.",
+        "WER of a system minus that of the first one on the utterances that both have, and the interval of this "
+        "difference. All systems meet the same draws of noise.",
     ),
     (
         "Emptier transcripts",

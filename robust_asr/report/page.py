@@ -61,10 +61,11 @@ def page_text(grid: Grid, title: str, *, max_bytes: int) -> str:
 
 
 _WER = (
-    "Per cent, with its 95 % interval; n utterances, and the share of empty transcripts. The bar ends at the rate, the thin line "
-    f"is the interval. {chip('caution', 'emptier')} marks a gain over the first system that comes with at least {LEAST_RISE:g} "
-    "points more empty transcripts or deleted words, and of which less than half are words heard right: a gain that comes from "
-    "emptier transcripts is no gain."
+    "Per cent, with its 95 % interval: the bar ends at the rate, the thin line is the interval. Below it the rate where no "
+    "utterance counts more errors than it has words (capped), and that of inserted words alone; n utterances, and the shares of "
+    f"transcripts with an error and without a word. {chip('caution', 'emptier')} marks a gain over the first system that comes "
+    f"with at least {LEAST_RISE:g} points more empty transcripts or deleted words, and of which less than half are words heard "
+    "right: a gain that comes from emptier transcripts is no gain."
 )
 _ERRORS = " &ensp;".join(
     f'<svg class="swatch" width="22" height="12" aria-hidden="true"><rect class="{name}" width="22" height="12"/></svg> {name}'
@@ -87,7 +88,7 @@ def _differences(grid: Grid) -> str:
         return ""
     intro = (
         f"WER minus that of <b>{escaped(grid.systems[0])}</b>, in points, on the utterances that both have. Left of zero: fewer "
-        "errors. An interval that spans zero leaves open which of the two is better."
+        "errors. An interval that spans zero leaves open which of the two is better. All other pairs are in differences.csv."
     )
     return _each_part(grid, difference_table, "differences", "Paired differences", intro)
 

@@ -7,6 +7,14 @@ from robust_asr.report.numbers import MINUS, interval, rate
 from robust_asr.report.verdict import failures, progress, verdict
 from robust_asr.text.alignment import printable
 
+# Heads of the columns beside each WER -> their metrics.
+_BESIDE = {
+    "capped": "WER_capped",
+    "inserted": "insertions",
+    "in error": "utterances_with_error",
+    "empty": "empty_hypotheses",
+}
+
 
 def terminal_text(grid: Grid) -> str:
     """Plain text; no character of a name moves the cursor or colours the screen."""
@@ -15,7 +23,7 @@ def terminal_text(grid: Grid) -> str:
         cells = [
             grid.cell(system, condition, part) for condition in grid.conditions_on(part) for system in grid.systems
         ]
-        table = [[part, "system", "WER, %", "95 % interval", "n", "empty, %", ""], *map(_cells, cells)]
+        table = [[part, "system", "WER, %", "95 % interval", *_BESIDE, "n", ""], *map(_cells, cells)]
         widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
         lines += ["  ".join(_padded(row, widths)).rstrip() for row in table] + [""]
     return "\n".join(map(printable, [*lines, *progress(grid), *failures(grid), *verdict(grid)])).replace(MINUS, "-")
@@ -24,8 +32,7 @@ def terminal_text(grid: Grid) -> str:
 def _cells(cell: Cell) -> list[str]:
     names = [printable(cell.condition), printable(cell.system)]
     if cell.wer is None:
-        return [*names, "not run", "", "", "", ""]
-    empty = rate(cell.lines["empty_hypotheses"]["value"])
+        return [*names, "not run", *[""] * (len(_BESIDE) + 3)]
     marks = [cell.note] if cell.note else []
     marks += ["gain with emptier transcripts"] if cell.emptier else []
     line = cell.wer
@@ -33,13 +40,13 @@ def _cells(cell: Cell) -> list[str]:
         *names,
         rate(line["value"]),
         interval(line["ci_low"], line["ci_high"]),
+        *(rate(cell.lines[metric]["value"]) for metric in _BESIDE.values()),
         str(line["n"]),
-        empty,
         "; ".join(marks),
     ]
 
 
 def _padded(row: list[str], widths: list[int]) -> list[str]:
     texts = [f"{cell:<{width}}" for cell, width in zip(row[:2], widths, strict=False)]
-    numbers = [f"{cell:>{width}}" for cell, width in zip(row[2:6], widths[2:6], strict=True)]
-    return [*texts, *numbers, row[6]]
+    numbers = [f"{cell:>{width}}" for cell, width in zip(row[2:-1], widths[2:-1], strict=True)]
+    return [*texts, *numbers, row[-1]]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_asr.metrics import bootstrap_interval
 from robust_asr.results import Cell, Evaluation, Row
+from robust_asr.results.intervals import difference_interval
 from robust_asr.results.summary import counts, edit_counts
 
 # Points by which the share of empty transcripts, or of deleted words, rises. Smaller rises occur between any two systems.
@@ -91,7 +91,7 @@ def emptier_gain(rows: Sequence[Row], before: Sequence[Row]) -> Emptier | None:
 
 def _rises_clearly(before: Tensor, after: Tensor, total: Tensor) -> bool:
     rise = after - before
-    return _points(rise, total) >= LEAST_RISE and bootstrap_interval(rise, total)[0] > 0
+    return _points(rise, total) >= LEAST_RISE and bool(difference_interval(rise, total)[0] > 0)
 
 
 def _points(counted: Tensor, total: Tensor) -> float:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from robust_asr.metrics import bootstrap_interval
 from robust_asr.results import Evaluation, Row, read_evaluation
+from robust_asr.results.intervals import seed_mean_interval
 from robust_asr.results.summary import counts, edit_counts
 from robust_asr.text.alignment import printable
 from robust_asr.text.mistakes import leave
@@ -20,8 +20,9 @@ class SeedMean(NamedTuple):
 
     Attributes:
         rates: one of each run.
-        ci_low, ci_high: the 95 % interval of the mean, a bootstrap over utterances, each with the mean of its errors. It says
-            how other utterances would change the mean, not how other seeds would.
+        ci_low, ci_high: the 95 % interval of the mean over other utterances and other seeds: Student's interval of the runs'
+            rates and the interval over utterances, each with the mean of its errors, added in squares
+            (``intervals.seed_mean_interval``).
     """
 
     part: str
@@ -37,8 +38,10 @@ def seed_means(evaluations: Sequence[Evaluation]) -> list[SeedMean]:
     """A mean for every part and condition of runs that hold one system each.
 
     Errors: ValueError names the run that holds several systems, the weights of another run, or other utterances or
-    conditions than the first.
+    conditions than the first, and a run that stands alone: one seed says nothing about others.
     """
+    if len(evaluations) < 2:
+        raise ValueError(f"{evaluations[0].run_dir}: a mean over seeds takes two runs or more, found one")
     known: dict[str, Evaluation] = {}
     for evaluation in evaluations:
         if len(evaluation.systems) != 1:
@@ -60,7 +63,7 @@ def seed_means(evaluations: Sequence[Evaluation]) -> list[SeedMean]:
 def _mean(part: str, condition: str, runs: list[list[Row]]) -> SeedMean:
     words = counts(runs[0], "words")
     edits = torch.stack([edit_counts(rows) for rows in runs])
-    low, high = bootstrap_interval(edits.mean(0), words)
+    low, high = map(float, seed_mean_interval(edits, words))
     rates = (100 * edits.sum(1) / words.sum()).tolist()
     return SeedMean(part, condition, sum(rates) / len(rates), 100 * low, 100 * high, rates, len(words))
 
@@ -91,7 +94,7 @@ def _settings(evaluation: Evaluation, condition: str) -> Any:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m robust_asr.results.seed_means",
-        description="Mean WER of runs that differ in their seed, its interval over utterances, and each run's.",
+        description="Mean WER of runs that differ in their seed, its interval over utterances and seeds, and each run's.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder of `python train.py test`, of one system")
     chosen = parser.parse_args(arguments)

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from robust_asr.metrics import bootstrap_interval, word_edits
+from robust_asr.metrics import word_edits
 from robust_asr.results import Evaluation, Row
 from robust_asr.results.csv_cells import encode
+from robust_asr.results.intervals import (
+    difference_interval,
+    in_batches,
+    mean_interval,
+    rate_interval,
+    share_interval,
+)
 from robust_asr.storage.files import written_whole
 from robust_asr.text.alignment import printable
 from robust_asr.types import Status
@@ -20,11 +29,12 @@ from robust_asr.types import Status
 # The columns of the papers' tables (robust_asr/results/paper_results), so that the tables can be joined; then our own.
 PAPER_COLUMNS = "system model defense sigma attack norm strength strength_unit eval_set metric value unit note".split()
 COLUMNS = [*PAPER_COLUMNS, *"knowledge n ci_low ci_high seconds forwards condition".split()]
+_CAPPED = partial(rate_interval, most=1)
 DIFFERENCE_COLUMNS = "condition eval_set metric system baseline value unit n ci_low ci_high".split()
 
 
 class Summary(NamedTuple):
-    """The lines of ``summary.csv`` and of ``differences.csv``. Each holds bootstraps, so that it is computed once and passed on."""
+    """The lines of ``summary.csv`` and of ``differences.csv``, computed once and passed on."""
 
     lines: list[dict[str, Any]]
     differences: list[dict[str, Any]]
@@ -35,23 +45,25 @@ def summary_of(evaluation: Evaluation) -> Summary:
 
 
 def summarize(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """One line per metric of each cell that has rows; intervals are 95 % bootstraps over utterances.
+    """One line per metric of each cell that has rows; intervals are of 95 % over utterances (``intervals.py``).
 
     WER counts all word edits over all reference words. ``GT_WER`` is its name under an attack, ``TGT_WER`` compares with the
-    target. ``wer_capped`` lets no utterance count more errors than it has words. A cell that lacks utterances says so in
-    ``note``.
+    target. ``WER_capped`` lets no utterance count more errors than it has words, so a few transcripts full of inserted words
+    cannot make it; ``utterances_with_error`` is the share of transcripts that are not right word for word. A cell that lacks
+    utterances says so in ``note``.
 
     Units: value, ci_low and ci_high in ``unit``; seconds are the sum over the utterances, forwards the mean of them.
     """
-    lines = []
+    shared, metrics = [], []
     for part in evaluation.parts:
         for condition, about in evaluation.conditions.items():
             for system in evaluation.systems:
                 rows = evaluation.select(system, condition, part)
                 if rows:
-                    shared = _shared(evaluation, system, about["columns"], condition, part, rows)
-                    lines += [{**shared, **metric} for metric in cell_metrics(rows, attacked=is_attack(about))]
-    return lines
+                    found = _metrics(rows, attacked=is_attack(about))
+                    shared += [_shared(evaluation, system, about["columns"], condition, part, rows)] * len(found)
+                    metrics += found
+    return [{**columns, **line} for columns, line in zip(shared, _lines(metrics), strict=True)]
 
 
 def is_attack(condition: dict[str, Any]) -> bool:
@@ -61,26 +73,74 @@ def is_attack(condition: dict[str, Any]) -> bool:
 
 def cell_metrics(rows: Sequence[Row], *, attacked: bool) -> list[dict[str, Any]]:
     """``metric``, ``value``, ``unit``, ``n``, ``ci_low`` and ``ci_high`` of one cell of the table."""
-    words = counts(rows, "words")
-    edits = edit_counts(rows)
-    ones = torch.ones(len(rows), dtype=torch.float64)
+    return _lines(_metrics(rows, attacked=attacked))
+
+
+class _Metric(NamedTuple):
+    """``counts`` of each utterance, and the ``total`` of words, characters or ones that they are divided by."""
+
+    name: str
+    counts: Tensor
+    total: Tensor
+    interval: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    unit: str = "%"
+
+
+def _metrics(rows: Sequence[Row], *, attacked: bool) -> list[_Metric]:
+    words, edits = counts(rows, "words"), edit_counts(rows)
+    share = partial(_frequency, ones=torch.ones_like(words))
     metrics = [
-        _rate("GT_WER" if attacked else "WER", edits, words),
-        _rate("WER_capped", edits.minimum(words), words),
-        _rate("CER", counts(rows, "character_errors"), counts(rows, "characters")),
-        *(_rate(name, counts(rows, name), words) for name in ("insertions", "deletions", "substitutions")),
-        _rate("empty_hypotheses", torch.tensor([float(not row["hypothesis"].strip()) for row in rows]), ones),
+        _Metric("GT_WER" if attacked else "WER", edits, words, rate_interval),
+        _Metric("WER_capped", edits.minimum(words), words, _CAPPED),
+        _Metric("CER", counts(rows, "character_errors"), counts(rows, "characters"), rate_interval),
+        _Metric("insertions", counts(rows, "insertions"), words, rate_interval),
+        *(_Metric(name, counts(rows, name), words, _CAPPED) for name in ("deletions", "substitutions")),
+        share("utterances_with_error", edits > 0),
+        share("empty_hypotheses", [not row["hypothesis"].strip() for row in rows]),
     ]
     targeted = [row for row in rows if row.get("target") is not None]
     if targeted:
-        metrics.append(_rate("TGT_WER", counts(targeted, "target_errors"), counts(targeted, "target_words")))
+        errors, total = counts(targeted, "target_errors"), counts(targeted, "target_words")
+        metrics.append(_Metric("TGT_WER", errors, total, rate_interval))
     if attacked:
-        failed = torch.tensor([float(not row.get("success")) for row in rows])
-        metrics += [_rate("success_rate", 1 - failed, ones), _rate("unsuccessful_rate", failed, ones)]
+        succeeded = [bool(row.get("success")) for row in rows]
+        metrics += [share("success_rate", succeeded), share("unsuccessful_rate", [not each for each in succeeded])]
     snr = torch.tensor([row["snr_db"] for row in rows if row.get("snr_db") is not None], dtype=torch.float64)
     if len(snr):
-        metrics.append(_mean("SNR", snr, "dB"))
+        metrics.append(_Metric("SNR", snr, torch.ones_like(snr), _mean, "dB"))
     return metrics
+
+
+def _frequency(name: str, happened: Sequence[bool] | Tensor, ones: Tensor) -> _Metric:
+    """The share of the utterances to which something happened."""
+    return _Metric(name, torch.as_tensor(happened, dtype=torch.float64), ones, _shares)
+
+
+def _shares(happened: Tensor, ones: Tensor) -> tuple[Tensor, Tensor]:
+    limits = [share_interval(int(count), ones.shape[-1]) for count in happened.sum(-1)]
+    low, high = torch.tensor(limits, dtype=torch.float64).T
+    return low, high
+
+
+def _mean(values: Tensor, ones: Tensor) -> tuple[Tensor, Tensor]:
+    return mean_interval(values)
+
+
+def _lines(metrics: Sequence[_Metric]) -> list[dict[str, Any]]:
+    """The line of each metric. The intervals of one kind are computed together, since each alone takes as long as hundreds."""
+    values = [_share(metric.counts, metric.total) for metric in metrics]
+    limits = [(value, value) for value in values]
+    for interval in {metric.interval for metric in metrics}:
+        alike = [place for place, metric in enumerate(metrics) if metric.interval is interval and metric.total.sum()]
+        found = in_batches(interval, [(metrics[place].counts, metrics[place].total) for place in alike])
+        for place, pair in zip(alike, found, strict=True):
+            limits[place] = pair
+    return [
+        {"metric": metric.name, "value": scale * value, "unit": metric.unit, "n": len(metric.counts)}
+        | {"ci_low": scale * low, "ci_high": scale * high}
+        for metric, value, (low, high) in zip(metrics, values, limits, strict=True)
+        for scale in (100 if metric.unit == "%" else 1,)
+    ]
 
 
 def edit_counts(rows: Sequence[Row]) -> Tensor:
@@ -89,36 +149,53 @@ def edit_counts(rows: Sequence[Row]) -> Tensor:
 
 
 def differences(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """WER of each system minus that of the first one, on the utterances that both have, under each condition.
+    """WER of each system minus that of each one before it, on the utterances that both have, under each condition.
 
-    Paired: one bootstrap draws the same utterances for both, so the interval is that of the difference.
+    The differences to the first system come first. Paired: the interval is that of the difference on the same utterances.
     """
-    baseline, *others = evaluation.systems or [""]
-    lines = []
+    lines, gains = [], []
     for part in evaluation.parts:
         for condition, about in evaluation.conditions.items():
-            first = {row["id"]: row for row in evaluation.select(baseline, condition, part)}
-            for system in others:
-                second = [row for row in evaluation.select(system, condition, part) if row["id"] in first]
-                if second:
-                    value, low, high = paired_difference(second, [first[row["id"]] for row in second])
+            known = {
+                name: {row["id"]: row for row in evaluation.select(name, condition, part)}
+                for name in evaluation.systems
+            }
+            for baseline, system in combinations(evaluation.systems, 2):
+                shared = [name for name in known[system] if name in known[baseline]]
+                if shared:
+                    sides = [[known[name][utterance] for utterance in shared] for name in (system, baseline)]
                     metric = "GT_WER" if is_attack(about) else "WER"
-                    cell = (condition, part, metric, system, baseline, value, "% absolute", len(second), low, high)
-                    lines.append(dict(zip(DIFFERENCE_COLUMNS, cell, strict=True)))
-    return lines
+                    lines.append((condition, part, metric, system, baseline, len(shared)))
+                    gains.append(_gain(*sides))
+    found = _paired(gains)
+    return [
+        dict(zip(DIFFERENCE_COLUMNS, (*names, value, "% absolute", num, low, high), strict=True))
+        for (*names, num), (value, low, high) in zip(lines, found, strict=True)
+    ]
 
 
 def paired_difference(rows: Sequence[Row], others: Sequence[Row]) -> tuple[float, float, float]:
     """WER of ``rows`` minus WER of ``others`` and its 95 % interval, in per cent; both hold the same utterances in one order."""
     if [row["id"] for row in rows] != [row["id"] for row in others]:
         raise ValueError("a paired difference needs the same utterances in the same order on both sides")
-    words = counts(rows, "words")
-    gain = edit_counts(rows) - edit_counts(others)
-    if not words.sum():
-        value = _share(edit_counts(rows), words) - _share(edit_counts(others), words)
-        return 100 * value, 100 * value, 100 * value
-    low, high = bootstrap_interval(gain, words)
-    return 100 * float(gain.sum() / words.sum()), 100 * low, 100 * high
+    return _paired([_gain(rows, others)])[0]
+
+
+def _gain(rows: Sequence[Row], others: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    """How many errors more than in ``others`` each utterance has, and its words. Of no word at all any error is one."""
+    (edits, other_edits), words = [edit_counts(side) for side in (rows, others)], counts(rows, "words")
+    if words.sum():
+        return edits - other_edits, words
+    return torch.tensor([_share(edits, words) - _share(other_edits, words)]), words[:1]
+
+
+def _paired(gains: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[float, float, float]]:
+    """Value and limits of each, in per cent."""
+    spoken = [gain for gain in gains if gain[1].sum()]
+    limits = iter(in_batches(difference_interval, spoken))
+    values = [float(change.sum() / words.sum().clamp(min=1)) for change, words in gains]
+    found = [next(limits) if words.sum() else (value, value) for value, (_, words) in zip(values, gains, strict=True)]
+    return [(100 * value, 100 * low, 100 * high) for value, (low, high) in zip(values, found, strict=True)]
 
 
 def headline(evaluation: Evaluation, summary: Summary | None = None) -> str:
@@ -210,31 +287,6 @@ def counts(rows: Sequence[Row], name: str) -> Tensor:
 def _share(errors: Tensor, total: Tensor) -> float:
     """Errors divided by the total; where the total is zero, 1 if there is any error, as in ``robust_asr.metrics``."""
     return float(errors.sum() / total.sum()) if total.sum() else float(bool(errors.sum()))
-
-
-def _rate(metric: str, errors: Tensor, total: Tensor) -> dict[str, Any]:
-    value = _share(errors, total)
-    low, high = bootstrap_interval(errors, total) if total.sum() else (value, value)
-    return {
-        "metric": metric,
-        "value": 100 * value,
-        "unit": "%",
-        "n": len(errors),
-        "ci_low": 100 * low,
-        "ci_high": 100 * high,
-    }
-
-
-def _mean(metric: str, values: Tensor, unit: str) -> dict[str, Any]:
-    low, high = bootstrap_interval(values, torch.ones_like(values))
-    return {
-        "metric": metric,
-        "value": float(values.mean()),
-        "unit": unit,
-        "n": len(values),
-        "ci_low": low,
-        "ci_high": high,
-    }
 
 
 def _rounded(value: Any) -> Any:

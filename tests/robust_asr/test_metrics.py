@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import math
-import random
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robust_asr.metrics import ErrorRates, bootstrap_interval, word_errors
+from robust_asr.metrics import ErrorRates, word_errors
 from robust_asr.text import normalize
 
 
@@ -96,34 +95,3 @@ def test_reset() -> None:
     metric.reset()
     metric.update(["a"], ["a"])
     assert float(metric.compute()["wer"]) == 0
-
-
-def test_interval_of_equal_utterances_is_a_point() -> None:
-    assert bootstrap_interval([1] * 20, [4] * 20) == (0.25, 0.25)
-
-
-def test_interval_agrees_with_the_binomial() -> None:
-    # Words that fail independently: the interval is that of a proportion, p +- 1.96 sqrt(p (1 - p) / n).
-    draw = random.Random(0)
-    errors = [int(draw.random() < 0.2) for _ in range(1000)]
-    low, high = bootstrap_interval(torch.tensor(errors), torch.ones(1000), num_samples=4000)
-    share = sum(errors) / 1000
-    half = 1.96 * (share * (1 - share) / 1000) ** 0.5
-    assert (low, high) == pytest.approx((share - half, share + half), abs=0.003)
-
-
-def test_interval_weighs_by_words_and_obeys_its_seed() -> None:
-    errors, words = [0, 9, 1, 0, 3], [10, 9, 2, 30, 6]
-    first, again, other = (bootstrap_interval(errors, words, seed=seed) for seed in (0, 0, 1))
-    assert first == again != other
-    narrow = bootstrap_interval(errors, words, confidence=0.5)
-    assert first[0] <= narrow[0] < sum(errors) / sum(words) < narrow[1] <= first[1]
-
-
-@pytest.mark.parametrize(
-    ("errors", "words", "options"),
-    [([], [], {}), ([1], [1, 2], {}), ([1], [1], {"confidence": 1.0}), ([1], [1], {"num_samples": 0})],
-)
-def test_wrong_arguments(errors: list[int], words: list[int], options: dict) -> None:
-    with pytest.raises(ValueError, match=r"errors and words|confidence"):
-        bootstrap_interval(errors, words, **options)

@@ -35,6 +35,6 @@ def check_evaluation(evaluation: Evaluation) -> list[Check]:
 def check_rows(evaluation: Evaluation) -> list[Check]:
     """A verdict for every cell, and for every pair of cells that can be compared; no row at all is no verdict.
 
-    Comparisons of means are paired, on utterances that both sides have, with a bootstrap over them.
+    Comparisons of means are paired, on utterances that both sides have, with an interval over them.
     """
     return [check for checks in _CHECKS for check in checks(evaluation)] if evaluation.rows else []

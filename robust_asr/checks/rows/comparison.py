@@ -1,4 +1,4 @@
-"""Paired comparisons of the losses that attackers reached: the same utterances, and a bootstrap over them."""
+"""Paired comparisons of the losses that attackers reached: the same utterances, and an interval over them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from robust_asr.metrics import bootstrap_interval
 from robust_asr.results import Row
+from robust_asr.results.intervals import mean_interval
 from robust_asr.types import Status
 
 # The loss may drop by this share of it, or by this many nats, before the drop counts. The last iterate of an attack that has
@@ -56,7 +56,7 @@ def gain(rows: Sequence[Row], others: Sequence[Row], *, confidence: float = _CON
     if not pairs:
         return None
     moved = torch.tensor([_sign(row) * (row["loss"] - other["loss"]) for row, other in pairs], dtype=torch.float64)
-    low, high = bootstrap_interval(moved, torch.ones_like(moved), confidence=confidence)
+    low, high = map(float, mean_interval(moved, confidence=confidence))
     loss = sum(abs(other["loss"]) for _, other in pairs) / len(pairs)
     return Gain(float(moved.mean()), low, high, len(pairs), loss)
 

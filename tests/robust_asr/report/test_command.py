@@ -51,9 +51,11 @@ def test_differences_are_taken_to_any_system(small, tmp_path, capsys):
     found = report([small], tmp_path / "a")
     turned = report([small], tmp_path / "b", first=last)
     assert turned.systems == [last, *(name for name in SYSTEMS if name != last)]
-    assert {line["baseline"] for line in turned.differences} == {last}
-    ahead = {line["condition"]: line["value"] for line in found.differences if line["system"] == last}
-    behind = {line["condition"]: line["value"] for line in turned.differences if line["system"] == found.systems[0]}
+    (part,) = found.parts
+    assert {line["baseline"] for line in turned.gains(part)} == {last}
+    assert len(turned.differences) == len(found.differences) > len(turned.gains(part))
+    ahead = {line["condition"]: line["value"] for line in found.gains(part) if line["system"] == last}
+    behind = {line["condition"]: line["value"] for line in turned.gains(part) if line["system"] == found.systems[0]}
     assert ahead.keys() == behind.keys() and all(ahead[name] == pytest.approx(-behind[name]) for name in ahead)
     with pytest.raises(SystemExit):
         main([str(small), "--out", str(tmp_path / "c"), "--first", "none"])

@@ -143,7 +143,15 @@ def test_much_that_passed_is_folded_away(tmp_path):
 def test_a_reviewer_finds_hashes_seed_sizes_and_definitions(example, shown):
     for entries in (example.evaluation.systems, example.evaluation.conditions):
         assert all(about["hash"] in shown.text for about in entries.values())
-    for words in ("seed: 0", "840 of 840", "1,000 resamples", "Bisani and Ney", "can exceed 100 %", "WER_capped"):
+    for words in (
+        "seed: 0",
+        "840 of 840",
+        "0 of 16 is [0, 20.6]",
+        "Hall 1992",
+        "Clopper and Pearson",
+        "can exceed 100 %",
+        "WER_capped",
+    ):
         assert words in shown.text
 
 

@@ -1,4 +1,4 @@
-"""The mean over seeds against counts by hand and a bootstrap in NumPy; runs that do not belong together are refused."""
+"""The mean over seeds against counts by hand; runs that do not belong together are refused."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from robust_asr.results import Evaluation
+from robust_asr.results.intervals import rate_interval
 from robust_asr.results.seed_means import main, seed_means
 from tests.robust_asr.report.example import CONDITIONS, row
 
@@ -31,10 +33,10 @@ def test_mean_of_two_runs_by_hand() -> None:
     (mean,) = seed_means([run("0", "ONE TWO THREE FIVE", "GO HOME", "STOP"), run("1", "ONE TWO", "GO HOME", "STEP")])
     assert mean.rates == pytest.approx([100 / 7, 300 / 7]) and mean.value == pytest.approx(200 / 7)
     assert (mean.part, mean.condition, mean.n) == ("test", "clean", 3)
-    draws = np.random.default_rng(0).integers(0, 3, (20_000, 3))
-    errors, words = np.array([1.5, 0, 0.5]), np.array([4.0, 2, 1])
-    expected = np.percentile(errors[draws].sum(1) / words[draws].sum(1), [2.5, 97.5])
-    assert [mean.ci_low, mean.ci_high] == pytest.approx(100 * expected, abs=2)
+    # Of two rates the standard error is half of their distance, t(1) = 12.706; the utterances add to it in squares.
+    over_utterances = rate_interval(torch.tensor([1.5, 0, 0.5]), torch.tensor([4.0, 2, 1]))[1]
+    expected = np.hypot(12.706 * 100 / 7, 100 * float(over_utterances) - mean.value)
+    assert (mean.ci_low, mean.ci_high) == pytest.approx((0, mean.value + expected), abs=0.01)
 
 
 def test_rows_in_another_order_are_paired_by_their_utterance() -> None:
@@ -58,6 +60,11 @@ def test_rows_in_another_order_are_paired_by_their_utterance() -> None:
 def test_runs_that_do_not_belong_together_are_named(other: Evaluation, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         seed_means([run("first", *REFERENCES), other])
+
+
+def test_one_run_is_no_mean() -> None:
+    with pytest.raises(ValueError, match="only: a mean over seeds takes two runs or more, found one"):
+        seed_means([run("only", *REFERENCES)])
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Numbers of a table against counts by hand, and intervals against a bootstrap in NumPy."""
+"""Numbers of a table against counts by hand; which interval each of them has."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import csv
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from robust_asr.results import Evaluation
+from robust_asr.results.intervals import difference_interval, rate_interval
 from robust_asr.results.summary import (
     COLUMNS,
     PAPER_COLUMNS,
@@ -67,6 +67,7 @@ def test_rates_of_an_example_done_by_hand():
         "insertions",
         "deletions",
         "substitutions",
+        "utterances_with_error",
         "empty_hypotheses",
     ]
     assert all(line["unit"] == "%" and line["n"] == 2 for line in lines)
@@ -143,7 +144,7 @@ def test_without_a_word_any_error_is_all(heard, expected):
     lines = cell_metrics([row("a", "c", "p", "1", "", heard)], attacked=False)
     for metric in ("WER", "CER"):
         (line,) = [line for line in lines if line["metric"] == metric]
-        assert (line["value"], line["ci_low"], line["ci_high"]) == (expected, expected, expected)
+        assert (line["value"], *limits(line)) == (expected, expected, expected)
     both = [row("a", "c", "p", "1", "", heard)], [row("b", "c", "p", "1", "", "")]
     assert paired_difference(*both) == (expected, expected, expected)
 
@@ -156,14 +157,7 @@ def test_counts_at_their_limit_stay_finite():
     assert all(math.isfinite(line[name]) for line in lines for name in ("value", "ci_low", "ci_high"))
 
 
-def numpy_interval(errors: list[float], words: list[float]) -> list[float]:
-    """The percentile bootstrap, written again; the draws are the library's."""
-    draws = torch.randint(len(errors), (1000, len(errors)), generator=torch.Generator().manual_seed(0)).numpy()
-    rates = np.array(errors)[draws].sum(1) / np.array(words)[draws].sum(1)
-    return (100 * np.quantile(rates, [0.025, 0.975])).tolist()
-
-
-def test_intervals_are_those_of_a_bootstrap_over_utterances():
+def test_intervals_are_those_over_utterances_weighed_by_words():
     words = [3, 10, 5, 8, 2, 9, 30]
     errors = [[1, 0, 5, 2, 0, 3, 11], [0, 0, 2, 2, 1, 0, 4]]
     sides = [
@@ -174,18 +168,53 @@ def test_intervals_are_those_of_a_bootstrap_over_utterances():
         for side in errors
     ]
     (line, *_) = cell_metrics(sides[0], attacked=False)
-    assert [line["ci_low"], line["ci_high"]] == pytest.approx(numpy_interval(errors[0], words))
+    assert limits(line) == pytest.approx(percent(rate_interval(tensor(errors[0]), tensor(words))))
     gain, low, high = paired_difference(sides[1], sides[0])
     change = [after - before for before, after in zip(*errors, strict=True)]
     assert gain == pytest.approx(100 * sum(change) / sum(words))
-    assert [low, high] == pytest.approx(numpy_interval(change, words))
+    assert (low, high) == pytest.approx(percent(difference_interval(tensor(change), tensor(words))))
+
+
+def test_no_utterance_in_error_is_no_proof_that_none_can_be():
+    """0 of 16 is [0, 20.6], 16 of 16 is [79.4, 100]; the share of utterances with an error is beside the rates."""
+    rows = [row("a", "c", "p", str(i), "A B", "A B", snr_db=20.0, success=False) for i in range(16)]
+    lines = {line["metric"]: line for line in cell_metrics(rows, attacked=True)}
+    for metric in ("GT_WER", "WER_capped", "insertions", "utterances_with_error", "empty_hypotheses", "success_rate"):
+        assert (lines[metric]["value"], *limits(lines[metric])) == pytest.approx((0, 0, 20.59), abs=0.01), metric
+    assert limits(lines["unsuccessful_rate"]) == pytest.approx((79.41, 100), abs=0.01)
+    assert limits(lines["SNR"]) == (20, 20)
+    wrong = {line["metric"]: line for line in cell_metrics([entry | {"deletions": 2} for entry in rows], attacked=True)}
+    assert (
+        limits(wrong["WER_capped"]) == limits(wrong["utterances_with_error"]) == pytest.approx((79.41, 100), abs=0.01)
+    )
+
+
+def limits(line: dict) -> tuple[float, float]:
+    return line["ci_low"], line["ci_high"]
+
+
+def percent(found: tuple[torch.Tensor, torch.Tensor]) -> tuple[float, ...]:
+    return tuple(100 * float(limit) for limit in found)
+
+
+def tensor(values: list[float]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def test_a_shared_difficulty_cancels_in_the_paired_interval():
-    """One error less on each of 20 utterances of very different length: certain, though either rate alone is not."""
-    before = [row("a", "c", "p", f"{i:02d}", "A", "A", words=10, deletions=1 + i % 9) for i in range(20)]
-    after = [entry | {"deletions": entry["deletions"] - 1} for entry in before]
-    assert paired_difference(after, before) == pytest.approx((-10, -10, -10))
+    """An error or two less on each of 20 utterances of very different difficulty: certain, though either rate alone is not."""
+    before = [row("a", "c", "p", f"{i:02d}", "A", "A", words=10, deletions=2 + i % 9) for i in range(20)]
+    after = [entry | {"deletions": entry["deletions"] - 1 - (i % 2)} for i, entry in enumerate(before)]
+    value, low, high = paired_difference(after, before)
+    (alone, *_) = cell_metrics(before, attacked=False)
+    assert value == pytest.approx(-15) and high - low < 5 < 20 < alone["ci_high"] - alone["ci_low"]
+
+
+def test_every_pair_of_systems_has_its_difference():
+    """Those to the first system come first; b minus c is c minus b with its sign turned, and stands there once."""
+    rows = [*pair("a"), *pair("b"), *pair("c")]
+    lines = differences(evaluation(*rows, systems=("a", "b", "c")))
+    assert [(line["system"], line["baseline"]) for line in lines] == [("b", "a"), ("c", "a"), ("c", "b")]
 
 
 def test_only_the_same_utterances_are_compared():

@@ -1,0 +1,187 @@
+"""``python -m robust_asr.results.claims FILE...``: which claims hold, by one rule, from committed differences.
+
+A claim names a paired difference, a direction and a margin in points that was chosen before the difference was seen. It **holds**
+if the whole 95 % interval lies where the claim says, it **fails** if no point of the interval does, and is **undecidable**
+otherwise. A claim of several lines, such as one on every budget, holds if each line holds and fails if one fails.
+
+The file is a CSV table beside the recipes. Its columns: ``claim``; ``results``, a ``differences.csv`` relative to the file;
+``condition``, ``system`` and ``baseline``, which name one line of it; ``direction`` and ``margin``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+from robust_asr.results.csv_cells import decode
+from robust_asr.results.summary import DIFFERENCE_COLUMNS
+from robust_asr.text.alignment import printable
+from robust_asr.text.mistakes import leave
+
+HOLDS, FAILS, UNDECIDABLE = "holds", "fails", "undecidable"
+COLUMNS = "claim results condition system baseline direction margin".split()
+# Direction -> the differences that it allows, from the margin in points.
+DIRECTIONS = {
+    "lower": lambda margin: (-math.inf, -margin),
+    "higher": lambda margin: (margin, math.inf),
+    "not lower": lambda margin: (-margin, math.inf),
+    "not higher": lambda margin: (-math.inf, margin),
+    "equal": lambda margin: (-margin, margin),
+}
+
+
+class Difference(NamedTuple):
+    """WER of ``system`` minus that of ``baseline`` under ``condition``, in points, and its 95 % interval."""
+
+    condition: str
+    system: str
+    baseline: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """One difference that a claim speaks of, and what it says of it."""
+
+    claim: str
+    direction: str
+    margin: float
+    difference: Difference
+    verdict: str
+
+
+def verdict(low: float, high: float, *, direction: str, margin: float) -> str:
+    """``holds``, ``fails`` or ``undecidable`` for an interval of a difference.
+
+    Errors: ValueError for a direction that there is not, a negative margin, or limits that are no interval.
+    """
+    if direction not in DIRECTIONS:
+        raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, found {direction!r}")
+    if not 0 <= margin < math.inf:
+        raise ValueError(f"margin must be a number of points, 0 or more, found {margin}")
+    if not low <= high:
+        raise ValueError(f"an interval goes from its lower to its upper limit, found [{low}, {high}]")
+    least, most = DIRECTIONS[direction](margin)
+    if least < low and high < most:
+        return HOLDS
+    return FAILS if high <= least or low >= most else UNDECIDABLE
+
+
+def together(verdicts: Sequence[str]) -> str:
+    """The verdict of a claim of several lines: it holds if all do, and fails if one does."""
+    if FAILS in verdicts:
+        return FAILS
+    return HOLDS if all(each == HOLDS for each in verdicts) else UNDECIDABLE
+
+
+def read_claims(path: str | Path) -> dict[str, list[Line]]:
+    """Claim -> its lines, in the order of the file.
+
+    Errors: ValueError names the file, the line, the field and what is accepted.
+    """
+    path = Path(path)
+    claims: dict[str, list[Line]] = {}
+    for number, row in _rows(path, COLUMNS):
+        where = f"{path}, line {number}"
+        asked = {"direction": row["direction"], "margin": _number(row, "margin", where)}
+        found = _difference(path.parent / row["results"], row, where)
+        try:
+            reads = verdict(found.low, found.high, **asked)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        claims.setdefault(row["claim"], []).append(Line(row["claim"], **asked, difference=found, verdict=reads))
+    return claims
+
+
+def table(claims: dict[str, list[Line]]) -> str:
+    """Markdown: the verdict of each claim, and the differences that it rests on."""
+    lines = ["| claim | asked, points | found, points | n | verdict |", "|---|---|---|---|---|"]
+    for claim, members in claims.items():
+        asked = dict.fromkeys(f"{member.direction}, {member.margin:g}" for member in members)
+        sizes = dict.fromkeys(str(member.difference.n) for member in members)
+        reached = together([member.verdict for member in members])
+        cells = (claim, "; ".join(asked), "; ".join(_found(members)), ", ".join(sizes), f"**{reached}**")
+        lines.append("| " + " | ".join(printable(cell).replace("|", r"\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _found(members: Sequence[Line]) -> Iterator[str]:
+    """The differences of each pair of systems; what each line reads by itself, where they differ."""
+    differ = len({member.verdict for member in members}) > 1
+    for (system, baseline), lines in groupby(members, key=lambda line: line.difference[1:3]):
+        shown = [
+            f"{line.difference.condition} {line.difference.value:+.1f} "
+            f"[{line.difference.low:.1f}, {line.difference.high:.1f}]" + (f" {line.verdict}" if differ else "")
+            for line in lines
+        ]
+        yield f"{system} minus {baseline}: {', '.join(shown)}"
+
+
+def _difference(path: Path, named: dict[str, str], where: str) -> Difference:
+    """The one line of a ``differences.csv`` that a claim names; the two systems may stand there the other way round."""
+    columns = ("condition", "system", "baseline")
+    wanted = tuple(named[name] for name in columns)
+    turned = wanted[0], wanted[2], wanted[1]
+    found = [
+        (number, row, sign)
+        for number, row in _rows(path, DIFFERENCE_COLUMNS)
+        for place, sign in ((wanted, 1), (turned, -1))
+        if tuple(str(decode(row[name])) for name in columns) == place
+    ]
+    if len(found) != 1:
+        what = ", ".join(f"{name} {named[name]!r}" for name in columns)
+        raise ValueError(f"{where}: must name one line of {path}, found {len(found)} with {what}")
+    ((number, row, sign),) = found
+    inside = f"{path}, line {number}"
+    value, low, high = (sign * _number(row, name, inside) for name in ("value", "ci_low", "ci_high"))
+    return Difference(*wanted, value, min(low, high), max(low, high), int(_number(row, "n", inside)))
+
+
+def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Lines of a CSV file under these columns, with their numbers."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, strict=True)
+            if reader.fieldnames != columns:
+                found = ",".join(reader.fieldnames or ())
+                raise ValueError(f"{path}: must begin with the columns {','.join(columns)}, found {found[:200]!r}")
+            for row in reader:
+                if None in row or None in row.values():
+                    raise ValueError(f"{path}, line {reader.line_num}: must hold {len(columns)} cells")
+                yield reader.line_num, row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: is not a table in UTF-8 ({error})") from error
+
+
+def _number(row: dict[str, str], name: str, where: str) -> float:
+    value = decode(row[name])
+    if isinstance(value, str) or not math.isfinite(value):
+        raise ValueError(f"{where}: {name} must be a finite number, found {row[name]!r}")
+    return float(value)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m robust_asr.results.claims",
+        description="Which claims hold, fail or cannot be decided, as a table in Markdown.",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="claims.csv beside the recipes")
+    chosen = parser.parse_args(arguments)
+    try:
+        tables = [table(read_claims(file)) for file in chosen.files]
+    except (ValueError, OSError) as error:
+        leave(error)
+    print("\n\n".join(tables))
+
+
+if __name__ == "__main__":
+    main()
