@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TRANSCRIPT_SUFFIX = ".trans.txt"
-AUDIO_SUFFIXES = (".flac", ".wav")
+# The first is taken where a recording lies there in several formats.
+AUDIO_SUFFIXES = (".flac", ".wav", ".opus", ".ogg", ".oga", ".mp3")
 # Endings of audio that is named and not read.
 OTHER_AUDIO_SUFFIXES = tuple(
-    ".ogg .oga .opus .mp3 .m4a .mp4 .aac .wma .webm .amr .aif .aiff .aifc .caf .au .snd .sph .nist .w64 .rf64 .raw".split()
+    ".m4a .mp4 .aac .wma .webm .amr .aif .aiff .aifc .caf .au .snd .sph .nist .w64 .rf64 .raw".split()
 )
 # What operating systems and storage leave in folders; names that begin with a dot are passed over too.
 _SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
@@ -68,8 +69,9 @@ def files_below(root: Path, part: str) -> Files:
                 else:
                     _add(found, entry, real_root)
     found.transcripts.sort()
+    formats = {suffix: number for number, suffix in enumerate(AUDIO_SUFFIXES)}
     for paths in found.audio.values():
-        paths.sort()
+        paths.sort(key=lambda path: (formats.get(path.suffix.lower(), len(formats)), path))
     return found
 
 

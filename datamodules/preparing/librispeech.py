@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import random
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+import numpy as np
 import soundfile
 from lhotse import AudioSource, CutSet, Recording, SupervisionSegment
 from lhotse.cut import MonoCut
@@ -94,7 +95,7 @@ def prepare_corpus(
             for name, chosen in written.items():
                 if shar:
                     folder = out / SHARD_FOLDER.format(part=name)
-                    cuts_with_audio = _ShardCuts(corpus.resolve(), chosen, part.headers, progress)
+                    cuts_with_audio = _ShardCuts(corpus.resolve(), chosen, progress)
                     _write_shards(folder, cuts_with_audio, shard_size=shard_size)
                 hours = sum(cut.duration for cut in chosen) / 3600
                 progress.write(f"{name}: {len(chosen)} utterances, {hours:.2f} hours")
@@ -217,28 +218,26 @@ def _write_part(out: Path, name: str, cuts: Sequence[MonoCut], tokenizer: Charac
 
 @dataclass
 class _ShardCuts:
-    """Cuts with the absolute paths of their audio, counted as lhotse takes them."""
+    """Cuts with their audio, counted as lhotse takes them."""
 
     root: Path
     cuts: Sequence[MonoCut]
-    headers: Mapping[str, Header]
     progress: tqdm
 
     def __iter__(self) -> Iterator[MonoCut]:
         for cut in self.cuts:
-            recording = cut.recording.with_path_prefix(self.root)
-            if self.headers[cut.id].is_counted:
-                recording = _in_memory(recording, self.headers[cut.id])
-            yield fastcopy(cut, recording=recording)
+            yield fastcopy(cut, recording=_in_memory(cut.recording.with_path_prefix(self.root)))
             self.progress.update()
 
 
-def _in_memory(recording: Recording, header: Header) -> Recording:
-    """lhotse reads no FLAC without a length: it gets the same samples in a file that has one."""
+def _in_memory(recording: Recording) -> Recording:
+    """The samples as we read them: lhotse reads lossy files, and those without a length, in its own way or not at all."""
     path = Path(recording.sources[0].source)
-    samples = read_audio(path, sample_rate=header.sample_rate, num_samples=header.num_samples)
+    rate = recording.sampling_rate
+    samples = read_audio(path, sample_rate=rate, num_samples=recording.num_samples, lossy=True)
     whole = io.BytesIO()
-    soundfile.write(whole, samples, header.sample_rate, format="FLAC", subtype=header.subtype)
+    subtype = "PCM_16" if samples.dtype == np.int16 else "FLOAT"
+    soundfile.write(whole, samples, rate, format="WAV", subtype=subtype)
     return fastcopy(recording, sources=[AudioSource("memory", [0], whole.getvalue())])
 
 

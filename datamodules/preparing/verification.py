@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from datamodules.preparing.files import AUDIO_SUFFIXES, Files
 from datamodules.preparing.parallel import mapped
-from robust_asr.storage.audio import SAMPLE_RATES, Header, read_audio, read_header
+from robust_asr.storage.audio import SAMPLE_RATES, Header, measured
 
 _MAX_TRANSCRIPT = 2**28
+_ACCEPTED = "FLAC, WAV, Opus, Ogg Vorbis and MP3"
 _BYTE_ORDER_MARK = "\ufeff"
 
 
@@ -186,7 +187,7 @@ def _no_audio(part: Part, utterance: str, found: list[Path]) -> Finding:
         message = f"lies in another folder than its id says; it belongs into {part.relative(part.folder(utterance))}"
         return Finding(part.relative(path), message, utterance)
     convert = shlex.join(["ffmpeg", "-i", path.name, f"{utterance}.flac"])
-    return Finding(part.relative(path), f"is not read; FLAC and WAV are accepted, so convert it: {convert}", utterance)
+    return Finding(part.relative(path), f"is not read; {_ACCEPTED} are, so convert it: {convert}", utterance)
 
 
 def _audio_without_transcript(part: Part, files: Files) -> Iterator[Finding]:
@@ -214,14 +215,11 @@ def _audio_header(part: Part, path: Path) -> Header | str:
     if any("\ud800" <= character <= "\udfff" for character in str(path)):
         return "has a path that is not UTF-8; rename it"
     try:
-        header = read_header(path)
-        if header.num_samples == 0:
-            return "has no samples"
-        if header.sample_rate not in SAMPLE_RATES:
-            return f"has the odd rate {header.sample_rate}; accepted are {', '.join(map(str, SAMPLE_RATES))}"
-        read_audio(path, sample_rate=header.sample_rate, num_samples=header.num_samples)
+        header, _ = measured(path, lossy=True)
     except (ValueError, OSError) as error:
         return str(error)
+    if header.sample_rate not in SAMPLE_RATES:
+        return f"has the odd rate {header.sample_rate}; accepted are {', '.join(map(str, SAMPLE_RATES))}"
     return header
 
 
