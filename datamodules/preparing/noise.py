@@ -12,7 +12,7 @@ from lhotse.cut import MonoCut
 from datamodules.manifest import SUFFIX, write_corpus_root, write_manifest
 from datamodules.preparing.files import AUDIO_SUFFIXES
 from datamodules.preparing.parallel import mapped, progress_bar
-from datamodules.preparing.verification import Finding
+from datamodules.preparing.parts import Finding
 from datamodules.resampling import resample
 from robust_asr.storage.audio import SAMPLE_RATES, read_sound
 from robust_asr.storage.files import folder_written_whole
