@@ -51,7 +51,7 @@ def read_parts(
     if not parts and not faults.findings:
         raise ValueError(f"{file} has no lines after its header")
     faults.is_asked_for = not parts
-    return [*parts.values(), faults]
+    return [*parts.values(), *([faults] if faults.findings else [])]
 
 
 def _by_kind(columns: Columns) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,9 @@ from tqdm import tqdm
 from datamodules.preparing.parallel import mapped
 from datamodules.preparing.parts import Finding, Part
 from robust_asr.storage.audio import SAMPLE_RATES, Header, measured
+
+# A corpus may be of two rates, as Common Voice is: then one line says so.
+_MOST_NAMED = 20
 
 
 def verify_audio(part: Part, *, num_jobs: int, progress: tqdm) -> None:
@@ -49,10 +51,16 @@ def _audio_header(part: Part, path: Path) -> Header | str:
 
 
 def _unusual_rates(part: Part) -> Iterator[Finding]:
-    rates = Counter(header.sample_rate for header in part.headers.values())
-    if len(rates) > 1:
-        ((usual, _),) = rates.most_common(1)
-        for utterance, header in part.headers.items():
-            if header.sample_rate != usual:
-                # The finding names no utterance, so that it is kept: the loader resamples it.
-                yield Finding(part.relative(part.audio[utterance]), f"has rate {header.sample_rate}, most have {usual}")
+    """The findings name no utterance, so that all are kept: the loader resamples them."""
+    by_rate: dict[int, list[str]] = {}
+    for utterance, header in part.headers.items():
+        by_rate.setdefault(header.sample_rate, []).append(utterance)
+    usual = max(by_rate, key=lambda rate: len(by_rate[rate]), default=None)
+    for rate, utterances in by_rate.items():
+        paths = [part.relative(part.audio[utterance]) for utterance in utterances]
+        if rate == usual:
+            continue
+        if len(paths) > _MOST_NAMED:
+            yield Finding(paths[0], f"and {len(paths) - 1} others have rate {rate}, most have {usual}")
+        else:
+            yield from (Finding(path, f"has rate {rate}, most have {usual}") for path in paths)

@@ -99,6 +99,16 @@ def test_an_unusual_rate_is_named_and_kept(tmp_path: Path):
     assert len(list(Manifest(tmp_path / "out/dev.jsonl.gz"))) == 4
 
 
+def test_a_corpus_of_two_rates_is_one_finding(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("datamodules.preparing.verification._MOST_NAMED", 1)
+    for index in range(5):
+        rate = 16_000 if index < 3 else 8_000
+        write_utterance(tmp_path / "corpus", "dev", f"1-1-{index}", "TEXT", seconds=0.2, rate=rate)
+    (finding,) = prepare_corpus(tmp_path / "corpus", tmp_path / "out", num_jobs=1)
+    assert str(finding) == "dev/1/1/1-1-3.flac: and 1 others have rate 8000, most have 16000"
+    assert len(list(Manifest(tmp_path / "out/dev.jsonl.gz"))) == 5
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
