@@ -116,9 +116,7 @@ def _shards(folder: Path) -> list[tuple[str, str]]:
     """The pairs of files (cuts, audio) of a folder: regular files, not links."""
     cuts = sorted(folder.glob("cuts.*.jsonl.gz"))
     if not cuts:
-        raise ValueError(
-            f"there are no shards in {folder}; `python -m datamodules.prepare ... --shar` writes them"
-        )
+        raise ValueError(f"there are no shards in {folder}; `python -m datamodules.prepare ... --shar` writes them")
     pairs = [(path, folder / path.name.replace("cuts.", "recording.").replace(".jsonl.gz", ".tar")) for path in cuts]
     for path in (path for pair in pairs for path in pair):
         if not path.exists() or not stat.S_ISREG(os.lstat(path).st_mode):

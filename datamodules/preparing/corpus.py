@@ -18,7 +18,7 @@ from datamodules.preparing.parts import Finding, Part
 from datamodules.preparing.shards import write_shards
 from datamodules.preparing.verification import verify_audio
 from robust_asr.storage.audio import Header
-from robust_asr.storage.files import written_whole
+from robust_asr.storage.files import clean_leftovers, written_whole
 from robust_asr.text import LIBRISPEECH_CHARACTERS, CharacterTokenizer, normalize
 
 
@@ -63,6 +63,7 @@ def write_corpus(
     if hold_out_speakers:
         check_hold_out(parts, hold_out_speakers)
     write_corpus_root(out, corpus)
+    clean_leftovers(out)
     # Shards take as long to write as audio to read, and a part of which speakers are set aside is written twice.
     writes = {part.name: (1 + (bool(hold_out_speakers) and is_training(part))) * shar for part in parts}
     work = sum(len(part.without_findings()) * (1 + writes[part.name]) for part in parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import shutil
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,9 @@ def write_shards(
 ) -> None:
     """Writes the folder of shards of a part into ``out``, whole or not at all. Errors: ValueError names a file that changed."""
     folder = out / SHARD_FOLDER.format(part=part)
-    shutil.rmtree(folder, ignore_errors=True)
+    # What a killed run left half written may be as large as the corpus.
+    for leftover in (folder, *out.glob(f".{glob.escape(folder.name)}.*.part")):
+        shutil.rmtree(leftover, ignore_errors=True)
     with folder_written_whole(folder) as temporary:
         cuts_with_audio = CutSet(_ShardCuts(corpus.resolve(), cuts, progress))
         cuts_with_audio.to_shar(temporary, fields={"recording": "flac"}, shard_size=shard_size)

@@ -223,6 +223,14 @@ def test_linked_folders_are_entered_within_the_corpus_and_named_where_they_leave
     assert _texts(tmp_path / "out") == {**TEXTS, "3-1-0": "SIX"}
 
 
+def test_what_a_killed_run_left_half_written_is_deleted_by_the_next(tmp_path: Path):
+    corpus, out = _corpus(tmp_path / "corpus"), tmp_path / "out"
+    (out / ".train-shar.abc.part").mkdir(parents=True)
+    (out / f".train.jsonl.gz.{'0' * 32}.partial").touch()
+    assert _prepared(corpus, out, shar=True) == []
+    assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
+
+
 def test_a_folder_beside_the_parts_that_leaves_the_corpus_is_a_finding_and_no_failure(tmp_path: Path, capsys):
     corpus = _corpus(tmp_path / "corpus")
     (corpus / "notes").symlink_to(tmp_path)
