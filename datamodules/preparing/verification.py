@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from datamodules.preparing.parallel import mapped
 from datamodules.preparing.parts import Finding, Part
 from robust_asr.storage.audio import SAMPLE_RATES, Header, measured
+from robust_asr.storage.mpeg import OtherEncodingError
 
 # A corpus may be of two rates, as Common Voice is: then one line says so.
 _MOST_NAMED = 20
@@ -43,11 +45,23 @@ def _audio_header(part: Part, path: Path) -> Header | str:
         return "has a path that is not UTF-8; rename it"
     try:
         header, _ = measured(path, lossy=True)
+        _check_rate(header.sample_rate)
+    except OtherEncodingError as error:
+        return f"{error}, so convert it: {_conversion(path)}"
     except (ValueError, OSError) as error:
         return str(error)
-    if header.sample_rate not in SAMPLE_RATES:
-        return f"has the odd rate {header.sample_rate}; accepted are {', '.join(map(str, SAMPLE_RATES))}"
     return header
+
+
+def _check_rate(rate: int) -> None:
+    if rate not in SAMPLE_RATES:
+        accepted = ", ".join(map(str, SAMPLE_RATES))
+        raise OtherEncodingError(f"has the odd rate {rate}; {accepted} are accepted")
+
+
+def _conversion(path: Path) -> str:
+    target = path.with_suffix(".wav" if path.suffix.lower() == ".flac" else ".flac")
+    return shlex.join(["ffmpeg", "-i", path.name, "-ac", "1", "-ar", "16000", target.name])
 
 
 def _unusual_rates(part: Part) -> Iterator[Finding]:

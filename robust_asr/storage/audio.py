@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 
 from robust_asr.storage.containers import LOSSLESS, container, open_wave_size
-from robust_asr.storage.mpeg import with_length
+from robust_asr.storage.mpeg import OtherEncodingError, with_length
 from robust_asr.storage.ogg import check_ogg
 
 # Libsndfile reads dozens of codecs, and its faults are in the exotic ones: it is given no others than these.
@@ -136,7 +136,9 @@ def _sound_file(source: Path | bytes, found: tuple[str, bytes | None]) -> soundf
     if file.format not in _FORMATS[kind] or file.subtype not in (SUBTYPES if kind in LOSSLESS else LOSSY_SUBTYPES):
         found_format = f"{file.format} {file.subtype}"
         file.close()
-        raise ValueError(f"holds {found_format}; PCM or float in WAV and FLAC, Vorbis, Opus and MP3 are known")
+        raise OtherEncodingError(
+            f"holds {found_format}; PCM or float in WAV and FLAC, Vorbis, Opus and MP3 are accepted"
+        )
     return file
 
 
@@ -153,7 +155,7 @@ def _header(file: soundfile.SoundFile) -> Header:
 
 def _check_mono(header: Header) -> None:
     if header.channels != 1:
-        raise ValueError(f"has {header.channels} channels; mono is accepted")
+        raise OtherEncodingError(f"has {header.channels} channels; mono is accepted")
 
 
 def _check_size(num_samples: int) -> None:

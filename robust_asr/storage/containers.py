@@ -7,7 +7,7 @@ import os
 import struct
 from typing import BinaryIO
 
-from robust_asr.storage.mpeg import audio_start, is_frame
+from robust_asr.storage.mpeg import OtherEncodingError, audio_start, is_frame
 
 LOSSLESS, LOSSY = ("FLAC", "WAV"), ("OGG", "MP3")
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
@@ -76,4 +76,4 @@ def _check_format(fields: bytes) -> None:
     if code == _EXTENSIBLE and len(fields) >= 26:
         (code,) = struct.unpack_from("<H", fields, 24)
     if code not in (_PCM, _FLOAT):
-        raise ValueError(f"is a WAV file of codec {code:#06x}; PCM and float are accepted")
+        raise OtherEncodingError(f"is a WAV file of codec {code:#06x}; PCM and float are accepted")

@@ -18,6 +18,10 @@ _HAS_COUNT = 1
 _TAGS_AT_THE_END = (b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 
 
+class OtherEncodingError(ValueError):
+    """Audio that is sound, and in an encoding that is not accepted: it can be converted."""
+
+
 @dataclass(frozen=True)
 class _Frame:
     start: int
@@ -83,7 +87,7 @@ def _frame(header: bytes, start: int) -> _Frame:
     version, layer = header[1] >> 3 & 3, header[1] >> 1 & 3
     bit_rate, rate, padding = header[2] >> 4, header[2] >> 2 & 3, header[2] >> 1 & 1
     if layer != _LAYER_III:
-        raise ValueError("is MPEG audio of another layer than III (MP3)")
+        raise OtherEncodingError("is MPEG audio of another layer than III (MP3), which is accepted")
     if version not in _RATES or rate == 3 or bit_rate in (0, 15):
         raise ValueError(f"is damaged: the MPEG frame at byte {start} has an unknown rate")
     is_first_version, is_mono = version == 3, header[3] >> 6 == _MONO

@@ -52,11 +52,11 @@ def dirty(tmp_path: Path) -> Path:
 
 
 EXPECTED = {
-    "1-2-stereo.flac": "has 2 channels",
+    "1-2-stereo.flac": "has 2 channels; mono is accepted, so convert it: ffmpeg -i 1-2-stereo.flac -ac 1 -ar 16000 1-2-stereo.wav",
     "1-2-corrupt.flac": "",
     "1-2-empty.flac": "is an empty file",
     "1-2-short.flac": "has no samples",
-    "1-2-rate.flac": "has the odd rate 12345",
+    "1-2-rate.flac": "192000 are accepted, so convert it: ffmpeg -i 1-2-rate.flac -ac 1",
     "1-2-silent": "has an empty transcript",
     "1-2-missing.flac": "there is no audio",
     "1-2-twice": "occurs twice",
