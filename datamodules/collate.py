@@ -71,7 +71,9 @@ class Utterances(Dataset):
     def _prepared(self, source: Path | bytes, cut: MonoCut, speed: float) -> Tensor:
         recording = cut.recording
         try:
-            samples = read_audio(source, sample_rate=recording.sampling_rate, num_samples=recording.num_samples)
+            samples = read_audio(
+                source, sample_rate=recording.sampling_rate, num_samples=recording.num_samples, lossy=True
+            )
         except ValueError as error:
             name = source if isinstance(source, os.PathLike) else f"audio of {cut.id}"
             raise ValueError(f"{name}: {error}") from error

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.preparing.verification import Finding
+from datamodules.preparing.parts import Finding
 from robust_asr.text.alignment import printable
 from robust_asr.text.mistakes import sentence
 
@@ -28,31 +28,51 @@ def report(findings: Sequence[Finding], *, strict: bool) -> int:
     return 1 if any(finding.is_fatal or strict for finding in findings) else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m datamodules.prepare", description=__doc__)
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    speech = kinds.add_parser("librispeech", help="a folder in LibriSpeech's layout")
-    speech.add_argument("corpus", type=Path)
-    speech.add_argument("out", type=Path)
-    speech.add_argument("--parts", nargs="+", help="names of folders (default: all that hold transcripts)")
-    speech.add_argument(
+# What each layout is; the last one is a file.
+_CORPORA = {
+    "librispeech": "a folder in LibriSpeech's layout",
+    "mls": "a language's folder of Multilingual LibriSpeech",
+    "commonvoice": "a language's folder of Common Voice",
+    "voxpopuli": "a language's folder of VoxPopuli, such as transcribed_data/en",
+    "csv": "a table with a header and a line for each utterance: path, text and, if they are there, id, speaker and part",
+}
+_COLUMNS = ("path", "text", "id", "speaker", "part")
+
+
+def _add_options_of_a_corpus(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--parts", nargs="+", help="names of parts (default: all, of tables train, dev and test)")
+    parser.add_argument(
         "--hold-out-speakers", type=int, default=0, metavar="N", help="also <train>-rest and <train>-dev"
     )
-    speech.add_argument("--seed", type=int, default=0, help="of the choice of held-out speakers")
-    speech.add_argument(
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of held-out speakers")
+    parser.add_argument(
         "--alphabet",
         nargs="?",
         const=True,
         metavar="CHARACTERS",
         help="leave out texts that hold other characters after upper-casing (alone: A to Z, apostrophe and space)",
     )
-    speech.add_argument(
+    parser.add_argument(
         "--normalise",
         action="store_true",
         help="upper-case English texts, fold accents, spell numbers and drop punctuation",
     )
-    speech.add_argument("--shar", action="store_true", help="also shards for streaming")
-    speech.add_argument("--shard-size", type=int, default=500, help="utterances a shard")
+    parser.add_argument("--shar", action="store_true", help="also shards for streaming")
+    parser.add_argument("--shard-size", type=int, default=500, help="utterances a shard")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m datamodules.prepare", description=__doc__)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    corpora = [kinds.add_parser(name, help=what) for name, what in _CORPORA.items()]
+    for corpus in corpora:
+        _add_options_of_a_corpus(corpus)
+    table = corpora[-1]
+    table.add_argument("--root", type=Path, help="folder that the paths are relative to (default: that of the file)")
+    for kind in _COLUMNS:
+        table.add_argument(f"--{kind}-column", metavar="NAME", help=f"default: {kind}")
     sounds = kinds.add_parser("noise", help="a folder of environmental sounds")
     sounds.add_argument("folder", type=Path)
     sounds.add_argument("out", type=Path)
@@ -62,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     embedded.add_argument("--num-voices", type=int, default=60)
     embedded.add_argument("--domain", choices=("everything", "numbers"), default="everything")
     embedded.add_argument("--seed", type=int, default=0)
-    for kind in (speech, sounds, embedded):
+    for kind in (*corpora, sounds, embedded):
         kind.add_argument("--num-jobs", type=int, default=os.cpu_count() or 1)
         kind.add_argument("--strict", action="store_true", help="exit code 1 if anything was found")
     return parser
@@ -70,13 +90,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _prepare(kind: str, options: dict[str, Any]) -> list[Finding]:
     # Imported only when needed: `--help` should not wait for lhotse.
-    if kind == "librispeech":
-        from datamodules.preparing.librispeech import prepare_corpus
-        from robust_asr.text import LIBRISPEECH_CHARACTERS
-
-        if options["alphabet"] is True:
-            options["alphabet"] = LIBRISPEECH_CHARACTERS
-        return prepare_corpus(options.pop("corpus"), options.pop("out"), **options)
+    if kind in _CORPORA:
+        return _prepare_corpus(kind, options)
     if kind == "noise":
         from datamodules.preparing.noise import prepare_noise
 
@@ -86,6 +101,27 @@ def _prepare(kind: str, options: dict[str, Any]) -> list[Finding]:
     num_jobs = options.pop("num_jobs")
     make_corpus(options.pop("out"), Settings(**options), num_jobs=num_jobs)
     return []
+
+
+def _prepare_corpus(kind: str, options: dict[str, Any]) -> list[Finding]:
+    from datamodules.preparing import commonvoice, librispeech, own_table, voxpopuli
+    from datamodules.preparing.corpus import write_corpus
+    from robust_asr.text import LIBRISPEECH_CHARACTERS
+
+    if options["alphabet"] is True:
+        options["alphabet"] = LIBRISPEECH_CHARACTERS
+    corpus, names = options.pop("corpus"), options.pop("parts")
+    if kind == "csv":
+        columns = {column: options.pop(f"{column}_column") for column in _COLUMNS}
+        root = options.pop("root") or corpus.parent
+        parts = own_table.read_parts(corpus, names, root=root, columns=columns)
+        return write_corpus(root, parts, options.pop("out"), **options)
+    if kind in ("librispeech", "mls"):
+        layout = librispeech.LIBRISPEECH if kind == "librispeech" else librispeech.MULTILINGUAL
+        parts = librispeech.read_parts(corpus, names, layout)
+    else:
+        parts = {"commonvoice": commonvoice, "voxpopuli": voxpopuli}[kind].read_parts(corpus, names)
+    return write_corpus(corpus, parts, options.pop("out"), **options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

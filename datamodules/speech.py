@@ -1,4 +1,4 @@
-"""Speech in LibriSpeech's layout, as batches for Lightning."""
+"""Prepared speech, as batches for Lightning."""
 
 from __future__ import annotations
 

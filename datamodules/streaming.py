@@ -28,7 +28,7 @@ class ShardStream(Resumable, IterableDataset):
     epoch is a number of batches, the trainer's ``limit_train_batches``.
 
     Args:
-        folders: each written by ``python -m datamodules.prepare librispeech ... --shar``.
+        folders: each written by ``python -m datamodules.prepare ... --shar``.
         utterances: reads and collates.
         window_seconds: an utterance counts for at least so much, see ``robust_asr.models.base.Recognizer.window``.
         buffer_size: utterances that a worker holds, audio included, to draw batches from.
@@ -116,9 +116,7 @@ def _shards(folder: Path) -> list[tuple[str, str]]:
     """The pairs of files (cuts, audio) of a folder: regular files, not links."""
     cuts = sorted(folder.glob("cuts.*.jsonl.gz"))
     if not cuts:
-        raise ValueError(
-            f"there are no shards in {folder}; `python -m datamodules.prepare librispeech ... --shar` writes them"
-        )
+        raise ValueError(f"there are no shards in {folder}; `python -m datamodules.prepare ... --shar` writes them")
     pairs = [(path, folder / path.name.replace("cuts.", "recording.").replace(".jsonl.gz", ".tar")) for path in cuts]
     for path in (path for pair in pairs for path in pair):
         if not path.exists() or not stat.S_ISREG(os.lstat(path).st_mode):

@@ -29,7 +29,7 @@ def check_writable(recognizer: Recognizer, utterances: Iterable[tuple[str, str, 
     raise ValueError(
         f"the recogniser cannot write {sum(map(len, ids.values()))} of the texts ({found}{more}): "
         f"{'; '.join(f'{part}: {_shown(names)}' for part, names in ids.items())}; "
-        "`python -m datamodules.prepare librispeech ... --alphabet` leaves them out"
+        "`python -m datamodules.prepare ... --alphabet` leaves them out"
     )
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TRANSCRIPT_SUFFIX = ".trans.txt"
-AUDIO_SUFFIXES = (".flac", ".wav")
+# The first is taken where a recording lies there in several formats.
+AUDIO_SUFFIXES = (".flac", ".wav", ".opus", ".ogg", ".oga", ".mp3")
 # Endings of audio that is named and not read.
 OTHER_AUDIO_SUFFIXES = tuple(
-    ".ogg .oga .opus .mp3 .m4a .mp4 .aac .wma .webm .amr .aif .aiff .aifc .caf .au .snd .sph .nist .w64 .rf64 .raw".split()
+    ".m4a .mp4 .aac .wma .webm .amr .aif .aiff .aifc .caf .au .snd .sph .nist .w64 .rf64 .raw".split()
 )
 # What operating systems and storage leave in folders; names that begin with a dot are passed over too.
 _SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
@@ -31,10 +32,6 @@ class Files:
     faults: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def is_transcript(path: Path) -> bool:
-    return path.name.lower().endswith(TRANSCRIPT_SUFFIX)
-
-
 def is_audio(path: Path) -> bool:
     return path.suffix.lower() in (*AUDIO_SUFFIXES, *OTHER_AUDIO_SUFFIXES)
 
@@ -44,8 +41,12 @@ def is_of_the_system(name: str) -> bool:
     return name.startswith(".") or name in _SYSTEM_FOLDERS
 
 
-def files_below(root: Path, part: str) -> Files:
-    """Every transcript and audio file of ``root / part``, sorted. Only names are looked at, no file is opened."""
+def files_below(root: Path, part: str, is_transcript: Callable[[str], bool]) -> Files:
+    """Every transcript and audio file of ``root / part``, sorted. Only names are looked at, no file is opened.
+
+    Args:
+        is_transcript: of a name in lower case.
+    """
     found, real_root, seen = Files(), Path(os.path.realpath(root)), set()
     # Folders first and links after them: what a link leads to may be a folder that is read anyway.
     folders, links = deque([root / part]), deque()
@@ -66,10 +67,11 @@ def files_below(root: Path, part: str) -> Files:
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(Path(entry.path))
                 else:
-                    _add(found, entry, real_root)
+                    _add(found, entry, real_root, is_transcript(entry.name.lower()))
     found.transcripts.sort()
+    formats = {suffix: number for number, suffix in enumerate(AUDIO_SUFFIXES)}
     for paths in found.audio.values():
-        paths.sort()
+        paths.sort(key=lambda path: (formats.get(path.suffix.lower(), len(formats)), path))
     return found
 
 
@@ -84,9 +86,9 @@ def _entries(folder: Path, found: Files) -> list[os.DirEntry]:
         return []
 
 
-def _add(found: Files, entry: os.DirEntry, real_root: Path) -> None:
+def _add(found: Files, entry: os.DirEntry, real_root: Path, is_transcript: bool) -> None:
     path = Path(entry.path)
-    if not (is_transcript(path) or is_audio(path)):
+    if not (is_transcript or is_audio(path)):
         return
     if not (os.path.isfile(path) if entry.is_symlink() else entry.is_file(follow_symlinks=False)):
         found.faults.append((path, "is a link to nothing" if entry.is_symlink() else "is not a regular file"))

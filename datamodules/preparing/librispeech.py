@@ -1,248 +1,185 @@
-"""Manifests of a folder in LibriSpeech's layout."""
+"""LibriSpeech's layout, and that of Multilingual LibriSpeech: parts, speakers, chapters or books, and transcripts of ids."""
 
 from __future__ import annotations
 
-import io
-import random
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
-import soundfile
-from lhotse import AudioSource, CutSet, Recording, SupervisionSegment
-from lhotse.cut import MonoCut
-from lhotse.utils import fastcopy
-from tqdm import tqdm
+from datamodules.preparing.corpus import write_corpus
+from datamodules.preparing.files import AUDIO_SUFFIXES, Files, files_below, is_of_the_system
+from datamodules.preparing.parts import Finding, Part
+from datamodules.preparing.text_files import text_lines
 
-from datamodules.cut_fields import FieldError, checked_cut
-from datamodules.manifest import SUFFIX, write_corpus_root, write_manifest
-from datamodules.preparing.files import files_below, is_of_the_system
-from datamodules.preparing.normalisation import Normaliser
-from datamodules.preparing.parallel import progress_bar
-from datamodules.preparing.verification import Finding, Part, transcribed_part, verify_audio
-from robust_asr.storage.audio import Header, read_audio
-from robust_asr.storage.files import folder_written_whole, written_whole
-from robust_asr.text import LIBRISPEECH_CHARACTERS, CharacterTokenizer, normalize
+_ACCEPTED = "FLAC, WAV, Opus, Ogg Vorbis and MP3"
 
-SHARD_FOLDER = "{part}-shar"
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the files of a corpus lie.
+
+    Attributes:
+        transcripts: names of transcripts, in words.
+        is_transcript: of a lower-case name.
+        audio_folder: between a part and its speakers.
+        separator: between the speaker, the chapter and the number in an id.
+    """
+
+    transcripts: str
+    is_transcript: Callable[[str], bool]
+    audio_folder: tuple[str, ...]
+    separator: str
+
+    def folders(self, utterance: str) -> list[str]:
+        """Where the audio of an utterance lies below its part: ``speaker/chapter`` of ``speaker-chapter-number``."""
+        return [*self.audio_folder, *utterance.split(self.separator)[:-1]]
+
+    def folder(self, part: Part, utterance: str) -> Path:
+        return part.root.joinpath(part.name, *self.folders(utterance))
+
+    def is_id(self, utterance: str) -> bool:
+        names = utterance.split(self.separator)
+        is_one_name = "/" not in utterance and not {"", ".", ".."} & set(names[:-1])
+        return len(names) > 1 and is_one_name and utterance.isprintable()
+
+
+LIBRISPEECH = Layout("*.trans.txt", lambda name: name.endswith(".trans.txt"), (), "-")
+MULTILINGUAL = Layout("transcripts.txt", lambda name: name == "transcripts.txt", ("audio",), "_")
 
 
 def prepare_corpus(
-    corpus: Path,
-    out: Path,
-    *,
-    parts: Sequence[str] | None = None,
-    hold_out_speakers: int = 0,
-    seed: int = 0,
-    shar: bool = False,
-    shard_size: int = 500,
-    alphabet: str | None = None,
-    normalise: bool = False,
-    num_jobs: int = 2,
+    corpus: Path, out: Path, *, parts: Sequence[str] | None = None, layout: Layout = LIBRISPEECH, **settings: Any
 ) -> list[Finding]:
-    """Manifests of a folder in LibriSpeech's layout, every sample read once.
+    """Manifests of a folder with parts, each ``speaker/chapter/*.flac`` (or another format) and ``*.trans.txt``.
 
     Args:
-        corpus: folder with parts, each ``speaker/chapter/*.flac`` (or ``.wav``) and ``*.trans.txt``.
-        out: folder for ``<part>.jsonl.gz``, ``<part>.words.txt`` (its distinct words, a lexicon for searches),
-            ``<part>.phrases.txt`` (its distinct transcripts, targets of attacks) and ``corpus.json``.
         parts: names of folders; by default every folder that holds a transcript.
-        hold_out_speakers: number of speakers that every part whose name begins with ``train`` sets aside:
-            ``<part>-dev`` holds them, ``<part>-rest`` the others. The speakers are ``random.Random(seed)``'s sample of
-            the sorted names.
-        alphabet: characters that the recogniser writes; an utterance whose text holds others is left out, with a finding.
-            By default none is, and only ``<part>.words.txt`` is limited to words that the default alphabet writes.
-        normalise: write the texts in that alphabet where that is possible, see ``normalisation.Normaliser``.
-        shar: also write shards for streaming, of ``shard_size`` utterances.
-
-    Errors: ValueError names the folder or the part. What is wrong with a single file is a finding; the file is left
-    out.
+        settings: of ``corpus.write_corpus``.
     """
-    tokenizer = CharacterTokenizer(LIBRISPEECH_CHARACTERS if alphabet is None else alphabet)
-    transcribed = _transcribed(corpus, parts)
-    if normalise:
-        normaliser = Normaliser(tokenizer.characters)
-        for part in transcribed:
-            _normalise(part, normaliser)
-    if alphabet is not None:
-        for part in transcribed:
-            part.findings.extend(_unwritable(part, tokenizer))
-    if hold_out_speakers:
-        _check_hold_out(transcribed, hold_out_speakers)
-    write_corpus_root(out, corpus)
-    # Shards take as long to write as audio to read, and a part of which speakers are set aside is written twice.
-    writes = {part.name: (1 + (bool(hold_out_speakers) and _is_training(part))) * shar for part in transcribed}
-    work = sum(len(part.without_findings()) * (1 + writes[part.name]) for part in transcribed)
-    with progress_bar("reading and writing" if shar else "reading", total=work, unit="utterances") as progress:
-        for part in transcribed:
-            expected = len(part.without_findings())
-            verify_audio(part, num_jobs=num_jobs, progress=progress)
-            cuts = _cuts(part)
-            progress.total -= (expected - len(cuts)) * writes[part.name]
-            if not cuts and parts is None and not part.transcripts and any(other.transcripts for other in transcribed):
-                # A folder beside the parts, in which only something that cannot be entered was found.
-                continue
-            if not cuts:
-                message = "holds no good utterance: no manifest is written"
-                part.findings.append(Finding(part.name, message, is_fatal=True))
-                continue
-            written = {part.name: cuts}
-            if hold_out_speakers and _is_training(part):
-                written |= _held_out_parts(part, cuts, hold_out_speakers, seed=seed)
-            for name, chosen in written.items():
-                if shar:
-                    folder = out / SHARD_FOLDER.format(part=name)
-                    cuts_with_audio = _ShardCuts(corpus.resolve(), chosen, part.headers, progress)
-                    _write_shards(folder, cuts_with_audio, shard_size=shard_size)
-                hours = sum(cut.duration for cut in chosen) / 3600
-                progress.write(f"{name}: {len(chosen)} utterances, {hours:.2f} hours")
-                if left_out := _write_part(out, name, chosen, tokenizer):
-                    progress.write(
-                        f"{name}.words.txt: without {left_out} words that {tokenizer.characters!r} cannot write; "
-                        "--alphabet names other characters"
-                    )
-    return [finding for part in transcribed for finding in part.findings]
+    return write_corpus(corpus, read_parts(corpus, parts, layout), out, **settings)
 
 
-def held_out(cuts: Sequence[MonoCut], num_speakers: int, *, seed: int) -> tuple[list[MonoCut], list[MonoCut]]:
-    """Cuts of the other speakers, and of ``num_speakers`` chosen ones."""
-    speakers = sorted({cut.supervisions[0].speaker for cut in cuts})
-    if not 0 < num_speakers < len(speakers):
-        raise ValueError(f"hold_out_speakers must be between 1 and {len(speakers) - 1}, found {num_speakers}")
-    chosen = set(random.Random(seed).sample(speakers, num_speakers))
-    return (
-        [cut for cut in cuts if cut.supervisions[0].speaker not in chosen],
-        [cut for cut in cuts if cut.supervisions[0].speaker in chosen],
-    )
-
-
-def _held_out_parts(part: Part, cuts: Sequence[MonoCut], num_speakers: int, *, seed: int) -> dict[str, list[MonoCut]]:
-    found = len({cut.supervisions[0].speaker for cut in cuts})
-    if found <= num_speakers:
-        message = f"has {found} speakers with good utterances: no {part.name}-rest and {part.name}-dev are written"
-        part.findings.append(Finding(part.name, message, is_fatal=True))
-        return {}
-    rest, dev = held_out(cuts, num_speakers, seed=seed)
-    return {f"{part.name}-rest": rest, f"{part.name}-dev": dev}
-
-
-def _check_hold_out(parts: Sequence[Part], num_speakers: int) -> None:
-    training = [part for part in parts if _is_training(part)]
-    if not training:
-        names = ", ".join(part.name for part in parts)
-        raise ValueError(f"hold_out_speakers: no part of {names} begins with 'train'")
-    for part in training:
-        speakers = len(part.speakers())
-        if speakers and not 0 < num_speakers < speakers:
-            raise ValueError(f"hold_out_speakers must be between 1 and {speakers - 1}, found {num_speakers}")
-
-
-def _is_training(part: Part) -> bool:
-    return part.name.startswith("train")
-
-
-def _transcribed(corpus: Path, names: Sequence[str] | None) -> list[Part]:
+def read_parts(corpus: Path, names: Sequence[str] | None, layout: Layout = LIBRISPEECH) -> list[Part]:
     """The parts that are asked for, or all that hold a transcript; a part that holds none is named where it has findings."""
     if not corpus.is_dir():
         raise ValueError(f"the corpus {corpus} is not a folder")
     folders = sorted(path.name for path in corpus.iterdir() if path.is_dir() and not is_of_the_system(path.name))
-    files = {name: files_below(corpus, name) for name in dict.fromkeys(names or folders) if name in folders}
+    files = {
+        name: files_below(corpus, name, layout.is_transcript)
+        for name in dict.fromkeys(names or folders)
+        if name in folders
+    }
     holding = [name for name, found in files.items() if found.transcripts or found.faults]
     if unknown := sorted(set(names or ()) - set(holding)):
-        there = [name for name in folders if files_below(corpus, name).transcripts]
+        there = [name for name in folders if files_below(corpus, name, layout.is_transcript).transcripts]
         raise ValueError(f"parts: {', '.join(unknown)} not in {corpus}; it has {', '.join(there) or 'none'}")
     if not holding:
-        raise ValueError(f"the corpus {corpus} has no folder with a *.trans.txt below it")
-    return [transcribed_part(corpus, name, files[name]) for name in holding]
+        raise ValueError(
+            f"the corpus {corpus} has no folder with a {layout.transcripts} below it{_hint(corpus, layout)}"
+        )
+    parts = [_read_part(corpus, name, files[name], layout) for name in holding]
+    if names is None and any(part.transcripts for part in parts):
+        for part in parts:
+            # A folder beside the parts may hold nothing but what cannot be entered.
+            part.is_asked_for = bool(part.transcripts)
+    return parts
 
 
-def _cuts(part: Part) -> list[MonoCut]:
-    """The cuts of the good utterances, in an order that mixes speakers."""
-    cuts = []
-    for utterance, header in part.headers.items():
-        source = Path(part.relative(part.audio[utterance])).as_posix()
-        cut = _cut(utterance, part.texts[utterance], source, header)
-        try:
-            # What the loader will refuse is found here, and not by it.
-            checked_cut(cut.to_dict(), part.root)
-        except FieldError as error:
-            part.findings.append(Finding(source, f"field {error.field!r} {error.message}", utterance))
-        else:
-            cuts.append(cut)
-    # By a hash, so in no speaker's order: a reader with a bounded buffer then meets all speakers early.
-    return sorted(cuts, key=lambda cut: blake2b(cut.id.encode()).digest())
+def _hint(corpus: Path, layout: Layout) -> str:
+    if layout is LIBRISPEECH and any(corpus.glob("*/transcripts.txt")):
+        return "; its transcripts.txt are those of Multilingual LibriSpeech, which `prepare mls` reads"
+    if layout is MULTILINGUAL and any(corpus.glob("*/*/*/*.trans.txt")):
+        return "; its *.trans.txt are those of LibriSpeech, which `prepare librispeech` reads"
+    return ""
 
 
-def _cut(utterance: str, text: str, source: str, header: Header) -> MonoCut:
-    seconds = header.num_samples / header.sample_rate
-    audio = AudioSource("file", [0], source)
-    recording = Recording(utterance, [audio], header.sample_rate, header.num_samples, seconds)
-    speaker = utterance.partition("-")[0]
-    supervision = SupervisionSegment(utterance, utterance, 0.0, seconds, text=text, speaker=speaker)
-    return MonoCut(utterance, 0.0, seconds, 0, [supervision], recording=recording)
+def _read_part(root: Path, name: str, files: Files, layout: Layout) -> Part:
+    """Reads every transcript of a part; its audio is looked for, and not opened."""
+    part = Part(root, name)
+    part.findings.extend(Finding(part.relative(path), fault) for path, fault in files.faults)
+    for path in files.transcripts:
+        _read_transcript(part, path, layout)
+    _find_audio(part, files, layout)
+    part.findings.extend(_audio_without_transcript(part, files))
+    return part
 
 
-def _normalise(part: Part, normaliser: Normaliser) -> None:
-    utterances, num_changed = part.without_findings(), 0
-    for utterance in utterances:
-        text = part.texts[utterance]
-        part.texts[utterance] = normaliser(text)
-        num_changed += part.texts[utterance] != text
-        if not part.texts[utterance]:
-            message = f"{utterance} has no words in its text {text!r}"
-            part.findings.append(Finding(part.transcripts[utterance], message, utterance))
-    print(f"{part.name}: {num_changed} of {len(utterances)} texts were changed")
+def _read_transcript(part: Part, path: Path, layout: Layout) -> None:
+    name = part.relative(path)
+    try:
+        for number, line in text_lines(path):
+            where = f"line {number}"
+            if line is None:
+                part.findings.append(Finding(name, f"{where} is not UTF-8"))
+            elif words := line.split(maxsplit=1):
+                _add(part, words[0], words[1].strip() if len(words) > 1 else "", name, where, layout)
+            else:
+                part.findings.append(Finding(name, f"{where} is empty"))
+    except ValueError as error:
+        part.findings.append(Finding(name, str(error)))
 
 
-def _unwritable(part: Part, tokenizer: CharacterTokenizer) -> Iterator[Finding]:
+def _add(part: Part, utterance: str, text: str, name: str, where: str, layout: Layout) -> None:
+    if not part.add(utterance, text, transcript=name, where=where):
+        return
+    if layout.is_id(utterance):
+        part.speakers[utterance] = utterance.split(layout.separator)[0]
+    else:
+        form = layout.separator.join(("speaker", "chapter", "number"))
+        part.findings.append(Finding(name, f"{where}: the id {utterance!r} is not {form}", utterance))
+
+
+def _find_audio(part: Part, files: Files, layout: Layout) -> None:
+    """Gives every good utterance its file, or a finding that says what is there instead."""
+    elsewhere: dict[Path, list[str]] = {}
     for utterance in part.without_findings():
-        if unwritable := tokenizer.unwritable(part.texts[utterance]):
-            message = f"{utterance} has {unwritable}, which the alphabet {tokenizer.characters!r} cannot write"
-            yield Finding(part.transcripts[utterance], message, utterance)
+        found = files.audio.get(utterance, [])
+        here = [path for path in found if path.parent == layout.folder(part, utterance)]
+        read = [path for path in here if path.suffix.lower() in AUDIO_SUFFIXES]
+        if read:
+            part.audio[utterance] = read[0]
+            others = (Finding(part.relative(path), f"is not read: {read[0].name} lies beside it") for path in read[1:])
+            part.findings.extend(others)
+        elif found and not here and (corpus := _corpus_of(part, utterance, found[0], layout)):
+            elsewhere.setdefault(corpus, []).append(utterance)
+        else:
+            part.findings.append(_no_audio(part, utterance, here or found, layout))
+    for corpus, utterances in elsewhere.items():
+        example = part.relative(files.audio[utterances[0]][0])
+        message = f"holds {example}, so {part.root} is not the folder of the parts; name {corpus} as the corpus"
+        part.findings.append(Finding(part.name, message, utterances[0], num_others=len(utterances) - 1))
+        for utterance in utterances:
+            del part.texts[utterance]
 
 
-def _write_part(out: Path, name: str, cuts: Sequence[MonoCut], tokenizer: CharacterTokenizer) -> int:
-    """Writes the manifest and the lists of words and phrases; answers how many words a search could not spell."""
-    write_manifest(out / f"{name}{SUFFIX}", cuts)
-    phrases = sorted({normalize(cut.supervisions[0].text) for cut in cuts})
-    words = {word for phrase in phrases for word in phrase.split()}
-    writable = sorted(word for word in words if not tokenizer.unwritable(word))
-    for kind, lines in (("words", writable), ("phrases", phrases)):
-        with written_whole(out / f"{name}.{kind}.txt") as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return len(words) - len(writable)
+def _corpus_of(part: Part, utterance: str, audio: Path, layout: Layout) -> Path | None:
+    """The folder in which the audio would lie as ``part/speaker/chapter/file``, if it is another one than the root."""
+    above = layout.folders(utterance)
+    folders = part.root.resolve().joinpath(part.relative(audio)).parts[:-1]
+    if list(folders[-len(above) :]) != above or len(folders) < len(above) + 2:
+        return None
+    corpus = Path(*folders[: -len(above) - 1])
+    return corpus if corpus != part.root.resolve() else None
 
 
-@dataclass
-class _ShardCuts:
-    """Cuts with the absolute paths of their audio, counted as lhotse takes them."""
-
-    root: Path
-    cuts: Sequence[MonoCut]
-    headers: Mapping[str, Header]
-    progress: tqdm
-
-    def __iter__(self) -> Iterator[MonoCut]:
-        for cut in self.cuts:
-            recording = cut.recording.with_path_prefix(self.root)
-            if self.headers[cut.id].is_counted:
-                recording = _in_memory(recording, self.headers[cut.id])
-            yield fastcopy(cut, recording=recording)
-            self.progress.update()
+def _no_audio(part: Part, utterance: str, found: list[Path], layout: Layout) -> Finding:
+    transcript = part.transcripts[utterance]
+    if not found:
+        missing = part.relative(layout.folder(part, utterance) / f"{utterance}.flac")
+        return Finding(missing, f"{transcript} has a transcript, but there is no audio", utterance)
+    path = found[0]
+    if path.parent != layout.folder(part, utterance):
+        message = (
+            f"lies in another folder than its id says; it belongs into {part.relative(layout.folder(part, utterance))}"
+        )
+        return Finding(part.relative(path), message, utterance)
+    convert = shlex.join(["ffmpeg", "-i", path.name, f"{utterance}.flac"])
+    return Finding(part.relative(path), f"is not read; {_ACCEPTED} are, so convert it: {convert}", utterance)
 
 
-def _in_memory(recording: Recording, header: Header) -> Recording:
-    """lhotse reads no FLAC without a length: it gets the same samples in a file that has one."""
-    path = Path(recording.sources[0].source)
-    samples = read_audio(path, sample_rate=header.sample_rate, num_samples=header.num_samples)
-    whole = io.BytesIO()
-    soundfile.write(whole, samples, header.sample_rate, format="FLAC", subtype=header.subtype)
-    return fastcopy(recording, sources=[AudioSource("memory", [0], whole.getvalue())])
-
-
-def _write_shards(folder: Path, cuts: _ShardCuts, *, shard_size: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    with folder_written_whole(folder) as temporary:
-        CutSet(cuts).to_shar(temporary, fields={"recording": "flac"}, shard_size=shard_size)
+def _audio_without_transcript(part: Part, files: Files) -> Iterator[Finding]:
+    for utterance, paths in sorted(files.audio.items()):
+        if utterance not in part.transcripts:
+            yield from (Finding(part.relative(path), "there is audio, but no transcript") for path in paths)

@@ -10,16 +10,16 @@ from lhotse import AudioSource, Recording
 from lhotse.cut import MonoCut
 
 from datamodules.manifest import SUFFIX, write_corpus_root, write_manifest
+from datamodules.preparing.files import AUDIO_SUFFIXES
 from datamodules.preparing.parallel import mapped, progress_bar
-from datamodules.preparing.verification import Finding
+from datamodules.preparing.parts import Finding
 from datamodules.resampling import resample
-from robust_asr.storage.audio import MAX_SAMPLES, SAMPLE_RATES
+from robust_asr.storage.audio import SAMPLE_RATES, read_sound
 from robust_asr.storage.files import folder_written_whole
 
 SAMPLE_RATE = 16_000
 NAME = "noise"
 AUDIO_FOLDER = "audio"
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".mp3")
 
 
 def prepare_noise(folder: Path, out: Path, *, num_jobs: int = 2) -> list[Finding]:
@@ -29,9 +29,9 @@ def prepare_noise(folder: Path, out: Path, *, num_jobs: int = 2) -> list[Finding
 
     Errors: ValueError if ``folder`` holds no sound or ``out`` exists. What is wrong with a single file is a finding.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
     if not paths:
-        raise ValueError(f"{folder} holds no file that ends in {', '.join(SUFFIXES)}")
+        raise ValueError(f"{folder} holds no file that ends in {', '.join(AUDIO_SUFFIXES)}")
     named: dict[str, Path] = {}
     findings = []
     for path in paths:
@@ -62,18 +62,16 @@ def prepare_noise(folder: Path, out: Path, *, num_jobs: int = 2) -> list[Finding
 def _converted(name: str, path: Path, folder: Path, out: Path) -> MonoCut | Finding:
     shown = str(path.relative_to(folder))
     try:
-        with soundfile.SoundFile(path) as file:
-            if not 0 < file.frames * file.channels <= MAX_SAMPLES or file.samplerate not in SAMPLE_RATES:
-                return Finding(
-                    shown, f"has {file.frames} samples, {file.channels} channels, rate {file.samplerate}", name
-                )
-            samples, rate = torch.from_numpy(file.read(dtype="float32", always_2d=True)).mean(1), file.samplerate
-    except (soundfile.LibsndfileError, OSError) as error:
+        header, channels = read_sound(path)
+    except ValueError as error:
         return Finding(shown, f"cannot be read ({error})", name)
+    if header.sample_rate not in SAMPLE_RATES:
+        return Finding(shown, f"has the odd rate {header.sample_rate}", name)
+    samples = torch.from_numpy(channels).mean(1)
     if not samples.isfinite().all() or not samples.any():
         return Finding(shown, "is silent or not finite", name)
     # Lossy codecs overshoot full scale. Scaling keeps the shape that clipping would cut.
-    samples = resample(samples / samples.abs().max().clamp(min=1.0), rate, SAMPLE_RATE)
+    samples = resample(samples / samples.abs().max().clamp(min=1.0), header.sample_rate, SAMPLE_RATE)
     target = out / AUDIO_FOLDER / f"{name}.flac"
     soundfile.write(target, samples.numpy(), SAMPLE_RATE, subtype="PCM_16")
     seconds = len(samples) / SAMPLE_RATE

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.attacks.goals import Goal, Untargeted
 from robust_asr.models.base import Recognizer
 from robust_asr.results import Evaluation, Row, audio_hash, audio_path, read_evaluation
-from robust_asr.storage.audio import read_audio, read_header
+from robust_asr.storage.audio import as_float, measured
 from robust_asr.storage.partial import NOWHERE, Partial
 from robust_asr.threat import ThreatModel, Unbounded
 from robust_asr.types import AudioBatch, Targets, Transcript
@@ -105,11 +104,10 @@ class Saved(Attack):
         if not path.resolve().is_relative_to(Path(self.folder).resolve()):
             raise ValueError(f"{path}: the audio of utterance {utterance} is a link to a file outside the set")
         try:
-            header = read_header(path)
-            samples = read_audio(path, sample_rate=header.sample_rate, num_samples=header.num_samples)
+            _, samples = measured(path)
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: the audio of utterance {utterance} cannot be read ({error})") from error
-        waveform = torch.from_numpy(samples / np.float32(2**15) if samples.dtype == np.int16 else samples)
+        waveform = torch.from_numpy(as_float(samples))
         if waveform.shape != (length,) or audio_hash(waveform) != row.get("audio"):
             raise ValueError(f"{path}: is not the audio that the set recorded for utterance {utterance}")
         return waveform

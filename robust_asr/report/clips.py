@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import soundfile
 import torch
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from robust_asr.report.audio import compressed_uri
 from robust_asr.report.markup import data_uri, escaped
 from robust_asr.report.numbers import strength
 from robust_asr.report.spectrogram import RANGE_DB, levels, png, power_spectrogram
+from robust_asr.storage.audio import SAMPLE_RATES, as_float, measured
 
 MAX_SECONDS = 15.0
 
@@ -27,29 +27,25 @@ class Clip:
 
 
 def read_clip(path: Path, folder: Path) -> Clip | None:
-    """The first ``MAX_SECONDS`` of a FLAC file of ``folder``, None where there is no such file.
+    """The first ``MAX_SECONDS`` of an audio file of ``folder``, None where there is no such file.
 
-    Errors: ValueError names a file that is no mono FLAC, or that leads out of the folder.
+    Errors: ValueError names a file that is not mono, that is damaged, or that leads out of the folder.
     """
     if not path.is_file():
         return None
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{path} leads out of {folder}")
     try:
-        with path.open("rb") as file:
-            if file.read(4) != b"fLaC":
-                raise ValueError(f"{path} is no FLAC file")
-        with soundfile.SoundFile(path) as audio:
-            if audio.channels != 1 or not 1000 <= audio.samplerate <= 192000:
-                raise ValueError(
-                    f"{path}: must be mono at 1 to 192 kHz, has {audio.channels} channels at {audio.samplerate} Hz"
-                )
-            kept = int(MAX_SECONDS * audio.samplerate)
-            samples = torch.from_numpy(audio.read(min(kept, max(audio.frames, 0)), dtype="float32"))
-            cut_at = MAX_SECONDS if audio.frames > kept else None
-            return Clip(samples.nan_to_num().clamp(-1, 1), audio.samplerate, cut_at)
-    except soundfile.SoundFileError as error:
-        raise ValueError(f"{path}: cannot be read as FLAC ({error})") from error
+        header, samples = measured(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if header.sample_rate not in SAMPLE_RATES:
+        raise ValueError(
+            f"{path}: has the odd rate {header.sample_rate}; accepted are {', '.join(map(str, SAMPLE_RATES))}"
+        )
+    waveform = torch.from_numpy(as_float(samples))
+    num_kept = int(MAX_SECONDS * header.sample_rate)
+    return Clip(waveform[:num_kept], header.sample_rate, MAX_SECONDS if len(waveform) > num_kept else None)
 
 
 def player(name: str, clip: Clip) -> str:

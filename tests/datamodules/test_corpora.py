@@ -53,15 +53,64 @@ def test_wav_and_flac_are_read_whatever_their_ending_says(ending: str, tmp_path:
     assert _texts(tmp_path / "out") == TEXTS
 
 
-@pytest.mark.parametrize("ending", ["opus", "OGG", "mp3", "sph"])
+@pytest.mark.parametrize("ending", ["m4a", "WMA", "aiff", "sph"])
 def test_other_audio_is_named_as_it_is_called_with_what_to_do(ending: str, tmp_path: Path):
     corpus = _corpus(tmp_path / "corpus")
     path = corpus / "train/1/1/1-1-0.flac"
     path.rename(path.with_suffix(f".{ending}"))
+    accepted = "FLAC, WAV, Opus, Ogg Vorbis and MP3"
     assert _prepared(corpus, tmp_path / "out") == [
-        f"train/1/1/1-1-0.{ending}: is not read; FLAC and WAV are accepted, so convert it: ffmpeg -i 1-1-0.{ending} 1-1-0.flac"
+        f"train/1/1/1-1-0.{ending}: is not read; {accepted} are, so convert it: ffmpeg -i 1-1-0.{ending} 1-1-0.flac"
     ]
     assert _texts(tmp_path / "out").keys() == {"1-1-1", "2-1-0"}
+
+
+@pytest.mark.parametrize(
+    ("ending", "form", "subtype"),
+    [(".opus", "OGG", "OPUS"), (".OGG", "OGG", "VORBIS"), (".Mp3", "MP3", "MPEG_LAYER_III")],
+)
+def test_lossy_audio_is_prepared_evaluated_and_trained_on_from_files_and_shards(ending, form, subtype, tmp_path: Path):
+    corpus = _corpus(tmp_path / "corpus")
+    for path in list(corpus.rglob("*.flac")):
+        soundfile.write(path.with_suffix(ending), soundfile.read(path)[0], 16_000, format=form, subtype=subtype)
+        path.unlink()
+    assert _prepared(corpus, tmp_path / "out", shar=True, shard_size=2) == []
+    assert _texts(tmp_path / "out") == TEXTS
+    read = {}
+    for shar in (False, True):
+        speech = Speech(str(tmp_path / "out"), ["train"], test=["train"], shar=shar, max_duration=0.1)
+        speech.setup("fit")
+        speech.setup("test")
+        batches = islice(iter(speech.train_dataloader()), 30)
+        read[shar] = {batch.ids[0]: batch.waveforms[0, : int(batch.lengths[0])].numpy() for batch in batches}
+        read["test"] = {
+            utterance: waveform[:length].numpy()
+            for loader in speech.test_dataloader()
+            for batch in loader
+            for utterance, waveform, length in zip(batch.ids, batch.waveforms, batch.lengths, strict=True)
+        }
+    for utterance in TEXTS:
+        path = next(corpus.rglob(f"{utterance}.*"))
+        expected = soundfile.read(path, dtype="float32")[0].clip(-1, 1)
+        for samples in (found[utterance] for found in read.values()):
+            np.testing.assert_allclose(samples, expected, atol=2**-15)
+            np.testing.assert_array_equal(samples, read["test"][utterance])
+
+
+def test_damaged_and_misnamed_lossy_audio_is_a_finding(tmp_path: Path):
+    corpus = _corpus(tmp_path / "corpus")
+    first = corpus / "train/1/1/1-1-0.flac"
+    soundfile.write(first.with_suffix(".ogg"), soundfile.read(first)[0], 16_000)
+    first.unlink()
+    content = first.with_suffix(".ogg").read_bytes()
+    first.with_suffix(".ogg").write_bytes(content[:-5])
+    second = corpus / "train/1/1/1-1-1.flac"
+    second.rename(second.with_suffix(".mp3")).write_bytes(b"<html>404</html>")
+    assert _prepared(corpus, tmp_path / "out") == [
+        "train/1/1/1-1-0.ogg: breaks off within an Ogg page",
+        "train/1/1/1-1-1.mp3: is neither FLAC, WAV, Ogg nor MP3 by its first bytes",
+    ]
+    assert _texts(tmp_path / "out").keys() == {"2-1-0"}
 
 
 def test_transcripts_may_end_in_capitals(tmp_path: Path):
@@ -172,6 +221,14 @@ def test_linked_folders_are_entered_within_the_corpus_and_named_where_they_leave
         assert sum(line.startswith(f"{name}: {message}") for line in findings) == 1, (name, findings)
     assert len(findings) == 6
     assert _texts(tmp_path / "out") == {**TEXTS, "3-1-0": "SIX"}
+
+
+def test_what_a_killed_run_left_half_written_is_deleted_by_the_next(tmp_path: Path):
+    corpus, out = _corpus(tmp_path / "corpus"), tmp_path / "out"
+    (out / ".train-shar.abc.part").mkdir(parents=True)
+    (out / f".train.jsonl.gz.{'0' * 32}.partial").touch()
+    assert _prepared(corpus, out, shar=True) == []
+    assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
 
 
 def test_a_folder_beside_the_parts_that_leaves_the_corpus_is_a_finding_and_no_failure(tmp_path: Path, capsys):

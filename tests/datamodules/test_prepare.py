@@ -52,11 +52,11 @@ def dirty(tmp_path: Path) -> Path:
 
 
 EXPECTED = {
-    "1-2-stereo.flac": "has 2 channels",
+    "1-2-stereo.flac": "has 2 channels; mono is accepted, so convert it: ffmpeg -i 1-2-stereo.flac -ac 1 -ar 16000 1-2-stereo.wav",
     "1-2-corrupt.flac": "",
     "1-2-empty.flac": "is an empty file",
     "1-2-short.flac": "has no samples",
-    "1-2-rate.flac": "has the odd rate 12345",
+    "1-2-rate.flac": "192000 are accepted, so convert it: ffmpeg -i 1-2-rate.flac -ac 1",
     "1-2-silent": "has an empty transcript",
     "1-2-missing.flac": "there is no audio",
     "1-2-twice": "occurs twice",
@@ -97,6 +97,16 @@ def test_an_unusual_rate_is_named_and_kept(tmp_path: Path):
     (finding,) = prepare_corpus(tmp_path / "corpus", tmp_path / "out", num_jobs=1)
     assert "1-1-8k.flac: has rate 8000, most have 16000" in str(finding)
     assert len(list(Manifest(tmp_path / "out/dev.jsonl.gz"))) == 4
+
+
+def test_a_corpus_of_two_rates_is_one_finding(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("datamodules.preparing.verification._MOST_NAMED", 1)
+    for index in range(5):
+        rate = 16_000 if index < 3 else 8_000
+        write_utterance(tmp_path / "corpus", "dev", f"1-1-{index}", "TEXT", seconds=0.2, rate=rate)
+    (finding,) = prepare_corpus(tmp_path / "corpus", tmp_path / "out", num_jobs=1)
+    assert str(finding) == "dev/1/1/1-1-3.flac: and 1 others have rate 8000, most have 16000"
+    assert len(list(Manifest(tmp_path / "out/dev.jsonl.gz"))) == 5
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-import soundfile
 import torch
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from robust_asr.checks.rows.conditions import Condition, cells, conditions_of, o
 from robust_asr.checks.verdicts import Check, Question, some
 from robust_asr.metrics import snr_db
 from robust_asr.results import Evaluation, Row, audio_hash, audio_path
+from robust_asr.storage.audio import as_float, measured
 
 SAVED = Question(
     "saved audio holds the perturbation that was measured",
@@ -48,13 +48,12 @@ def _path(run_dir: Path, row: Row) -> Path:
 def _wrong(row: Row, path: Path, evaluation: Evaluation, condition: Condition) -> str:
     """The defect of a file, "" where it has none."""
     try:
-        depth = soundfile.info(path).subtype
+        depth, attacked = _read(path)
         if depth not in _DEEP:
             return f"is {depth}"
-        attacked = _read(path)
         clean_path = audio_path(evaluation.run_dir, row["part"], row["id"])
-        clean = _read(clean_path) if clean_path.is_file() else None
-    except (OSError, soundfile.LibsndfileError) as error:
+        clean = _read(clean_path)[1] if clean_path.is_file() else None
+    except (OSError, ValueError) as error:
         return f"cannot be read ({error})"
     if isinstance(row.get("audio"), str) and audio_hash(attacked.float()) != row["audio"]:
         return "is other audio"
@@ -80,5 +79,7 @@ def _wrong_size(row: Row, delta: Tensor, clean: Tensor, condition: Condition) ->
     return ""
 
 
-def _read(path: Path) -> Tensor:
-    return torch.from_numpy(soundfile.read(path, dtype="float64")[0])
+def _read(path: Path) -> tuple[str, Tensor]:
+    """How the file holds its samples, and the samples. Shape: (T,) float64."""
+    header, samples = measured(path)
+    return header.subtype, torch.from_numpy(as_float(samples)).double()
