@@ -10,6 +10,7 @@ import torch
 
 from robust_asr.metrics import bootstrap_interval
 from robust_asr.results import Evaluation, Row, read_evaluation
+from robust_asr.results.recount import recounted
 from robust_asr.results.summary import counts, edit_counts
 from robust_asr.text.alignment import printable
 from robust_asr.text.mistakes import leave
@@ -96,9 +97,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder of `python train.py test`, of one system")
     chosen = parser.parse_args(arguments)
     try:
-        means = seed_means([read_evaluation(run) for run in chosen.runs])
+        evaluations = [read_evaluation(run) for run in chosen.runs]
+        means = seed_means(evaluations)
     except (ValueError, OSError) as error:
         leave(error)
+    for evaluation in evaluations:
+        if changed := recounted(evaluation.rows):
+            print(printable(f"{evaluation.run_dir}: warning: {changed}"))
     for mean in means:
         each = ", ".join(f"{rate:.2f}" for rate in mean.rates)
         interval = f"{mean.value:.2f} % [{mean.ci_low:.2f}, {mean.ci_high:.2f}]"
