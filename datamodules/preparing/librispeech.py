@@ -25,6 +25,7 @@ from datamodules.preparing.verification import Finding, Part, transcribed_part, 
 from robust_asr.storage.audio import Header, read_audio
 from robust_asr.storage.files import folder_written_whole, written_whole
 from robust_asr.text import LIBRISPEECH_CHARACTERS, CharacterTokenizer, normalize
+from robust_asr.text.terminal import say
 
 SHARD_FOLDER = "{part}-shar"
 
@@ -193,7 +194,7 @@ def _normalise(part: Part, normaliser: Normaliser) -> None:
         if not part.texts[utterance]:
             message = f"{utterance} has no words in its text {text!r}"
             part.findings.append(Finding(part.transcripts[utterance], message, utterance))
-    print(f"{part.name}: {num_changed} of {len(utterances)} texts were changed")
+    say(f"{part.name}: {num_changed} of {len(utterances)} texts were changed")
 
 
 def _unwritable(part: Part, tokenizer: CharacterTokenizer) -> Iterator[Finding]:

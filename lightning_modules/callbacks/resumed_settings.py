@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lightning_modules.callbacks.optimizer_state import wrong_optimizer_state
+from robust_asr.text.terminal import say
 
 KEY = "configured"
 
@@ -243,4 +244,4 @@ def _plain(value: Any) -> Any:
 
 @rank_zero_only
 def _say(first: str, *lines: str) -> None:
-    print(first, *lines, sep="\n  ")
+    say(first, *lines, indent="  ")

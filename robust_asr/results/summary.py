@@ -15,7 +15,7 @@ from robust_asr.results import Evaluation, Row
 from robust_asr.results.csv_cells import encode
 from robust_asr.results.recount import recounted
 from robust_asr.storage.files import written_whole
-from robust_asr.text.alignment import printable
+from robust_asr.text.terminal import printable
 from robust_asr.types import Status
 
 # The columns of the papers' tables (robust_asr/results/paper_results), so that the tables can be joined; then our own.

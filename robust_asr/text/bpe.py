@@ -19,6 +19,7 @@ import sentencepiece
 from robust_asr.storage.files import written_whole
 from robust_asr.text import Tokenizer, normalize
 from robust_asr.text.mistakes import leave
+from robust_asr.text.terminal import guard_terminal, say
 
 _INLINE = "base64:"
 
@@ -120,6 +121,7 @@ def _content(model: str) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    guard_terminal()
     parser = argparse.ArgumentParser(
         prog="python -m robust_asr.text.bpe", description="Learn pieces of words from texts."
     )
@@ -133,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             path.write_bytes(_content(tokenizer.model))
     except (ValueError, OSError) as error:
         leave(error)
-    print(f"{tokenizer.size} ids in {options.out}")
+    say(f"{tokenizer.size} ids in {options.out}")
 
 
 if __name__ == "__main__":
