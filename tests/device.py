@@ -365,6 +365,16 @@ def _with_torch_function(run: Callable[..., Any]) -> Callable[..., Any]:
     return running
 
 
+def _keeping_parameters(apply: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """A module that moves keeps its parameters, which an optimiser may have by then, and changes their class."""
+
+    def applied(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        with mock.patch.object(torch.__future__, "_swap_module_params_on_conversion", True):
+            return apply(module, *args, **kwargs)
+
+    return applied
+
+
 def _to_list(tensor: DeviceTensor) -> Any:
     Device.current.wait("tolist")
     return tensor.host.tolist()
@@ -400,8 +410,7 @@ def emulated_device() -> Iterator[Device]:
         for place, name, value in (
             (Device, "current", device),
             (torch, "Generator", Generator),
-            # A module that moves keeps its parameters, which an optimiser may have by then, and changes their class.
-            (torch.__future__, "_swap_module_params_on_conversion", True),
+            (nn.Module, "_apply", _keeping_parameters(nn.Module._apply)),
             (torch.autograd, "_engine_run_backward", _with_torch_function(torch.autograd._engine_run_backward)),
             (nn.RNNBase, "flatten_parameters", lambda module: None),
             # C++ groups by the device that it sees.
