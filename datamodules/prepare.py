@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.preparing.parts import Finding
-from robust_asr.text.alignment import printable
 from robust_asr.text.mistakes import sentence
+from robust_asr.text.terminal import guard_terminal, say
 
 
 def report(findings: Sequence[Finding], *, strict: bool) -> int:
@@ -21,10 +21,10 @@ def report(findings: Sequence[Finding], *, strict: bool) -> int:
     The exit code is 1 if one of them kept a manifest from being written, or if there are any and ``strict``.
     """
     for finding in findings:
-        print(printable(str(finding)))
+        say(finding)
     left_out = len({(finding.path, finding.utterance) for finding in findings if finding.utterance})
     left_out += sum(finding.num_others for finding in findings)
-    print(f"{len(findings)} findings, {left_out} utterances left out")
+    say(f"{len(findings)} findings, {left_out} utterances left out")
     return 1 if any(finding.is_fatal or strict for finding in findings) else 0
 
 
@@ -125,6 +125,7 @@ def _prepare_corpus(kind: str, options: dict[str, Any]) -> list[Finding]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    guard_terminal()
     options = vars(_parser().parse_args(arguments))
     kind, strict = options.pop("kind"), options.pop("strict")
     # A name that the locale cannot write is shown in escapes: it must not end the work of hours.
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return report(_prepare(kind, options), strict=strict)
     except (ValueError, OSError) as error:
-        print(f"error: {sentence(error)}", file=sys.stderr)
+        say(f"error: {sentence(error)}", file=sys.stderr)
         return 2
 
 

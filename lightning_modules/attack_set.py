@@ -82,13 +82,14 @@ class AttackSet(Evaluation):
     def _save(self, attacked: AudioBatch, batch: AudioBatch, cell: Cell) -> Tensor:
         """Write the audio of every utterance and return the waveforms as the files hold them. Shape: (B, T)."""
         saved = quantized(attacked.waveforms, batch)
+        host = saved.cpu()
         for index, (utterance, length) in enumerate(zip(batch.ids, batch.lengths.tolist(), strict=True)):
-            if not bool(saved[index].isfinite().all()):
+            if not bool(host[index].isfinite().all()):
                 raise ValueError(f"utterance {utterance}: its audio is not finite, so it cannot be part of a set")
             path = self._path(cell, utterance)
-            write_flac(path, saved[index, :length], self.sample_rate)
+            write_flac(path, host[index, :length], self.sample_rate)
             read_back = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
-            if not torch.equal(read_back, saved[index, :length].cpu()):
+            if not torch.equal(read_back, host[index, :length]):
                 raise OSError(f"{path}: reading the file back gives other samples than were written")
         return saved
 

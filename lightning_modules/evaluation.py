@@ -38,6 +38,7 @@ from robust_asr.results import (
 from robust_asr.results import Evaluation as Record
 from robust_asr.results.summary import headline, write_summary
 from robust_asr.storage.partial import PartialState
+from robust_asr.text.terminal import say
 from robust_asr.types import AudioBatch
 
 
@@ -187,9 +188,7 @@ class Evaluation(pl.LightningModule):
             for logger in self.trainer.loggers:
                 if isinstance(logger, RunWandbLogger):
                     log_report(logger.experiment, evaluation, summary)
-            print(headline(evaluation, summary), f"rows and summary.csv are in {self.run_dir}", sep="\n")
-            if failures:
-                print(failures)
+            say(*headline(evaluation, summary).split("\n"), f"rows and summary.csv are in {self.run_dir}", *failures)
         self.trainer.strategy.barrier()
 
     def complete(self, evaluation: Record) -> None:

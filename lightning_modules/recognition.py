@@ -22,6 +22,7 @@ from robust_asr.metrics import ErrorRates
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import reseed_global
 from robust_asr.search.base import Search
+from robust_asr.text.terminal import say
 from robust_asr.types import AudioBatch
 
 
@@ -173,7 +174,7 @@ class Recognition(pl.LightningModule):
             utterance = batch.ids[row]
             if utterance not in self._reported_infeasible:
                 self._reported_infeasible.add(utterance)
-                print(
+                say(
                     f"left out of the loss: utterance {utterance} has a text of {len(batch.texts[row])} characters, more than its "
                     f"{int(batch.lengths[row])} samples can carry"
                 )

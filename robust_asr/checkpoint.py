@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from robust_asr.defenses.base import Defense
 from robust_asr.models.base import Recognizer
 from robust_asr.search.base import Search
 from robust_asr.storage import sealed, strict_json, trust
 from robust_asr.storage.describe import describe
+from robust_asr.storage.trial import trial_build
 
 KEY = "robust_asr"
 RECOGNIZER = "recognizer"
@@ -64,7 +64,7 @@ def load_part(path: str | os.PathLike[str], name: str, expected: type[T]) -> T:
     entry = part_of(content, name, path)
     state = part_state(content, name, path)
     description = parse_description(entry["description"], path)
-    check_state(state, _on_meta(description, expected, limit=len(state), field=f"{path}: {name}"), path)
+    check_state(state, trial_build(description, state, expected=expected, field=f"{path}: {name}"), path)
     module = trust.build(description, expected=expected, field=f"{path}: {name}")
     module.load_state_dict(state)
     if weights_hash(module) != entry["weights_hash"]:
@@ -210,35 +210,6 @@ def check_matches(content: Mapping[str, Any], parts: Mapping[str, nn.Module], pa
             subject = "alphabet" if any("tokenizer" in difference for difference in differences) else "architecture"
             differences.sort(key=lambda difference: "tokenizer" not in difference)
             raise ValueError(f"{path}: checkpoint of another {subject}: {'; '.join(differences[:3])}")
-
-
-def _on_meta(description: dict[str, Any], expected: type[nn.Module], *, limit: int, field: str) -> nn.Module:
-    """Build the described module on the meta device, which needs no memory.
-
-    Its parameters are counted, so that a malicious description cannot ask for an endless number of layers.
-    """
-    registered = 0
-
-    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal registered
-        registered += 1
-        # The limit is twice the number in the file, because some layers register a parameter and then replace it.
-        if registered > 2 * limit + 100:
-            raise ValueError(
-                f"checkpoint of another architecture: it describes more parameters than the {limit} in the file"
-            )
-
-    handle = register_module_parameter_registration_hook(count)
-    try:
-        with torch.device("meta"):
-            return trust.build(description, expected=expected, field=field)
-    except (RuntimeError, NotImplementedError) as error:
-        raise ValueError(
-            f"{field}: {description['class_path']} cannot be built without memory ({error}); its constructor "
-            "must compute fixed tensors under torch.device('cpu')"
-        ) from error
-    finally:
-        handle.remove()
 
 
 def _differences(saved: Any, present: Any, field: str) -> Iterator[str]:

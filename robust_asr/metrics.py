@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-import jiwer
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -78,22 +78,44 @@ def count_errors(references: Sequence[str], hypotheses: Sequence[str]) -> dict[s
         )
     if not references:
         return dict.fromkeys(_COUNTS, 0)
-    references, hypotheses = ([normalize(text) for text in texts] for texts in (references, hypotheses))
-    words = jiwer.process_words(references, hypotheses)
-    characters = jiwer.process_characters(references, hypotheses)
-    lengths = [len(reference) for reference in words.references]
-    capped = (min(_edits(chunks), length) for chunks, length in zip(words.alignments, lengths, strict=True))
+    counted = [utterance_errors(*texts) for texts in zip(references, hypotheses, strict=True)]
     return {
-        "utterances": len(references),
-        "empty_hypotheses": sum(not hypothesis for hypothesis in hypotheses),
-        "insertions": words.insertions,
-        "deletions": words.deletions,
-        "substitutions": words.substitutions,
-        "capped_errors": sum(capped),
-        "reference_words": sum(lengths),
-        "character_errors": characters.insertions + characters.deletions + characters.substitutions,
-        "reference_characters": sum(len(reference) for reference in references),
+        "utterances": len(counted),
+        "empty_hypotheses": sum(not normalize(hypothesis) for hypothesis in hypotheses),
+        "insertions": sum(errors.insertions for errors in counted),
+        "deletions": sum(errors.deletions for errors in counted),
+        "substitutions": sum(errors.substitutions for errors in counted),
+        "capped_errors": sum(min(word_edits(errors._asdict()), errors.words) for errors in counted),
+        "reference_words": sum(errors.words for errors in counted),
+        "character_errors": sum(errors.character_errors for errors in counted),
+        "reference_characters": sum(errors.characters for errors in counted),
     }
+
+
+class UtteranceErrors(NamedTuple):
+    """The edits that turn a reference into a hypothesis, the fewest in words, and the words and characters of the reference."""
+
+    words: int
+    insertions: int
+    deletions: int
+    substitutions: int
+    character_errors: int
+    characters: int
+
+
+def utterance_errors(reference: str, hypothesis: str) -> UtteranceErrors:
+    """The counts of one utterance, texts normalised as everywhere."""
+    reference, hypothesis = normalize(reference), normalize(hypothesis)
+    words = reference.split()
+    edits = [kind for kind, _, _ in Levenshtein.editops(words, hypothesis.split()).as_list()]
+    return UtteranceErrors(
+        words=len(words),
+        insertions=edits.count("insert"),
+        deletions=edits.count("delete"),
+        substitutions=edits.count("replace"),
+        character_errors=Levenshtein.distance(reference, hypothesis),
+        characters=len(reference),
+    )
 
 
 def word_edits(counts: Mapping[str, Count]) -> Count:
@@ -103,8 +125,8 @@ def word_edits(counts: Mapping[str, Count]) -> Count:
 
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     """Word edits and reference words of one utterance."""
-    count = count_errors([reference], [hypothesis])
-    return word_edits(count), count["reference_words"]
+    errors = utterance_errors(reference, hypothesis)
+    return word_edits(errors._asdict()), errors.words
 
 
 def snr_db(clean: Tensor, perturbed: Tensor) -> float:
@@ -120,14 +142,6 @@ def snr_db(clean: Tensor, perturbed: Tensor) -> float:
         else float(ratio)
         if ratio > 0
         else math.nan
-    )
-
-
-def _edits(chunks: Sequence[jiwer.AlignmentChunk]) -> int:
-    return sum(
-        max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
-        for chunk in chunks
-        if chunk.type != "equal"
     )
 
 

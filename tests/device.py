@@ -97,6 +97,8 @@ class Device(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func is Tensor.to and not isinstance(args[0], DeviceTensor):
             return _moved(*args, **kwargs)
+        if func is Tensor.pin_memory:
+            return args[0]
         device = kwargs.get("device")
         if device is None or func is Tensor.to or torch.device(device).type != "cuda":
             if not any(isinstance(tensor, DeviceTensor) for tensor in args):
@@ -132,6 +134,9 @@ class DeviceTensor(Tensor):
         copied = DeviceTensor(self.host.clone())
         copied = nn.Parameter(copied, False) if isinstance(self, nn.Parameter) else copied
         return memo.setdefault(id(self), copied.requires_grad_(self.requires_grad))
+
+    def __reduce_ex__(self, protocol: int) -> Any:
+        return self.host.__reduce_ex__(protocol)
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -360,6 +365,16 @@ def _with_torch_function(run: Callable[..., Any]) -> Callable[..., Any]:
     return running
 
 
+def _keeping_parameters(apply: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """A module that moves keeps its parameters, which an optimiser may have by then, and changes their class."""
+
+    def applied(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        with mock.patch.object(torch.__future__, "_swap_module_params_on_conversion", True):
+            return apply(module, *args, **kwargs)
+
+    return applied
+
+
 def _to_list(tensor: DeviceTensor) -> Any:
     Device.current.wait("tolist")
     return tensor.host.tolist()
@@ -395,8 +410,7 @@ def emulated_device() -> Iterator[Device]:
         for place, name, value in (
             (Device, "current", device),
             (torch, "Generator", Generator),
-            # Else a module would keep its parameters' class when it moves.
-            (torch, "_has_compatible_shallow_copy_type", lambda first, second: type(first) is type(second)),
+            (nn.Module, "_apply", _keeping_parameters(nn.Module._apply)),
             (torch.autograd, "_engine_run_backward", _with_torch_function(torch.autograd._engine_run_backward)),
             (nn.RNNBase, "flatten_parameters", lambda module: None),
             # C++ groups by the device that it sees.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from lightning_modules.adversarial import AdversarialFinetuning
+from lightning_modules.attack_set import quantized
 from lightning_modules.callbacks.averaging import LastEpochsAveraging
 from lightning_modules.denoiser import DenoiserTraining
 from lightning_modules.gaussian import GaussianAugmentation
@@ -39,9 +40,12 @@ from robust_asr.defenses.base import Chain, Defended, Defense, StraightThrough
 from robust_asr.defenses.denoise import Denoise
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.gradients import frozen_for_attack, input_gradient
+from robust_asr.measuring.audio import write_flac
 from robust_asr.measuring.rows import data_hash, rows_of_cell
+from robust_asr.measuring.systems import describe_condition, describe_system
 from robust_asr.models.base import Recognizer
 from robust_asr.models.conv_tasnet import ConvTasNet
+from robust_asr.results import RowWriter, audio_hash, audio_path, write_description
 from robust_asr.search.base import FrameSearch, Search
 from robust_asr.search.beam import BeamSearch
 from robust_asr.search.greedy import GreedySearch
@@ -56,6 +60,10 @@ from tests.lightning_modules.callbacks.test_averaging import Counting, averaged
 from tests.lightning_modules.test_recognition import outside_a_trainer  # noqa: F401 - a fixture
 from tests.robust_asr.attacks.oracles import Oracle, Target
 from tests.robust_asr.defenses.parts import Bend, Gain
+from tests.robust_asr.models.test_adapter import LENGTHS as ADAPTED_LENGTHS
+from tests.robust_asr.models.test_adapter import TEXTS as ADAPTED_TEXTS
+from tests.robust_asr.models.test_adapter import audio as adapted_audio
+from tests.robust_asr.models.test_adapter import yours as adapted
 from tests.robust_asr.test_contract import LENGTHS, RECOGNIZERS, TEXTS, audio, trained
 from tests.toys import ToyCTC
 
@@ -192,9 +200,9 @@ WAITS: dict[str, tuple[Attack, int]] = {
 }
 
 
-def attack_waits(attack: Attack, device: Device, iterations: int) -> tuple[Counter, Counter]:
+def attack_waits(attack: Attack, device: Device, iterations: int | None) -> tuple[Counter, Counter]:
     field = "masking_iterations" if isinstance(attack, Imperceptible) else "num_iterations"
-    attack = replace(attack, **{field: iterations})
+    attack = replace(attack, **{field: iterations}) if iterations is not None else attack
     device.waits.clear(), device.doubles.clear()
     attack.generate(Loud("NOTHING"), batch(), seeds=SEEDS)
     return Counter(device.waits), Counter(device.doubles)
@@ -242,10 +250,91 @@ def kinds(folder: str, base: type) -> set[type]:
 
 
 def test_everything_is_here() -> None:
-    # The audio of a saved set lies in files, and is moved as every other batch is.
+    # The audio of a saved set lies in files: see test_saved_set.
     assert kinds("attacks", Attack) - {Saved} == {type(attack) for attack in ATTACKS}
     assert kinds("defenses", Defense) == {type(make()) for make in DEFENSES.values()}
     assert kinds("search", Search) == {type(make(None)) for name, (make, _) in SEARCHES.items() if "n-gram" not in name}
+
+
+# How often the host waits in an attack without a loop, of a batch and of its tenfold, the recogniser's own waits left out.
+WITHOUT_LOOP: dict[str, tuple[Attack, int]] = {
+    "FGSM": (FGSM(Linf(0.01)), 16),
+    "clean": (Clean(), 7),
+    "noise": (Gaussian(sigma=0.01), 8),
+    "noise under an SNR": (Uniform(snr_db=20.0), 8),
+    "noise in a ball": (MATCHED[0], 8),
+    "noise on a sphere": (MATCHED[1], 8),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_LOOP)
+def test_host_waits_in_an_attack_without_a_loop(name: str, device: Device) -> None:
+    attack, allowed = WITHOUT_LOOP[name]
+    totals = []
+    for times in (1, 10):
+        given = AudioBatch(audio(LENGTHS).repeat(times, 1), LENGTHS.repeat(times), TEXTS * times, IDS * times).to(
+            DEVICE
+        )
+        device.waits.clear()
+        attack.generate(Loud("NOTHING"), given, seeds=SEEDS.repeat(times))
+        totals.append(device.waits.total())
+    assert totals[0] == totals[1] <= allowed, device.waits
+
+
+def test_host_waits_in_iterations_of_the_drawn_attack(device: Device) -> None:
+    few, many = (
+        attack_waits(OfflinePGD(linf=(0.001,), l2=(), iterations=(count,)), device, None)[0] for count in (20, 30)
+    )
+    assert few.total() == many.total() <= 24, many - few
+
+
+def test_adapter(device: Device) -> None:
+    recognizer, given = adapted(), AudioBatch(adapted_audio(), ADAPTED_LENGTHS, ADAPTED_TEXTS, IDS)
+    targets = recognizer.targets(ADAPTED_TEXTS)
+    with frozen_for_attack(recognizer):
+        expected, slope = input_gradient(lambda x: recognizer.loss(x, given.lengths, targets), given.waveforms)
+    texts = [one.text for one in recognizer.transcribe(given.waveforms, given.lengths)]
+    recognizer, given = recognizer.to(DEVICE), given.to(DEVICE)
+    with frozen_for_attack(recognizer):
+        device.waits.clear()
+        losses, gradient = input_gradient(lambda x: recognizer.loss(x, given.lengths, targets), given.waveforms)
+    # Audio of this size was checked on the CPU; three waits are of the CTC loss.
+    assert device.waits.total() <= 3, device.waits
+    torch.testing.assert_close(losses.cpu(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gradient.cpu(), slope, rtol=1e-3, atol=1e-5)
+    assert texts == [one.text for one in recognizer.transcribe(given.waveforms, given.lengths)]
+    # A new size is checked once, then no more.
+    longer = torch.nn.functional.pad(given.waveforms, (0, 100))
+    waits = []
+    for _ in range(2):
+        device.waits.clear()
+        recognizer.encode(longer, given.lengths)
+        waits.append(device.waits.total())
+    assert 0 < waits[0] <= 12 and waits[1] == 0
+
+
+def test_saved_set(device: Device, tmp_path: Path) -> None:
+    recognizer, given = trained("toy_ctc").to(DEVICE), batch()
+    attacked = batch().replace(batch().waveforms * 0.5)
+    described, made = describe_system(recognizer), Gaussian(sigma=0.01)
+    about = describe_condition(made, seed=0)
+    write_description(
+        tmp_path, {"systems": {"a": described}, "conditions": {"b": about}, "parts": {"c": {"num_utterances": 3}}}
+    )
+    result = made.verdict(recognizer, given, made.generate(recognizer, given, seeds=SEEDS), seeds=SEEDS)
+    hashes = {"system": described["hash"], "condition": about["hash"]}
+    known = {"data": [data_hash(given, row) for row in range(3)], "seconds": 1.0, "sample_rate": 16_000, "paid_by": "a"}
+    rows = rows_of_cell(result, given, range(3), ("a", "b", "c"), hashes, **known)
+    for row, length, samples in zip(rows, LENGTHS.tolist(), quantized(attacked.waveforms, given).cpu(), strict=True):
+        write_flac(audio_path(tmp_path, "a", "b", "c", row["id"]), samples[:length], 16_000)
+        row["audio"] = audio_hash(samples[:length])
+    RowWriter(tmp_path).append(rows)
+    saved = Saved(str(tmp_path))
+    device.waits.clear()
+    played = saved.generate(recognizer, given, seeds=SEEDS)
+    assert device.waits.total() <= 12, device.waits
+    assert played.batch.waveforms.device == DEVICE
+    torch.testing.assert_close(played.batch.waveforms.cpu(), attacked.waveforms.cpu(), rtol=0, atol=2**-22)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)

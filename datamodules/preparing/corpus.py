@@ -20,6 +20,7 @@ from datamodules.preparing.verification import verify_audio
 from robust_asr.storage.audio import Header
 from robust_asr.storage.files import clean_leftovers, written_whole
 from robust_asr.text import LIBRISPEECH_CHARACTERS, CharacterTokenizer, normalize
+from robust_asr.text.terminal import say
 
 
 def write_corpus(
@@ -128,7 +129,7 @@ def _normalise(part: Part, normaliser: Normaliser) -> None:
         if not part.texts[utterance]:
             message = f"{utterance} has no words in its text {text!r}"
             part.findings.append(Finding(part.transcripts[utterance], message, utterance))
-    print(f"{part.name}: {num_changed} of {len(utterances)} texts were changed")
+    say(f"{part.name}: {num_changed} of {len(utterances)} texts were changed")
 
 
 def _unwritable(part: Part, tokenizer: CharacterTokenizer) -> Iterator[Finding]:

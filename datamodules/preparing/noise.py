@@ -16,6 +16,7 @@ from datamodules.preparing.parts import Finding
 from datamodules.resampling import resample
 from robust_asr.storage.audio import SAMPLE_RATES, read_sound
 from robust_asr.storage.files import folder_written_whole
+from robust_asr.text.terminal import say
 
 SAMPLE_RATE = 16_000
 NAME = "noise"
@@ -55,7 +56,7 @@ def prepare_noise(folder: Path, out: Path, *, num_jobs: int = 2) -> list[Finding
         cuts = [result for result in results if isinstance(result, MonoCut)]
         write_corpus_root(temporary, temporary / AUDIO_FOLDER)
         write_manifest(temporary / f"{NAME}{SUFFIX}", cuts)
-    print(f"{NAME}: {len(cuts)} sounds, {sum(cut.duration for cut in cuts) / 60:.1f} minutes")
+    say(f"{NAME}: {len(cuts)} sounds, {sum(cut.duration for cut in cuts) / 60:.1f} minutes")
     return findings
 
 

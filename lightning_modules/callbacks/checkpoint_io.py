@@ -13,6 +13,7 @@ from robust_asr.checkpoint import KEY, finish, not_finite
 from robust_asr.storage import sealed
 from robust_asr.storage.files import clean_leftovers
 from robust_asr.text.mistakes import sentence
+from robust_asr.text.terminal import say
 
 __all__ = ["SafeCheckpointIO", "clean_leftovers", "find_resumable", "read_metadata"]
 
@@ -96,4 +97,4 @@ def _most_advanced_first(folder: Path) -> list[Path]:
 
 @rank_zero_only
 def _passed_over(error: Exception) -> None:
-    print(f"passed over: {sentence(error)}")
+    say(f"passed over: {sentence(error)}")

@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from lightning_modules.callbacks.checkpoints import LastCheckpoint
 from lightning_modules.trainer_internals import accumulates, batches_stepped
+from robust_asr.text.terminal import say
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again.
 
@@ -35,7 +36,7 @@ class Preemption(Checkpoint):
         if signum == signal.SIGINT:
             if self._asked:
                 raise KeyboardInterrupt
-            print("the batch at hand is finished and saved; Ctrl-C once more stops at once", file=sys.stderr)
+            say("the batch at hand is finished and saved; Ctrl-C once more stops at once", file=sys.stderr)
         self._asked = True
         self._name = signal.Signals(signum).name
 
@@ -81,7 +82,7 @@ class Preemption(Checkpoint):
         if trainer.is_global_zero:
             saved = [callback.path for callback in _last_checkpoints(trainer) if Path(callback.path).exists()]
             how = f"{saved[0]} holds the run up to here; go on with --ckpt_path last" if saved else "nothing was saved"
-            print(f"stopped by {self._name} after {trainer.global_step} steps: {how}", file=sys.stderr, flush=True)
+            say(f"stopped by {self._name} after {trainer.global_step} steps: {how}", file=sys.stderr)
         raise SystemExit(EXIT_CODE)
 
     def _agreed(self, trainer: pl.Trainer) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from lightning_modules.callbacks.optimizer_state import wrong_optimizer_state
+from robust_asr.text.terminal import say
 
 KEY = "configured"
 
@@ -141,6 +145,12 @@ def _check_kinds(trainer: pl.Trainer, states: list[Any], schedules: list[Any], c
         for group, group_before in zip(optimizer.param_groups, state["param_groups"], strict=True):
             if group.get("amsgrad") and not group_before.get("amsgrad"):
                 raise ValueError("optimizer.init_args.amsgrad: cannot be switched on in the middle of a run")
+        faults = list(islice(wrong_optimizer_state(optimizer, state), 4))
+        if faults:
+            more = ", and more" if len(faults) > 3 else ""
+            raise ValueError(
+                f"optimizer: optimizer_states[{index}].{f', optimizer_states[{index}].'.join(faults[:3])}{more}"
+            )
     configs = trainer.lr_scheduler_configs
     if len(configs) > len(schedules):
         raise ValueError(
@@ -234,4 +244,4 @@ def _plain(value: Any) -> Any:
 
 @rank_zero_only
 def _say(first: str, *lines: str) -> None:
-    print(first, *lines, sep="\n  ")
+    say(first, *lines, indent="  ")

@@ -38,6 +38,7 @@ from lightning_modules.trainer_internals import is_restoring
 from robust_asr.checkpoint import load_weights
 from robust_asr.models.base import Recognizer
 from robust_asr.text.mistakes import leave
+from robust_asr.text.terminal import guard_terminal, say
 
 
 class RobustCLI(LightningCLI):
@@ -285,6 +286,7 @@ def _as_list(setting: Any) -> list[Any]:
 def main(args: list[str] | None = None) -> None:
     """Run the command line. A user's mistake ends with one sentence and exit code 2."""
     arguments = sys.argv[1:] if args is None else args
+    guard_terminal()
     silence()
     try:
         # The files as they are, then what they become: expand looks at that itself.
@@ -294,10 +296,10 @@ def main(args: list[str] | None = None) -> None:
             RobustCLI(arguments)
     except SIGTERMException:
         # A SystemExit with code 0, by which Lightning ends an evaluation.
-        print("stopped by SIGTERM: what was written stays, and the same command goes on", file=sys.stderr)
+        say("stopped by SIGTERM: what was written stays, and the same command goes on", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
+        say("stopped by Ctrl-C", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except (ArgumentError, ValueError, OSError, FloatingPointError, MisconfigurationException) as error:
         if os.environ.get("ROBUST_ASR_TRACEBACK"):

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.cli import SaveConfigCallback
 
 from robust_asr.storage.files import written_whole
-from robust_asr.text.alignment import printable
+from robust_asr.text.terminal import say
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
@@ -72,5 +72,4 @@ class RunConfig(SaveConfigCallback):
         )
         changes = [line for line in lines if "ckpt_path" not in line and not line.startswith("@@")]
         if len(changes) > 2:
-            differing = map(printable, changes[2:])
-            print("settings that differ from the checkpoint's (the present ones are used):", *differing, sep="\n  ")
+            say("settings that differ from the checkpoint's (the present ones are used):", *changes[2:], indent="  ")

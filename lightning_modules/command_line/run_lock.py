@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from robust_asr.text.terminal import say
+
 LOCK = ".lock"
 
 # A living job touches its lock so often; one that has not done so for as long as WATCH is dead. Units: seconds.
@@ -87,7 +89,7 @@ def _refuse_the_living(path: Path, descriptor: int, locked: bool) -> None:
     owner = _owner(descriptor)
     if not owner or (locked and owner.split()[0] == socket.gethostname()):
         return
-    print(f"{path} was left by process {_in_words(owner)}: waiting {WATCH:g} s to see whether it lives", flush=True)
+    say(f"{path} was left by process {_in_words(owner)}: waiting {WATCH:g} s to see whether it lives")
     before, until = _touched(path), time.monotonic() + WATCH
     while time.monotonic() < until:
         time.sleep(min(BEAT, WATCH) / 2)

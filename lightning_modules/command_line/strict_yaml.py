@@ -16,6 +16,7 @@ _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TEXTS = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _SPECIAL = re.compile(r"[-+]?\.(inf|nan)", re.IGNORECASE)
 _FLOAT = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # As YAML 1.1 resolves them: 09 and 00:10 are texts.
 _OCTAL = re.compile(r"[-+]?0[0-7_]+")
 _BASE_60 = re.compile(r"[-+]?([1-9][0-9_]*(:[0-5]?[0-9])+|[0-9][0-9_]*(:[0-5]?[0-9])+\.[0-9_]*)")
@@ -82,6 +83,8 @@ def _check_events(text: str, where: str) -> None:
 
 def _check_scalar(event: yaml.ScalarEvent, at: str, *, lone: bool) -> None:
     value = event.value.strip()
+    if _CONTROL.search(value):
+        raise RefusedYAML(f"{at}: a text holds a control character")
     # Quoted too: jsonargparse reads a quoted ".nan" as a number where a number is wanted.
     overflows = _FLOAT.fullmatch(value) and len(value) < 400 and math.isinf(float(value.replace("_", "")))
     if _SPECIAL.fullmatch(value) or overflows:

@@ -10,7 +10,8 @@ from robust_asr.report.clips import read_clip
 from robust_asr.results import Evaluation, Row, audio_path, key
 from robust_asr.results.summary import COLUMNS, DIFFERENCE_COLUMNS, Summary, summary_of
 from robust_asr.results.worst import worst_rows
-from robust_asr.text.alignment import align_text, printable
+from robust_asr.text.alignment import align_text
+from robust_asr.text.terminal import printable
 
 _WORST_COLUMNS = [
     "number",

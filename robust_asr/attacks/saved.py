@@ -92,11 +92,12 @@ class Saved(Attack):
     def perturb(
         self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
     ) -> Perturbation:
-        waveforms = batch.waveforms.clone()
+        # One copy to the device for the whole batch.
+        waveforms = torch.zeros(batch.waveforms.shape)
         for index, (utterance, length) in enumerate(zip(batch.ids, batch.lengths.tolist(), strict=True)):
-            waveforms[index, :length] = self._waveform(utterance, length).to(waveforms)
+            waveforms[index, :length] = self._waveform(utterance, length)
         nothing = torch.zeros(len(batch), dtype=torch.long)
-        return Perturbation(waveforms, nothing, nothing)
+        return Perturbation(waveforms.to(batch.waveforms), nothing, nothing)
 
     def _waveform(self, utterance: str, length: int) -> Tensor:
         row = self.row(utterance)

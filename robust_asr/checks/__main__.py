@@ -10,12 +10,13 @@ from robust_asr.checks import Check, check_evaluation, lines, write_checks
 from robust_asr.checks.rows.agreement import check_agreement
 from robust_asr.checks.verdicts import VERDICTS
 from robust_asr.results import Evaluation, read_evaluation
-from robust_asr.text.alignment import printable
 from robust_asr.text.mistakes import leave
+from robust_asr.text.terminal import guard_terminal, say
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exit status 1 where a check failed."""
+    guard_terminal()
     parser = argparse.ArgumentParser(
         prog="python -m robust_asr.checks",
         description="Check evaluations, each and against each other: what failed, what could not be checked, what passed.",
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         leave(error)
     checks.append([check for _, check in check_agreement(evaluations)])
     if checks[-1]:
-        print("between them:", *lines(checks[-1], *VERDICTS), sep="\n")
+        say("between them:", *lines(checks[-1], *VERDICTS))
     sys.exit(int(any(check.verdict == "fail" for of_run in checks for check in of_run)))
 
 
@@ -38,7 +39,7 @@ def _checked(run: str, evaluation: Evaluation, *, write: bool) -> list[Check]:
     checks = check_evaluation(evaluation)
     if write:
         write_checks(evaluation.run_dir, checks)
-    print(printable(f"{run}:"), *(lines(checks, *VERDICTS) or ["no results yet"]), sep="\n")
+    say(f"{run}:", *(lines(checks, *VERDICTS) or ["no results yet"]))
     return checks
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from robust_asr.text.alignment import printable
+from robust_asr.text.terminal import printable
 
 Verdict = Literal["fail", "not run", "pass"]
 VERDICTS: tuple[Verdict, ...] = ("fail", "not run", "pass")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from robust_asr.attacks.verdict import AttackResult
-from robust_asr.metrics import count_errors, snr_db
+from robust_asr.metrics import snr_db, utterance_errors, word_errors
 from robust_asr.results import Row, audio_hash
 from robust_asr.types import AudioBatch, Transcript
 
@@ -78,21 +78,17 @@ def _detected(transcript: Transcript) -> Row:
 def _texts_and_errors(result: AttackResult, index: int) -> Row:
     """Reference, hypothesis and target, the loss and success of the attack, and the error counts."""
     reference, hypothesis, text = result.batch.texts[index], result.hypotheses[index], result.texts[index]
-    count = count_errors([reference], [hypothesis])
     row = {
         "reference": reference,
         "hypothesis": hypothesis,
-        "words": count["reference_words"],
-        **{name: count[name] for name in ("insertions", "deletions", "substitutions", "character_errors")},
-        "characters": count["reference_characters"],
+        **utterance_errors(reference, hypothesis)._asdict(),
         "loss": _number(float(result.loss[index]), 5),
         "success": bool(result.success[index]),
         "target": text if result.targeted else None,
     }
     if result.targeted:
-        count = count_errors([text], [hypothesis])
-        errors = count["insertions"] + count["deletions"] + count["substitutions"]
-        row |= {"target_errors": errors, "target_words": count["reference_words"]}
+        errors, words = word_errors(text, hypothesis)
+        row |= {"target_errors": errors, "target_words": words}
     return row
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from robust_asr.report import MAX_BYTES, PAGE, report
 from robust_asr.report.terminal import terminal_text
-from robust_asr.text.alignment import printable
 from robust_asr.text.mistakes import leave
+from robust_asr.text.terminal import guard_terminal, say
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    guard_terminal()
     parser = argparse.ArgumentParser(
         prog="python -m robust_asr.report",
         description="One self-contained page of one or several evaluations, with the same tables as CSV and Markdown.",
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # A terminal of few characters shows a question mark, not a traceback.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    print(terminal_text(grid), "", printable(f"The report is {Path(chosen.out) / PAGE}"), sep="\n")
+    say(*terminal_text(grid).split("\n"), "", f"The report is {Path(chosen.out) / PAGE}")
 
 
 if __name__ == "__main__":

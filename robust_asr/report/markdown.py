@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from robust_asr.report.grid import Cell, Grid
 from robust_asr.report.numbers import MINUS, interval, rate, signed
 from robust_asr.report.verdict import failures, progress, verdict
-from robust_asr.text.alignment import printable
+from robust_asr.text.terminal import printable
 
 # A backslash before any of these makes it a plain character; an address stays text without its colon or dot.
 _MARKUP = re.compile(r"([\\`*_{}\[\]()<>#|~&$!@:+=^\"'-]|(?<=www)\.)", re.IGNORECASE)

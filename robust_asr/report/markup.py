@@ -6,7 +6,7 @@ import base64
 import hashlib
 import html
 
-from robust_asr.text.alignment import printable
+from robust_asr.text.terminal import printable
 
 THEME_CSS = """\
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --line: #dfe2e8; --text: #1b1f27; --muted: #5c6370;

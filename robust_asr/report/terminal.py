@@ -5,7 +5,7 @@ from __future__ import annotations
 from robust_asr.report.grid import Cell, Grid
 from robust_asr.report.numbers import MINUS, interval, rate
 from robust_asr.report.verdict import failures, progress, verdict
-from robust_asr.text.alignment import printable
+from robust_asr.text.terminal import printable
 
 # Heads of the columns beside each WER -> their metrics.
 _BESIDE = {

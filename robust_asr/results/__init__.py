@@ -19,6 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from robust_asr.results.fields import KEY, wrong_description, wrong_row
+from robust_asr.results.recount import recount
 from robust_asr.storage import strict_json
 from robust_asr.storage.files import clean_leftovers, written_whole
 
@@ -100,16 +101,25 @@ def audio_path(run_dir: Path, *cell: str) -> Path:
 def read_evaluation(run_dir: str | Path) -> Evaluation:
     """The rows and the description of a run folder, also while an evaluation still writes to it.
 
+    Rows whose counts do not fit their texts are counted anew, see ``recount``.
+
     Errors: ValueError names the file, the line and what is wrong with it.
     """
     run_dir = Path(run_dir)
     description = read_description(run_dir)
     if description is None:
         raise ValueError(f"{run_dir} holds no {DESCRIPTION}: `python train.py test` writes it and the rows beside it")
+    rows = tuple(recount(_described(read_rows(run_dir).values(), description)))
+    return Evaluation(run_dir, description["systems"], description["conditions"], description["parts"], rows)
+
+
+def _described(rows: Iterable[Row], description: Mapping[str, Any]) -> list[Row]:
+    """The rows whose system, condition and part the description has, in its order."""
     names = {name: {entry: place for place, entry in enumerate(description[f"{name}s"])} for name in KEY[:3]}
-    rows = [row for row in read_rows(run_dir).values() if all(row[name] in names[name] for name in KEY[:3])]
-    rows.sort(key=lambda row: (*(names[name][row[name]] for name in ("part", "condition", "system")), row["id"]))
-    return Evaluation(run_dir, description["systems"], description["conditions"], description["parts"], tuple(rows))
+    known = [row for row in rows if all(row[name] in names[name] for name in KEY[:3])]
+    return sorted(
+        known, key=lambda row: (*(names[name][row[name]] for name in ("part", "condition", "system")), row["id"])
+    )
 
 
 def read_description(run_dir: Path) -> dict[str, Any] | None:
@@ -211,9 +221,11 @@ def merge(run_dir: Path) -> None:
     So are the half-written files that killed processes left in the folder.
     """
     clean_leftovers(run_dir)
-    rows = read_evaluation(run_dir).rows
+    everything, description = read_rows(run_dir), read_description(run_dir)
+    # As the files have them: a row is counted anew where it is read, so that what was changed stays visible.
+    rows = _described(everything.values(), description) if description else []
     kept = {key(row) for row in rows}
-    others = [row for place, row in read_rows(run_dir).items() if place not in kept]
+    others = [row for place, row in everything.items() if place not in kept]
     with written_whole(run_dir / ROWS) as path:
         path.write_bytes(b"".join(map(_line, [*rows, *others])))
     for path in run_dir.glob(_RANKS):

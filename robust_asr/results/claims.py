@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 from robust_asr.results.csv_cells import decode
 from robust_asr.results.summary import DIFFERENCE_COLUMNS
-from robust_asr.text.alignment import printable
 from robust_asr.text.mistakes import leave
+from robust_asr.text.terminal import guard_terminal, printable, say
 
 HOLDS, FAILS, UNDECIDABLE = "holds", "fails", "undecidable"
 COLUMNS = "claim results condition system baseline direction margin".split()
@@ -170,6 +170,7 @@ def _number(row: dict[str, str], name: str, where: str) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    guard_terminal()
     parser = argparse.ArgumentParser(
         prog="python -m robust_asr.results.claims",
         description="Which claims hold, fail or cannot be decided, as a table in Markdown.",
@@ -180,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tables = [table(read_claims(file)) for file in chosen.files]
     except (ValueError, OSError) as error:
         leave(error)
-    print("\n\n".join(tables))
+    say("\n\n".join(tables))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 from robust_asr.results import Evaluation, read_evaluation
 from robust_asr.results.summary import DIFFERENCE_COLUMNS, is_attack, paired_difference, write_table
 from robust_asr.text.mistakes import leave
+from robust_asr.text.terminal import guard_terminal, say
 
 
 def condition_differences(evaluation: Evaluation, baseline: str) -> list[dict[str, Any]]:
@@ -42,6 +43,7 @@ def condition_differences(evaluation: Evaluation, baseline: str) -> list[dict[st
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    guard_terminal()
     parser = argparse.ArgumentParser(
         prog="python -m robust_asr.results.condition_differences",
         description="Paired differences between the conditions of each system, as a CSV table.",
@@ -55,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_table(Path(chosen.out), lines, DIFFERENCE_COLUMNS)
     except (ValueError, OSError) as error:
         leave(error)
-    print(f"{len(lines)} differences are in {chosen.out}")
+    say(f"{len(lines)} differences are in {chosen.out}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from robust_asr.text.terminal import printable
+
 Value = float | int | str
 # Signs that open a formula, those of full width among them: some spreadsheets take them for the plain ones.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
@@ -22,7 +24,7 @@ def encode(value: object) -> str:
         return str(int(value))
     if isinstance(value, float):
         return repr(value)
-    text = "".join(character if character.isprintable() else "\ufffd" for character in str(value))
+    text = printable(str(value))
     return f"'{text}" if text.startswith((*_FORMULA, "'")) else text
 
 

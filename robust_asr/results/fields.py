@@ -21,6 +21,8 @@ _OPTIONAL_FLAGS = frozenset({"success", "flagged"})
 _OPTIONAL = _OPTIONAL_TEXTS | _OPTIONAL_NUMBERS | _OPTIONAL_FLAGS
 _STATUSES = tuple(status.value for status in Status)
 _TARGET_COUNTS = frozenset({"target_errors", "target_words"})
+# Counting the errors of a text takes time that grows with its square; an hour of speech has 50,000 characters.
+_CHARACTERS = 100_000
 # A larger count is not its own float; a sum of larger numbers may not be finite.
 _COUNTS_BELOW = 2**53
 _NUMBERS_BELOW = 1e300
@@ -43,6 +45,9 @@ def wrong_row(row: Any) -> str:
         for name in sorted(names):
             if not fits(row.get(name)):
                 return f"field {name!r} must be {what}, found {str(row.get(name))[:40]!r}"
+    for name in sorted(_TEXTS | present & _OPTIONAL_TEXTS):
+        if len(row[name]) > _CHARACTERS:
+            return f"field {name!r} must have at most {_CHARACTERS} characters, found {len(row[name])}"
     return ""
 
 

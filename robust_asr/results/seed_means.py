@@ -10,9 +10,10 @@ import torch
 
 from robust_asr.results import Evaluation, Row, read_evaluation
 from robust_asr.results.intervals import seed_mean_interval
+from robust_asr.results.recount import recounted
 from robust_asr.results.summary import counts, edit_counts
-from robust_asr.text.alignment import printable
 from robust_asr.text.mistakes import leave
+from robust_asr.text.terminal import guard_terminal, say
 
 
 class SeedMean(NamedTuple):
@@ -92,6 +93,7 @@ def _settings(evaluation: Evaluation, condition: str) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    guard_terminal()
     parser = argparse.ArgumentParser(
         prog="python -m robust_asr.results.seed_means",
         description="Mean WER of runs that differ in their seed, its interval over utterances and seeds, and each run's.",
@@ -99,13 +101,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder of `python train.py test`, of one system")
     chosen = parser.parse_args(arguments)
     try:
-        means = seed_means([read_evaluation(run) for run in chosen.runs])
+        evaluations = [read_evaluation(run) for run in chosen.runs]
+        means = seed_means(evaluations)
     except (ValueError, OSError) as error:
         leave(error)
+    for evaluation in evaluations:
+        if changed := recounted(evaluation.rows):
+            say(f"{evaluation.run_dir}: warning: {changed}")
     for mean in means:
         each = ", ".join(f"{rate:.2f}" for rate in mean.rates)
         interval = f"{mean.value:.2f} % [{mean.ci_low:.2f}, {mean.ci_high:.2f}]"
-        print(printable(f"{mean.part}  {mean.condition}  {interval}, n = {mean.n}, each: {each}"))
+        say(f"{mean.part}  {mean.condition}  {interval}, n = {mean.n}, each: {each}")
 
 
 if __name__ == "__main__":

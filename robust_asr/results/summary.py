@@ -22,8 +22,9 @@ from robust_asr.results.intervals import (
     rate_interval,
     share_interval,
 )
+from robust_asr.results.recount import recounted
 from robust_asr.storage.files import written_whole
-from robust_asr.text.alignment import printable
+from robust_asr.text.terminal import printable
 from robust_asr.types import Status
 
 # The columns of the papers' tables (robust_asr/results/paper_results), so that the tables can be joined; then our own.
@@ -257,15 +258,17 @@ def with_status(rows: Sequence[Row], status: Status) -> int:
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:
-    """Sentences on the utterances of a cell on which the attack did not run as it should, none where it did.
+    """Sentences on the utterances of a cell whose counts were changed, or on which the attack did not run as it should.
 
-    A masked gradient comes first and warns: the attack ran and never moved, so the cell overstates robustness.
+    Those that warn come first. A masked gradient warns, because the attack ran and never moved: the cell overstates robustness.
     """
     masked, refused, broken_off = (
         with_status(rows, status) for status in (Status.MASKED_GRADIENT, Status.REFUSED, Status.BROKEN_OFF)
     )
     unperturbed = sum(row.get("snr_db") is None for row in rows)
+    changed = recounted(rows)
     sentences = {
+        f"warning: {changed}": changed != "",
         f"warning: gradient masked on {masked}": masked > 0,
         f"{refused} refused by the attack": refused > 0,
         f"{broken_off} broken off": broken_off > 0,

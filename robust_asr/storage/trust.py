@@ -140,7 +140,7 @@ def build(description: object, *, expected: type[T] | tuple[type, ...], field: s
     values = {key: _convert(value, hints.get(key), f"{field}.{key}") for key, value in arguments.items()}
     try:
         return kind(**values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"{field}: {error}") from error
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 import jiwer
 
 from robust_asr.text import normalize
+from robust_asr.text.terminal import printable
 
 Operation = Literal["equal", "substitute", "delete", "insert"]
 MARKS: dict[Operation, str] = {"equal": " ", "substitute": "S", "delete": "D", "insert": "I"}
@@ -94,11 +95,6 @@ def align_text(reference: str, hypothesis: str, *, width: int = 100) -> str:
 def align_html(reference: str, hypothesis: str) -> str:
     """The alignment as one HTML element of escaped spans, reference over hypothesis; ``ALIGNMENT_CSS`` is its style sheet."""
     return f'<div class="alignment">{" ".join(map(_word_html, align(reference, hypothesis)))}</div>'
-
-
-def printable(text: str) -> str:
-    """The text with U+FFFD in place of characters that are invisible or change the display of others."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def _word_html(word: AlignedWord) -> str:

@@ -10,15 +10,16 @@ import base64
 import binascii
 import gzip
 import io
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import sentencepiece
 
+from robust_asr.storage import strict_json
 from robust_asr.storage.files import written_whole
 from robust_asr.text import Tokenizer, normalize
 from robust_asr.text.mistakes import leave
+from robust_asr.text.terminal import guard_terminal, say
 
 _INLINE = "base64:"
 
@@ -98,14 +99,24 @@ def train_bpe(texts: Iterable[str], *, size: int) -> BpeTokenizer:
 
 
 def texts_of(path: str) -> Iterator[str]:
-    """The texts of a manifest (``.jsonl`` or ``.jsonl.gz``), or the lines of any other file."""
+    """The texts of a manifest (``.jsonl`` or ``.jsonl.gz``), or the lines of any other file.
+
+    Errors: OSError; ValueError names the file and the line that is no text or no entry of a manifest.
+    """
     opened = gzip.open if path.endswith(".gz") else open
-    with opened(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            if path.endswith((".jsonl", ".jsonl.gz")):
-                yield from (supervision["text"] for supervision in json.loads(line)["supervisions"])
-            else:
-                yield line.rstrip("\n")
+    number = 0
+    try:
+        with opened(path, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                number += 1
+                if path.endswith((".jsonl", ".jsonl.gz")):
+                    yield from [str(supervision["text"]) for supervision in strict_json.loads(line)["supervisions"]]
+                else:
+                    yield line.rstrip("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: after line {number}: is not UTF-8") from error
+    except (ValueError, KeyError, TypeError, EOFError) as error:
+        raise ValueError(f"{path}, line {number}: is no entry of a manifest with texts ({error})") from error
 
 
 def _content(model: str) -> bytes:
@@ -120,6 +131,7 @@ def _content(model: str) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    guard_terminal()
     parser = argparse.ArgumentParser(
         prog="python -m robust_asr.text.bpe", description="Learn pieces of words from texts."
     )
@@ -133,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             path.write_bytes(_content(tokenizer.model))
     except (ValueError, OSError) as error:
         leave(error)
-    print(f"{tokenizer.size} ids in {options.out}")
+    say(f"{tokenizer.size} ids in {options.out}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from robust_asr.text.alignment import printable
+from robust_asr.text.terminal import printable, say
 
 
 def sentence(error: BaseException | str) -> str:
@@ -18,5 +18,5 @@ def sentence(error: BaseException | str) -> str:
 
 def leave(error: BaseException | str) -> NoReturn:
     """Print the sentence of a mistake and end the process."""
-    print(f"error: {sentence(error)}", file=sys.stderr)
+    say(f"error: {sentence(error)}", file=sys.stderr)
     sys.exit(2)

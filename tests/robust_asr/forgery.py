@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from robust_asr import checkpoint
+from robust_asr.defenses.base import Defended
+from robust_asr.defenses.denoise import Denoise
+from robust_asr.losses import MultiResolutionSTFT
 from robust_asr.models.compact import CompactCTC
 from robust_asr.storage import sealed
 from robust_asr.text import CharacterTokenizer
@@ -29,9 +33,7 @@ def tiny() -> CompactCTC:
 
 def content(**entry: Any) -> dict[str, Any]:
     """What ``save`` writes, with changes to its plain-data entry."""
-    model = tiny()
-    state = {PREFIX + name: tensor for name, tensor in model.state_dict().items()}
-    honest = checkpoint.finish({**checkpoint.metadata({checkpoint.RECOGNIZER: (PREFIX, model)}), "state_dict": state})
+    honest = of_module(tiny())
     return {**honest, checkpoint.KEY: {**honest[checkpoint.KEY], **entry}}
 
 
@@ -58,6 +60,25 @@ def with_tensors(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
 
 def with_head(tensor: torch.Tensor) -> dict[str, Any]:
     return with_tensors(lambda state: state.update({HEAD: tensor}))
+
+
+def of_module(module: nn.Module) -> dict[str, Any]:
+    """The content for another module in place of the tiny recogniser."""
+    state = {PREFIX + name: tensor for name, tensor in module.state_dict().items()}
+    return checkpoint.finish({**checkpoint.metadata({checkpoint.RECOGNIZER: (PREFIX, module)}), "state_dict": state})
+
+
+def behind_honest_tensors() -> dict[str, Any]:
+    """All tensors agree, and a loss in the place of a denoiser asks for windows of 6 GB, which no file holds."""
+    honest = of_module(Defended(Denoise(MultiResolutionSTFT(quietest=0.02)), tiny()))
+    entry = honest[checkpoint.KEY]["parts"][checkpoint.RECOGNIZER]
+    description = json.loads(entry["description"])
+    network = description["init_args"]["defense"]["init_args"]["network"]
+    network["init_args"] = {
+        name: [2**24 - 2 * index for index in range(100)] for name in ("fft_sizes", "hops", "windows")
+    }
+    entry["description"] = json.dumps(description)
+    return honest
 
 
 def archive_of(value: object, **settings: Any) -> bytes:
@@ -187,6 +208,10 @@ MALICIOUS: dict[str, Callable[[], bytes | dict[str, Any]]] = {
     "names a function": lambda: described(_named("robust_asr.checkpoint.load")),
     "describes a giant": lambda: described(_set("width", 10**7)),
     "describes endless layers": lambda: described(_set("num_blocks", 10**9)),
+    "describes a million layers": lambda: described(_set("num_blocks", 10**6)),
+    "describes a giant of fixed tables": lambda: described(_set("num_mels", 10**7)),
+    "describes a giant of integers": lambda: described(_set("num_time_masks", 10**4000)),
+    "describes a giant behind honest tensors": behind_honest_tensors,
     "describes nan": lambda: described(_set("dropout", float("nan"))),
     "describes an unknown argument": lambda: described(_set("exec", "1")),
     "describes a key twice": lambda: of_part(description='{"class_path": "a.B", "class_path": "c.D", "init_args": {}}'),

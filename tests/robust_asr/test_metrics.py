@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import math
 
+import jiwer
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robust_asr.metrics import ErrorRates, word_errors
+from robust_asr.metrics import ErrorRates, utterance_errors, word_errors
 from robust_asr.text import normalize
 
 
@@ -60,6 +61,13 @@ def test_against_levenshtein(pairs: list[tuple[str, str]]) -> None:
     errors = [levenshtein(*pair) for pair in words]
     lengths = [len(reference) for reference, _ in words]
     rates = rates_of([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+    counted = [utterance_errors(*pair) for pair in pairs]
+    for of_pair, pair in zip(counted, texts, strict=True):
+        words, characters = jiwer.process_words(*pair), jiwer.process_characters(*pair)
+        assert of_pair.words == words.hits + words.deletions + words.substitutions
+        assert of_pair[1:4] == (words.insertions, words.deletions, words.substitutions)
+        assert of_pair.characters == characters.hits + characters.deletions + characters.substitutions
+        assert of_pair.character_errors == characters.insertions + characters.deletions + characters.substitutions
     if sum(lengths):
         assert rates["wer"] == pytest.approx(sum(errors) / sum(lengths))
         assert rates["insertions"] + rates["deletions"] + rates["substitutions"] == pytest.approx(rates["wer"])

@@ -64,8 +64,8 @@ class LiveChecks:
         write_live(self.run_dir, {pair: self._known[pair]})
 
 
-def conclude(evaluation: Evaluation) -> str:
+def conclude(evaluation: Evaluation) -> list[str]:
     """Write all checks of a finished evaluation to ``checks.json``. Returns one line for each failed check."""
     checks = check_evaluation(evaluation)
     write_checks(evaluation.run_dir, checks)
-    return "\n".join(lines(checks, "fail"))
+    return lines(checks, "fail")

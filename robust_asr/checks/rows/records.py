@@ -1,4 +1,4 @@
-"""Are the rows complete and of one data set: every utterance once, the same texts and recordings, the systems described."""
+"""Are the rows complete and of one data set: every utterance once, its texts, recording and counts those of the record."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ OWN_ROWS = Question(
     "rows were made by the systems and conditions described",
     "They are left over from other weights or settings, so the number does not belong to the description beside it.",
 )
+OWN_COUNTS = Question(
+    "counts of errors fit the texts",
+    "The file was changed by hand, or written by another version. The tables hold the new counts of these rows.",
+)
 OWN_TEXT = Question(
     "texts belong to their recordings",
     "Utterances are heard word for word as each other's text: their texts were swapped.",
@@ -41,6 +45,7 @@ def check_records(evaluation: Evaluation) -> Iterator[Check]:
     yield from _agree(evaluation, SAME_TEXT, lambda row: row["reference"])
     yield from _agree(evaluation, SAME_RECORDING, lambda row: row["hashes"].get("data"))
     yield from _own_rows(evaluation)
+    yield from _own_counts(evaluation)
     yield from _own_text(evaluation)
 
 
@@ -79,6 +84,14 @@ def _own_rows(evaluation: Evaluation) -> Iterator[Check]:
         clause = f"{len(stale)} of {len(rows)} rows are of another hash{of_part(evaluation, part)}"
         clause += f": {some(stale)}" if stale else ""
         yield OWN_ROWS.verdict(not stale, clause, system=system, condition=condition, value=len(stale))
+
+
+def _own_counts(evaluation: Evaluation) -> Iterator[Check]:
+    for system, condition, part, rows in cells(evaluation):
+        wrong = [f"{row['id']} ({row['recounted']})" for row in rows if "recounted" in row]
+        clause = f"{len(wrong)} of {len(rows)} rows were recounted{of_part(evaluation, part)}"
+        clause += f": {some(wrong)}" if wrong else ""
+        yield OWN_COUNTS.verdict(not wrong, clause, system=system, condition=condition, value=len(wrong))
 
 
 def _own_text(evaluation: Evaluation) -> Iterator[Check]:

@@ -13,6 +13,7 @@ from robust_asr.storage import sealed
 from tests.command_line import small_config, write_config
 
 TINY = {"width": 16, "gru_width": 8, "stem_channels": 4, "num_blocks": 1}
+STATE, GROUP = ("optimizer_states", 0, "state"), ("optimizer_states", 0, "param_groups", 0)
 PROGRESS = "epoch_loop.batch_progress"
 
 
@@ -26,7 +27,7 @@ def trained(tiny_manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     return path, sealed.materialize(sealed.read(folder / "run" / "checkpoints" / "last.ckpt"))
 
 
-def drop(*keys: str) -> Callable[[dict], None]:
+def drop(*keys: str | int) -> Callable[[dict], None]:
     def change(content: dict) -> None:
         for key in keys[:-1]:
             content = content[key]
@@ -61,6 +62,31 @@ DAMAGE = {
     "weights of another shape": (
         lambda content: content["state_dict"].update({next(iter(content["state_dict"])): torch.zeros(3)}),
         "",
+    ),
+    "a superfluous tensor": (
+        put(torch.zeros(3), *STATE, 0, "extra"),
+        "[0].state[0].extra is nothing that the optimiser keeps",
+    ),
+    "a state of no parameter": (
+        put({"step": torch.ones(())}, *STATE, 999),
+        "state[999] belongs to no parameter; there are",
+    ),
+    "a moment of another shape": (
+        put(torch.zeros(3, 3), *STATE, 0, "exp_avg"),
+        "exp_avg must be a tensor of shape (2, 1, 3, 3), found",
+    ),
+    "a moment that is gone": (drop(*STATE, 0, "exp_avg_sq"), "state[0].exp_avg_sq must be a tensor"),
+    "a moment that is no tensor": (put("x", *STATE, 0, "exp_avg"), "found str"),
+    "a moment that is not finite": (
+        lambda content: content["optimizer_states"][0]["state"][0]["exp_avg"].fill_(torch.nan),
+        "exp_avg must be finite",
+    ),
+    "a step below zero": (put(torch.tensor(-1.0), *STATE, 0, "step"), "state[0].step must be 0 or more, found -1"),
+    "a parameter's state that is none": (put(7, *STATE, 0), "state[0] must be a dict, found a int"),
+    "parameters that are not numbered": (put("all", *GROUP, "params"), "param_groups must list"),
+    "parameters numbered twice": (
+        lambda content: content["optimizer_states"][0]["param_groups"][0]["params"].__setitem__(0, 1),
+        "param_groups must number each parameter once",
     ),
     "no version": (drop("pytorch-lightning_version"), "version must be a str, found nothing"),
 }

@@ -66,3 +66,11 @@ def test_merge_keys_and_aliases_of_small_size_are_accepted():
     check(text, where="here")
     with pytest.raises(RefusedYAML, match="<< occurs twice"):
         check("base: &b {lr: 1}\nx: {<<: *b, <<: *b}\n", where="here")
+
+
+@pytest.mark.parametrize("text", [r'"\e[2J"', r'"\a"', r'"\x9b31m"', r'"\x00"'])
+def test_no_text_commands_a_terminal(text):
+    for form in (text, f"x: {text}", f"{text}: x"):
+        with pytest.raises(RefusedYAML, match="holds a control character"):
+            check(form, where="here")
+    check(r'"two\nlines and a\ttab"', where="here")

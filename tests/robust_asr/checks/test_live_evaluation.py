@@ -126,7 +126,7 @@ def test_an_adversarial_set_is_checked_against_its_files(config: dict, tmp_path:
     for path in (run_dir / "audio").glob("*.flac"):
         samples, rate = soundfile.read(path)
         soundfile.write(path, samples, rate, format="FLAC", subtype="PCM_16")
-    found = conclude(read_evaluation(run_dir))
+    found = "\n".join(conclude(read_evaluation(run_dir)))
     assert f"FAIL: {SAVED.name} (attacked, under PGD-2): 10 of 10 files" in found and "is PCM_16" in found
 
 

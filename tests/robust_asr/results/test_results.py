@@ -168,6 +168,14 @@ def test_a_wrong_field_is_named_with_its_line(tmp_path, name):
         read_rows(tmp_path)
 
 
+def test_no_text_is_so_long_that_counting_its_errors_takes_minutes(tmp_path):
+    write_lines(tmp_path, rows()[0] | {"hypothesis": "A" * 100_001})
+    with pytest.raises(
+        ValueError, match=r"line 1: .*field 'hypothesis' must have at most 100000 characters, found 100001"
+    ):
+        read_rows(tmp_path)
+
+
 def test_a_row_has_a_status_and_may_have_a_detector_and_a_payer(tmp_path):
     for status in Status:
         write_lines(tmp_path, *rows(status=status.value, score=-1.5, flagged=True, paid_by="b"))

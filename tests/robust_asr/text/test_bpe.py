@@ -11,7 +11,7 @@ import torch
 from robust_asr.search.greedy import GreedySearch
 from robust_asr.storage import trust
 from robust_asr.storage.describe import describe
-from robust_asr.text.bpe import BpeTokenizer, main, train_bpe
+from robust_asr.text.bpe import BpeTokenizer, main, texts_of, train_bpe
 from robust_asr.types import Emissions
 
 TEXTS = ["the cat sat on the mat", "THAT CAT ISN'T THE CAT", "a hat on a mat", "zebra fox quick jumps lazy dog win"]
@@ -86,3 +86,18 @@ def test_what_is_no_model_is_refused(tmp_path: Path):
 def test_a_size_that_does_not_fit_is_named(size: int):
     with pytest.raises(ValueError, match=str(size)):
         train_bpe(TEXTS, size=size)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"supervisions": [{"text": "A"}]}\n{', r"m\.jsonl, line 2: is no entry of a manifest"),
+        (b'{"supervisions": [{}]}\n', r"m\.jsonl, line 1: is no entry of a manifest with texts \('text'\)"),
+        (b"[1]\n", r"m\.jsonl, line 1: is no entry"),
+        (b"\xff\xfe\n", r"m\.jsonl: after line 0: is not UTF-8"),
+    ],
+)
+def test_a_file_without_texts_is_named(content, message, tmp_path):
+    (tmp_path / "m.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        list(texts_of(str(tmp_path / "m.jsonl")))
