@@ -106,3 +106,27 @@ class RecordSaves(Callback):
     def on_save_checkpoint(self, trainer, pl_module, checkpoint) -> None:
         with open(self.path, "a") as file:
             print(trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.processed, file=file)
+
+
+class EndAt(Callback):
+    """Ends one rank at a batch of whatever runs.
+
+    Args:
+        batch, rank: where.
+        how: the name of a signal to its own process, or "ValueError".
+    """
+
+    def __init__(self, batch: int, rank: int, how: str) -> None:
+        self.batch = batch
+        self.rank = rank
+        self.how = how
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0) -> None:
+        if (batch_idx, trainer.global_rank) != (self.batch, self.rank):
+            return
+        if self.how == "ValueError":
+            raise ValueError("utterance s1-2: its audio is gone")
+        os.kill(os.getpid(), getattr(signal, self.how))
+        time.sleep(0.1)
+
+    on_test_batch_start = on_predict_batch_start = on_train_batch_start
