@@ -7,7 +7,7 @@ import os
 import signal
 import time
 
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, Checkpoint
 
 from robust_asr.checkpoint import weights_hash
 
@@ -130,3 +130,21 @@ class EndAt(Callback):
         time.sleep(0.1)
 
     on_test_batch_start = on_predict_batch_start = on_train_batch_start
+
+
+class KillInHook(Checkpoint):
+    """SIGKILL in a hook of an epoch; a checkpoint callback, so that it comes after those that measure.
+
+    Args:
+        hook: the name of a hook of a callback.
+        epoch: where.
+    """
+
+    def __init__(self, hook: str, epoch: int) -> None:
+        self.epoch = epoch
+        setattr(self, hook, self._kill)
+
+    def _kill(self, trainer, *args, **kwargs) -> None:
+        if trainer.current_epoch == self.epoch:
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(0.1)

@@ -19,6 +19,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 
 from lightning_modules.callbacks.checkpoint_io import SafeCheckpointIO, clean_leftovers, find_resumable
 from lightning_modules.callbacks.checkpoints import Checkpoints
+from lightning_modules.callbacks.first_epoch import FirstEpoch
 from lightning_modules.callbacks.preemption import Preemption, StoppedEvaluation
 from lightning_modules.callbacks.progress import RunProgress
 from lightning_modules.callbacks.rank_watch import RankWatch
@@ -221,6 +222,7 @@ class RobustCLI(LightningCLI):
             return [StoppedEvaluation()]
         return [
             ResumedSettings(restart_epoch=self.settings.resume_epoch == "restart"),
+            FirstEpoch(),
             RewindLoggers(),
             LearningRateMonitor("step"),
             Preemption(),
