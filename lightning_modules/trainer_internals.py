@@ -52,6 +52,16 @@ def epochs_done(checkpoint: dict[str, Any]) -> tuple[int, bool]:
     return epochs["processed"] + (under_way and at_last_batch), not under_way or at_last_batch
 
 
+def epoch_is_whole(trainer: pl.Trainer) -> bool:
+    """Whether the epoch at hand ends with its last batch, and not because the run is told to stop."""
+    return trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+
+
+def step_plateau_schedules(trainer: pl.Trainer, interval: str) -> None:
+    """Step the schedules of an interval that follow what is measured."""
+    trainer.fit_loop.epoch_loop._update_learning_rates(interval, update_plateau_schedulers=True)
+
+
 def after_process_group(trainer: pl.Trainer, action: Callable[[], None]) -> None:
     """Have an action done when the ranks have joined their process group: no hook of a callback comes so early."""
     join = trainer.strategy.setup_environment

@@ -20,6 +20,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from lightning_modules.callbacks.checkpoint_io import SafeCheckpointIO, clean_leftovers, find_resumable
 from lightning_modules.callbacks.checkpoints import Checkpoints
 from lightning_modules.callbacks.first_epoch import FirstEpoch
+from lightning_modules.callbacks.plateau import PlateauSteps
 from lightning_modules.callbacks.preemption import Preemption, StoppedEvaluation
 from lightning_modules.callbacks.progress import RunProgress
 from lightning_modules.callbacks.rank_watch import RankWatch
@@ -226,6 +227,7 @@ class RobustCLI(LightningCLI):
             RewindLoggers(),
             LearningRateMonitor("step"),
             Preemption(),
+            PlateauSteps(),
             *self.config_init.fit.checkpoint.callbacks(self.run_dir / CHECKPOINTS),
         ]
 
