@@ -80,6 +80,13 @@ class Recognition(pl.LightningModule):
         """The training batch with what an objective adds to its audio; augmentation and attacks override it."""
         return batch
 
+    def logged_names(self) -> set[str]:
+        """What is logged and may be watched, by a schedule or a checkpoint; an objective that logs more overrides it."""
+        names = {"train/loss", "train/infeasible"}
+        parts = self.trainer.datamodule.dataloader_names("validate")
+        names |= {f"val/{part}/{key}" for part in parts for key in ("loss", "wer", "cer", "empty")}
+        return names | ({"val/wer"} if parts else set())
+
     @property
     def held(self) -> list[nn.Module]:
         """Modules that do not learn, and through which gradients flow; an objective that has some overrides it."""

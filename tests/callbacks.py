@@ -7,7 +7,7 @@ import os
 import signal
 import time
 
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, Checkpoint
 
 from robust_asr.checkpoint import weights_hash
 
@@ -106,3 +106,45 @@ class RecordSaves(Callback):
     def on_save_checkpoint(self, trainer, pl_module, checkpoint) -> None:
         with open(self.path, "a") as file:
             print(trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.processed, file=file)
+
+
+class EndAt(Callback):
+    """Ends one rank at a batch of whatever runs.
+
+    Args:
+        batch, rank: where.
+        how: the name of a signal to its own process, or "ValueError".
+    """
+
+    def __init__(self, batch: int, rank: int, how: str) -> None:
+        self.batch = batch
+        self.rank = rank
+        self.how = how
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0) -> None:
+        if (batch_idx, trainer.global_rank) != (self.batch, self.rank):
+            return
+        if self.how == "ValueError":
+            raise ValueError("utterance s1-2: its audio is gone")
+        os.kill(os.getpid(), getattr(signal, self.how))
+        time.sleep(0.1)
+
+    on_test_batch_start = on_predict_batch_start = on_train_batch_start
+
+
+class KillInHook(Checkpoint):
+    """SIGKILL in a hook of an epoch; a checkpoint callback, so that it comes after those that measure.
+
+    Args:
+        hook: the name of a hook of a callback.
+        epoch: where.
+    """
+
+    def __init__(self, hook: str, epoch: int) -> None:
+        self.epoch = epoch
+        setattr(self, hook, self._kill)
+
+    def _kill(self, trainer, *args, **kwargs) -> None:
+        if trainer.current_epoch == self.epoch:
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(0.1)

@@ -99,6 +99,8 @@ class Checkpoints:
                 auto_insert_metric_name=False,
                 enable_version_counter=False,
             )
-            # Before last.ckpt, so that the best score which last.ckpt records is that of this epoch.
+            # Before last.ckpt, so that the best score which last.ckpt records is that of this epoch: written after it, the best of
+            # an epoch would be lost where a kill comes between the two. As it is, such a kill leaves best.ckpt ahead of last.ckpt,
+            # or alone, and the run goes on from it, since it is the more advanced of the two and holds the whole state.
             callbacks.insert(0, best)
         return callbacks

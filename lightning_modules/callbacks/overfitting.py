@@ -40,6 +40,9 @@ class CatastrophicOverfitting(Callback):
         self._best: tuple[float, float] | None = None
         self._rates: dict[str, ErrorRates] = {}
 
+    def logged_names(self) -> set[str]:
+        return {"val/strong_wer", "val/single_step_wer"}
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.datamodule.dataloader_names("validate"):
             raise ValueError("CatastrophicOverfitting looks at validation sets; data.init_args.validate names none")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint
 
 from lightning_modules.callbacks.checkpoints import LastCheckpoint
 from lightning_modules.trainer_internals import accumulates, batches_stepped
@@ -90,6 +91,56 @@ class Preemption(Checkpoint):
         if trainer.world_size == 1:
             return self._asked
         return trainer.strategy.reduce_boolean_decision(self._asked, all=False)
+
+
+class StoppedEvaluation(Callback):
+    """SIGUSR1, SIGTERM or Ctrl-C end ``test`` and ``predict`` at once with 75: their rows and attacks are on disk while they run.
+
+    Not between two batches, one of which may take an hour. Lightning's own handler of SIGTERM waits for that, or for the other
+    ranks.
+    """
+
+    def __init__(self) -> None:
+        self._name: str | None = None
+        self._previous: dict[int, Any] = {}
+
+    def _begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        def stop(signum: int, frame: FrameType | None) -> NoReturn:
+            self._name = signal.Signals(signum).name
+            self._leave(trainer, pl_module)
+
+        for signum in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+            self._previous[signum] = signal.signal(signum, stop)
+
+    on_test_start = on_predict_start = _begin
+
+    def _leave(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> NoReturn:
+        self._restore()
+        if trainer.is_global_zero:
+            folder = getattr(pl_module, "run_dir", trainer.default_root_dir)
+            say(
+                f"stopped by {self._name}: what was measured is in {folder}, and the same command goes on from there",
+                file=sys.stderr,
+            )
+        raise SystemExit(EXIT_CODE)
+
+    def _after_batch(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
+        # The exception is lost where the signal meets code that lets none through, such as the end of an object.
+        if self._name is not None:
+            self._leave(trainer, pl_module)
+
+    on_test_batch_end = on_predict_batch_end = _after_batch
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._restore()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for signum, previous in self._previous.items():
+            signal.signal(signum, previous)
+        self._previous = {}
 
 
 def _last_checkpoints(trainer: pl.Trainer) -> list[LastCheckpoint]:

@@ -19,8 +19,11 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 
 from lightning_modules.callbacks.checkpoint_io import SafeCheckpointIO, clean_leftovers, find_resumable
 from lightning_modules.callbacks.checkpoints import Checkpoints
-from lightning_modules.callbacks.preemption import Preemption
+from lightning_modules.callbacks.first_epoch import FirstEpoch
+from lightning_modules.callbacks.plateau import PlateauSteps
+from lightning_modules.callbacks.preemption import Preemption, StoppedEvaluation
 from lightning_modules.callbacks.progress import RunProgress
+from lightning_modules.callbacks.rank_watch import RankWatch
 from lightning_modules.callbacks.resumed_settings import ResumedSettings
 from lightning_modules.callbacks.rewind import RewindLoggers
 from lightning_modules.callbacks.training_state import check_training_state
@@ -196,9 +199,11 @@ class RobustCLI(LightningCLI):
         """The user's trainer, and what every run has besides: the run folder's logger, callbacks and safe checkpoints."""
         settings = self._get(self.config_init, "trainer")
         callbacks = _as_list(settings.get("callbacks"))
+        watch = RankWatch()
         try:
-            return super().instantiate_trainer(
-                callbacks=[*callbacks, *self._progress(settings, callbacks), *self._callbacks_of_a_fit()],
+            trainer = super().instantiate_trainer(
+                # The first to hear of an exception.
+                callbacks=[watch, *callbacks, *self._progress(settings, callbacks), *self._own_callbacks()],
                 logger=self._loggers(settings.get("logger")),
                 plugins=[*_as_list(settings.get("plugins")), SafeCheckpointIO()],
                 **{"enable_checkpointing": True} if self.subcommand == "fit" else {},
@@ -207,19 +212,23 @@ class RobustCLI(LightningCLI):
         except TypeError as error:
             # Lightning's word for a number of devices that the accelerator does not take.
             raise ValueError(f"trainer: {error}") from error
+        watch.attach(trainer)
+        return trainer
 
-    def _callbacks_of_a_fit(self) -> list[Callback]:
+    def _own_callbacks(self) -> list[Callback]:
         """Those that any module needs; what only a module with a recogniser needs, it asks for in ``configure_callbacks``.
 
         Lightning adds ``RunConfig`` at the end, and moves those that save behind all others, in this order.
         """
         if self.subcommand != "fit":
-            return []
+            return [StoppedEvaluation()]
         return [
             ResumedSettings(restart_epoch=self.settings.resume_epoch == "restart"),
+            FirstEpoch(),
             RewindLoggers(),
             LearningRateMonitor("step"),
             Preemption(),
+            PlateauSteps(),
             *self.config_init.fit.checkpoint.callbacks(self.run_dir / CHECKPOINTS),
         ]
 
@@ -295,8 +304,8 @@ def main(args: list[str] | None = None) -> None:
         with guarded_imports():
             RobustCLI(arguments)
     except SIGTERMException:
-        # A SystemExit with code 0, by which Lightning ends an evaluation.
-        say("stopped by SIGTERM: what was written stays, and the same command goes on", file=sys.stderr)
+        # A SystemExit with code 0, by which Lightning ends a validation.
+        say("stopped by SIGTERM", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt:
         say("stopped by Ctrl-C", file=sys.stderr)

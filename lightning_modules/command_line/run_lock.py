@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from robust_asr.storage.files import errors_naming
 from robust_asr.text.terminal import say
 
 LOCK = ".lock"
@@ -37,7 +38,8 @@ def run_lock(run_dir: Path) -> Iterator[None]:
     descriptor, locked = _open(path)
     try:
         _refuse_the_living(path, descriptor, locked)
-        _sign(path, descriptor, locked)
+        with errors_naming(path):
+            _sign(path, descriptor, locked)
     except BaseException:
         os.close(descriptor)
         raise

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from robust_asr.results.csv_cells import Value, decode, encode
-from robust_asr.storage.files import written_whole
+from robust_asr.storage.files import errors_naming, write_all, written_whole
 
 _INDEX = ("step", "epoch")
 
@@ -75,11 +75,16 @@ class MetricsFile:
 
     def _write_last(self) -> None:
         line = _line(self._columns, self._row)
-        with self.path.open("r+b", buffering=0) as file:
-            # One call over the shorter row that it replaces, so that the row is in the file at every moment.
-            written = os.pwrite(file.fileno(), line, self._start)
-            while written < len(line):
-                written += os.pwrite(file.fileno(), line[written:], self._start + written)
+        with errors_naming(self.path), self.path.open("r+b", buffering=0) as file:
+            before = os.pread(file.fileno(), self._end - self._start, self._start)
+            try:
+                # One call over the shorter row that it replaces, so that the row is in the file at every moment.
+                write_all(file.fileno(), line, self._start)
+            except OSError:
+                # The disk is full: the row that was there has its place.
+                write_all(file.fileno(), before, self._start)
+                file.truncate(self._end)
+                raise
             self._end = self._start + len(line)
             file.truncate(self._end)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -21,9 +22,11 @@ def write_flac(path: Path, waveform: Tensor, sample_rate: int) -> None:
 
     Shape: (T,), finite.
     """
+    # In memory first: the encoder does not say that the disk is full.
+    content = io.BytesIO()
+    soundfile.write(content, waveform.detach().float().cpu().numpy(), sample_rate, format="FLAC", subtype="PCM_24")
     with written_whole(path) as partial:
-        samples = waveform.detach().float().cpu().numpy()
-        soundfile.write(partial, samples, sample_rate, format="FLAC", subtype="PCM_24")
+        partial.write_bytes(content.getvalue())
 
 
 class WorstAudio:

@@ -21,7 +21,7 @@ from torch import Tensor
 from robust_asr.results.fields import KEY, wrong_description, wrong_row
 from robust_asr.results.recount import recount
 from robust_asr.storage import strict_json
-from robust_asr.storage.files import clean_leftovers, written_whole
+from robust_asr.storage.files import append_whole, clean_leftovers, written_whole
 
 ROWS = "results.jsonl"
 DESCRIPTION = "evaluation.json"
@@ -202,7 +202,7 @@ def read_rows(run_dir: Path) -> dict[Key, Row]:
 
 
 class RowWriter:
-    """Appends the rows of one rank; each call is one write, flushed, so that a kill costs at most the rows of that call."""
+    """Appends the rows of one rank; a kill costs at most the rows of one call, and a full disk leaves none of them half."""
 
     def __init__(self, run_dir: Path, *, rank: int = 0, world_size: int = 1) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -210,9 +210,7 @@ class RowWriter:
         _cut_short_line(self.path)
 
     def append(self, rows: Iterable[Row]) -> None:
-        lines = b"".join(map(_line, rows))
-        with self.path.open("ab", buffering=0) as file:
-            file.write(lines)
+        append_whole(self.path, b"".join(map(_line, rows)))
 
 
 def merge(run_dir: Path) -> None:

@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tables = [table(read_claims(file)) for file in chosen.files]
     except (ValueError, OSError) as error:
         leave(error)
-    say("\n\n".join(tables))
+    say(*"\n\n".join(tables).split("\n"))
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, descriptor = _create_locked(path)
     try:
-        yield partial
-        _fsync(partial)
+        with errors_naming(path, written_as=partial):
+            yield partial
+            _fsync(partial)
         os.replace(partial, path)
         fsync_folder(path.parent)
     finally:
@@ -56,6 +57,40 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
         fsync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def append_whole(path: Path, content: bytes) -> None:
+    """Append to a file all of the content or, where the disk is full or the process is interrupted, nothing.
+
+    A process that is killed may leave a part. Errors: OSError names the file.
+    """
+    with errors_naming(path), path.open("ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            write_all(file.fileno(), content, end)
+        except BaseException:
+            file.truncate(end)
+            raise
+
+
+def write_all(descriptor: int, content: bytes, start: int) -> None:
+    """Write at a place of an open file; the system may take a part of the content at a time."""
+    remaining = memoryview(content)
+    while remaining:
+        written = os.pwrite(descriptor, remaining, start)
+        remaining, start = remaining[written:], start + written
+
+
+@contextmanager
+def errors_naming(path: Path, *, written_as: Path | None = None) -> Iterator[None]:
+    """An OSError of the block that names no file, or the file that it is ``written_as``, names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        unnamed = error.filename is None or (written_as is not None and str(error.filename) == str(written_as))
+        if not unnamed or error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def clean_leftovers(folder: str | os.PathLike[str]) -> list[Path]:

@@ -7,6 +7,7 @@ reads it too. The comment is the last thing written: a file without it is not co
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 import struct
@@ -47,6 +48,16 @@ def write(content: dict[str, Any], path: str | os.PathLike[str]) -> None:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise OSError(error.errno, f"{path} was not written ({reason}); what was there before is untouched") from error
+
+
+def check(content: dict[str, Any]) -> None:
+    """ValueError says why ``write`` could not write the content so that it can be read back."""
+    file, nowhere = io.BytesIO(), Path("what was to be written")
+    try:
+        _write_archive(content, file)
+    except Exception as error:
+        raise ValueError(_first_line(error)) from error
+    check_archive(file, nowhere)
 
 
 def read(path: str | os.PathLike[str], *, sealed: bool = True) -> dict[str, Any]:

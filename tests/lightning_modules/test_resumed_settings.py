@@ -120,9 +120,9 @@ def test_reductions_of_a_plateau_are_kept_and_scaled(config: dict, tmp_path: Pat
         return config
 
     fit(plateau(0.004), tmp_path, "--trainer.max_epochs=3")
-    assert group(tmp_path)["lr"] == 0.002, "an epoch without progress"
+    assert group(tmp_path)["lr"] == 0.001, "two epochs without progress"
     fit(plateau(0.0004), tmp_path, "--ckpt_path", "last", "--trainer.max_epochs=4")
-    assert rates(tmp_path)[-1] == pytest.approx(0.0002)
+    assert rates(tmp_path)[-1] == pytest.approx(0.0001)
 
 
 def test_no_checkpoint_sets_the_learning_rate(config: dict, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from robust_asr.storage import files
-from robust_asr.storage.files import clean_leftovers, folder_written_whole, written_whole
+from robust_asr.storage.files import append_whole, clean_leftovers, folder_written_whole, written_whole
 
 KILLED = """
 import os, signal, sys
@@ -88,3 +90,34 @@ def test_a_file_that_is_cleaned_before_its_writer_has_locked_it_is_made_again(tm
     with written_whole(tmp_path / "file") as partial:
         partial.write_text("content")
     assert cleaned and (tmp_path / "file").read_text() == "content" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_does_not_fit_is_not_appended_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "rows"
+    append_whole(path, b"first\n")
+    write, room = os.pwrite, 3
+
+    def short(descriptor: int, content: bytes, start: int) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = write(descriptor, bytes(content)[:room], start)
+        room -= written
+        return written
+
+    monkeypatch.setattr(os, "pwrite", short)
+    with pytest.raises(OSError, match=re.escape(str(path))):
+        append_whole(path, b"second\n")
+    assert path.read_bytes() == b"first\n"
+    room = 100
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, content, start: write(descriptor, bytes(content)[:2], start))
+    append_whole(path, b"second\n")
+    assert path.read_bytes() == b"first\nsecond\n"
+
+
+def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path: Path):
+    path = tmp_path / "whole"
+    with pytest.raises(OSError, match=re.escape(str(path))) as caught, written_whole(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())
