@@ -82,6 +82,7 @@ def test_no_recipe_says_something_else_by_accident() -> None:
 
 
 def test_recipes_stay_short() -> None:
+    # A sweep of W&B, *.yml, is no configuration of train.py.
     files = [path for folder in ("recipes", "configs") for path in (ROOT / folder).rglob("*.yaml")]
     assert len(files) <= 50 and sum(len(path.read_text().splitlines()) for path in files) <= 1800
     assert len((RECIPES / "joshi2022" / "table3.yaml").read_text().splitlines()) <= 40

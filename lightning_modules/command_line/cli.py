@@ -28,12 +28,14 @@ from lightning_modules.callbacks.resumed_settings import ResumedSettings
 from lightning_modules.callbacks.rewind import RewindLoggers
 from lightning_modules.callbacks.training_state import check_training_state
 from lightning_modules.command_line.config_guard import check_arguments, guarded_imports
-from lightning_modules.command_line.expansion import expand
+from lightning_modules.command_line.expansion import at_home, expand
 from lightning_modules.command_line.machine import check_machine
 from lightning_modules.command_line.messages import in_one_sentence, silence
 from lightning_modules.command_line.reach import check_reach
 from lightning_modules.command_line.run_folder import CHECKPOINTS, RunConfig, is_first_process, refuse_used
 from lightning_modules.command_line.run_lock import run_lock
+from lightning_modules.command_line.sweep import in_sweep
+from lightning_modules.command_line.written import without_tilde
 from lightning_modules.evaluation import Evaluation
 from lightning_modules.loggers import RunCSVLogger, RunWandbLogger, wandb_run_id
 from lightning_modules.recognition import Recognition
@@ -274,9 +276,9 @@ def window_seconds(model: pl.LightningModule) -> float:
 
 
 def _without_tilde(setting: Any) -> Any:
-    """Settings whose paths begin with a folder and no ``~``: a shell expands it only where it begins a word."""
+    """Settings whose paths begin with a folder and no ``~``."""
     if isinstance(setting, str):
-        return os.path.expanduser(setting) if setting.startswith("~/") else setting
+        return without_tilde(setting)
     if isinstance(setting, list | tuple):
         return type(setting)(map(_without_tilde, setting))
     if isinstance(setting, dict | Namespace):
@@ -299,8 +301,9 @@ def main(args: list[str] | None = None) -> None:
     silence()
     try:
         # The files as they are, then what they become: expand looks at that itself.
+        arguments = list(map(at_home, arguments))
         check_arguments(arguments)
-        arguments = expand(arguments)
+        arguments = in_sweep(expand(arguments))
         with guarded_imports():
             RobustCLI(arguments)
     except SIGTERMException:

@@ -15,6 +15,7 @@ import yaml
 
 from lightning_modules.command_line.guarded_imports import guarded_imports
 from lightning_modules.command_line.strict_yaml import MAX_BYTES, RefusedYAML, check, load_texts, where_it_breaks
+from lightning_modules.command_line.written import beside
 from robust_asr.storage import trust
 
 __all__ = ["check_arguments", "guarded_imports"]
@@ -84,7 +85,7 @@ class _Walk:
         self.files: set[Path] = set()
 
     def file(self, name: str, folder: Path, *, field: str) -> None:
-        path = folder / name
+        path = beside(folder, name)
         if "://" in name or name == "-" or not path.is_file():
             raise ValueError(f"{field}: {name} is not a local configuration file")
         path = path.resolve()
@@ -153,7 +154,7 @@ class _Walk:
 
 def _is_file(folder: Path, text: str) -> bool:
     try:
-        return (folder / text).is_file()
+        return beside(folder, text).is_file()
     except (OSError, ValueError):
         # Too long, or with a null byte: no name of a file.
         return False

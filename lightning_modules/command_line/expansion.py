@@ -6,6 +6,7 @@ Each process of a run that spans several expands the same arguments again, so al
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import yaml
@@ -14,7 +15,7 @@ from lightning_modules.command_line.config_guard import check_settings, is_confi
 from lightning_modules.command_line.fragments import Recipe, in_full
 from lightning_modules.command_line.strict_yaml import check
 from lightning_modules.command_line.values import Values
-from lightning_modules.command_line.written import SUFFIXES, Place, dump, load, read
+from lightning_modules.command_line.written import SUFFIXES, Place, dump, load, read, without_tilde
 
 
 def expand(arguments: list[str]) -> list[str]:
@@ -44,6 +45,12 @@ def expand(arguments: list[str]) -> list[str]:
     return expanded
 
 
+def at_home(argument: str) -> str:
+    """An argument whose path, alone or behind ``--option=``, begins with the home folder and no ``~``."""
+    option, equals, value = argument.partition("=")
+    return f"{option}={without_tilde(value)}" if equals and option.startswith("--") else without_tilde(argument)
+
+
 def _options(arguments: list[str]) -> Iterator[tuple[str, str, list[str]]]:
     """Option, its value or "", and the arguments that they are; what stands alone has the option ""."""
     rest = list(arguments)
@@ -56,6 +63,11 @@ def _options(arguments: list[str]) -> Iterator[tuple[str, str, list[str]]]:
         elif "=" in token:
             key, _, value = token.partition("=")
             yield key.lstrip("-").removesuffix("+"), value, [token]
+        elif token == "--value":
+            # Several at once, as the agent of a sweep writes them: --value a=1 b=2.
+            texts = list(takewhile(lambda text: not text.startswith("-"), rest))
+            del rest[: len(texts)]
+            yield from (("value", text, [text]) for text in texts or [""])
         elif rest and not rest[0].startswith("-"):
             yield token.lstrip("-").removesuffix("+"), rest[0], [token, rest.pop(0)]
         else:

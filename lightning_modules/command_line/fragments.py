@@ -9,7 +9,7 @@ from typing import Any
 from lightning_modules.command_line import short_form, tables
 from lightning_modules.command_line.values import KEY as VALUES
 from lightning_modules.command_line.values import Values
-from lightning_modules.command_line.written import SUFFIXES, Place, kind_of, read, short
+from lightning_modules.command_line.written import SUFFIXES, Place, beside, kind_of, read, short
 
 RECIPE, FRAGMENTS = "recipe", "fragments"
 
@@ -71,7 +71,7 @@ class Recipe:
         return merged(self._base._own(values), own) if self._base else own
 
     def _beside(self, name: object, key: str) -> Path:
-        path = self.path.parent / str(name)
+        path = beside(self.path.parent, str(name))
         if not isinstance(name, str) or not path.is_file():
             raise FileNotFoundError(f"{self.path}: {key} names {short(name)}, and there is no such file beside it")
         return Path(os.path.normpath(path))
@@ -82,8 +82,8 @@ def in_full(node: Any, values: Values, place: Place, *, folder: Path, above: tup
     values.count(1, place)
     if isinstance(node, list):
         return [in_full(item, values, place / index, folder=folder, above=above) for index, item in enumerate(node)]
-    if isinstance(node, str) and Path(node).suffix in SUFFIXES and (folder / node).is_file():
-        file = Path(os.path.normpath(folder / node))
+    if isinstance(node, str) and Path(node).suffix in SUFFIXES and beside(folder, node).is_file():
+        file = Path(os.path.normpath(beside(folder, node)))
         if file in above:
             raise ValueError(f"{place}: {file} leads back to itself")
         content = values.fill(read(file), Place(str(file)))

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.command_line.strict_yaml import MAX_NODES
-from lightning_modules.command_line.written import Place, did_you_mean, kind_of, parse, read, rooted, short, text_of
+from lightning_modules.command_line.written import (
+    Place,
+    beside,
+    did_you_mean,
+    kind_of,
+    parse,
+    read,
+    rooted,
+    short,
+    text_of,
+)
 
 KEY = "values"
 
@@ -44,7 +54,7 @@ class Values:
             for index, item in enumerate(content):
                 self.add(item, place / index, folder=folder)
         elif isinstance(content, str):
-            self.add_file(folder / content, place)
+            self.add_file(beside(folder, content), place)
         elif isinstance(content, dict):
             for name, value in content.items():
                 self._set(str(name), rooted(value, folder), place / name)

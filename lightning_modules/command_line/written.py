@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,14 +113,24 @@ def kind_of(value: Any) -> str:
     return {dict: "a map", list: "a list", type(None): "nothing"}.get(type(value), "a single value")
 
 
+def beside(folder: Path, name: str) -> Path:
+    """The file that a text names: one beside ``folder``, an absolute path, or, after ``~/``, one in the home folder."""
+    return folder / without_tilde(name)
+
+
+def without_tilde(text: str) -> str:
+    """A path with the home folder in place of ``~``, which a shell expands only where it begins a word."""
+    return os.path.expanduser(text) if text.startswith("~/") else text
+
+
 def rooted(node: Any, folder: Path) -> Any:
     """The data with full paths of the YAML files beside ``folder`` that it names, so that it may be used elsewhere."""
     if isinstance(node, dict):
         return {key: rooted(value, folder) for key, value in node.items()}
     if isinstance(node, list):
         return [rooted(item, folder) for item in node]
-    if isinstance(node, str) and Path(node).suffix in SUFFIXES and (folder / node).is_file():
-        return str((folder / node).resolve())
+    if isinstance(node, str) and Path(node).suffix in SUFFIXES and beside(folder, node).is_file():
+        return str(beside(folder, node).resolve())
     return node
 
 
