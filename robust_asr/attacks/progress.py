@@ -23,7 +23,7 @@ class Run:
 
     Attributes:
         delta, best: the present perturbation, and the perturbation with the highest score so far.
-        scores: the score of ``best``, its loss times the goal's sign; the higher, the better for the attacker.
+        scores: the score of ``best``, float64; the higher, the better for the attacker.
         intact: whether every gradient so far was finite; an utterance whose gradient was not finite has stopped.
         moved: whether any gradient so far was not zero.
         iterations, forwards: as in ``AttackResult``.
@@ -39,7 +39,8 @@ class Run:
 
     @classmethod
     def at(cls, delta: Tensor) -> Run:
-        scores = delta.new_full((len(delta),), -torch.inf)
+        # Double precision, because a score holds counts and, after the point, the order of equal counts.
+        scores = delta.new_full((len(delta),), -torch.inf, dtype=torch.float64)
         moved = torch.zeros_like(scores, dtype=torch.bool)
         iterations, forwards = torch.zeros_like(scores, dtype=torch.long).repeat(2, 1)
         return cls(delta, delta, scores, ~moved, moved, iterations, forwards)
