@@ -23,6 +23,8 @@ from robust_asr.types import AudioBatch, Emissions, Targets, Transcript
 _ENOUGH = 1.0
 # The draws of a random recogniser whose mean says what it hears in the clean audio.
 _LABEL_DRAWS = 8
+# The words of insertions: how many of a lexicon, letters, the share of the audio that they fill, and a bound on their number.
+_NUM_WORDS, _LETTERS, _DENSITY, _MOST_WORDS = 5, ("A", "O", "E", "I"), 0.8, 2**16
 
 
 class Objective(ABC):
@@ -70,7 +72,7 @@ class Aim(ABC):
 
     def values(self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor) -> Tensor:
         """The value of each utterance, from one pass through the recogniser where it has an encoder. Shape: -> (B,)."""
-        if isinstance(recognizer.innermost, Encoded):
+        if _has_encoder(recognizer):
             return self.of_hidden(recognizer, *recognizer.encode(waveforms, lengths, seeds=seeds))
         return self.of_audio(recognizer, waveforms, lengths, seeds=seeds)
 
@@ -78,7 +80,7 @@ class Aim(ABC):
         self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor
     ) -> tuple[Tensor, list[Transcript]]:
         """``values`` and the transcripts on the same draws, in one pass where the recogniser has an encoder."""
-        if isinstance(recognizer.innermost, Encoded):
+        if _has_encoder(recognizer):
             hidden, frame_lengths = recognizer.encode(waveforms, lengths, seeds=seeds)
             with torch.no_grad():
                 heard = recognizer.transcribe_hidden(hidden.detach(), frame_lengths)
@@ -123,6 +125,15 @@ class _LossOf(Aim):
 
     def of_hidden(self, recognizer: Encoded, hidden: Tensor, frame_lengths: Tensor) -> Tensor:
         return self.sign * recognizer.loss_from_hidden(hidden, frame_lengths, self.targets)
+
+    def values(self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor) -> Tensor:
+        return self.of_audio(recognizer, waveforms, lengths, seeds=seeds)
+
+    def values_and_transcripts(
+        self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor
+    ) -> tuple[Tensor, list[Transcript]]:
+        losses, heard = recognizer.loss_and_transcripts(waveforms, lengths, self.targets, seeds=seeds)
+        return self.sign * losses, heard
 
 
 @dataclass(frozen=True)
@@ -193,14 +204,11 @@ class _Margins(Aim):
 class Insertions(Objective):
     """Towards a text of many short words: each word of it that the recogniser writes is an insertion or a substitution.
 
-    The words are the given ones that the recogniser can write; with a search in a lexicon, name words of the lexicon. The text
-    has the largest number of words that fit into ``density`` times the audio.
+    The text repeats the shortest words of the search's lexicon, or, without a lexicon, single letters with many sounds. It has as many words
+    as fit into four fifths of the audio: a text that fills the audio leaves no frame to choose.
 
-    Units: density as a share of the longest text that fits into the audio.
+    Errors: ValueError for a recogniser that can write none of the words.
     """
-
-    words: Sequence[str] = ("A", "O", "E", "I")
-    density: float = 0.5
 
     @property
     def name(self) -> str:
@@ -208,41 +216,29 @@ class Insertions(Objective):
 
     def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
         _require_untargeted(self, goal)
-        words = [word for word in self.words if not recognizer.unwritable(word)]
+        words = [word for word in _short_words(recognizer) if not recognizer.unwritable(word)]
         if not words:
-            raise ValueError(f"objective: the recogniser can write none of the words {', '.join(self.words)}")
-        lengths = (self.density * batch.lengths).long()
+            raise ValueError("objective: Insertions needs words, and the recogniser can write neither its lexicon's nor letters")
+        lengths = (_DENSITY * batch.lengths).long()
         texts = [self._text(recognizer, lengths[row : row + 1], words) for row in range(len(batch))]
         return _LossOf(recognizer.targets(texts), -1)
 
     def _text(self, recognizer: Recognizer, length: Tensor, words: Sequence[str]) -> str:
+        """The longest text that fits into the audio, by bisection of its number of words. Shape: length (1,) samples."""
+
         def text(count: int) -> str:
             return " ".join(words[place % len(words)] for place in range(count))
 
         def fits(count: int) -> bool:
             return bool(recognizer.feasible(length, recognizer.targets([text(count)])).all())
 
-        most = 1
-        while most < 2**16 and fits(2 * most):
-            most *= 2
-        least, most = most, 2 * most
+        least, most = 1, 2
+        while most < _MOST_WORDS and fits(most):
+            least, most = most, 2 * most
         while most - least > 1:
             middle = (least + most) // 2
             least, most = (middle, most) if fits(middle) else (least, middle)
         return text(least)
-
-
-@dataclass(frozen=True)
-class Silence(Objective):
-    """Towards the empty text: every word that the recogniser no longer writes is a deletion."""
-
-    @property
-    def name(self) -> str:
-        return "silence"
-
-    def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
-        _require_untargeted(self, goal)
-        return _LossOf(recognizer.targets([""] * len(batch)), -1)
 
 
 @dataclass(frozen=True)
@@ -277,6 +273,18 @@ class _Sum(Aim):
 
     def of_hidden(self, recognizer: Encoded, hidden: Tensor, frame_lengths: Tensor) -> Tensor:
         return sum(part.of_hidden(recognizer, hidden, frame_lengths) for part in self.parts)
+
+
+def _short_words(recognizer: Recognizer) -> Sequence[str]:
+    """The shortest words of the search's lexicon; single letters where the search writes any word."""
+    tokenizer = getattr(recognizer.innermost, "tokenizer", None)
+    known = recognizer.search.words(tokenizer) if recognizer.search is not None and tokenizer is not None else []
+    return sorted(set(known), key=lambda word: (len(word), word))[:_NUM_WORDS] or _LETTERS
+
+
+def _has_encoder(recognizer: Recognizer) -> bool:
+    """Whether a recogniser, its wrappers included, hands out hidden units, from which everything follows in one pass."""
+    return isinstance(recognizer.innermost, Encoded) and all(hasattr(layer, "encode") for layer in recognizer.layers)
 
 
 def _require_untargeted(objective: Objective, goal: Goal) -> None:

@@ -181,6 +181,8 @@ def test_best_and_restarts_never_lose(threat: Ball, goal: object) -> None:
 
 
 class Waves(Linear):
+    stochastic = False
+
     def value(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> Tensor:
         mask = torch.arange(waveforms.shape[1]) < lengths[:, None]
         return ((20 * waveforms + 5 * self.weights[: waveforms.shape[1]]).sin() * mask).sum(1)

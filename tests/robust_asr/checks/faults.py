@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from robust_asr.attacks.base import Perturbation
+from robust_asr.attacks.goals import Goal
 from robust_asr.attacks.noise import MatchedNoise
+from robust_asr.attacks.objectives import Aim, Loss, Objective
 from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise
@@ -69,11 +71,20 @@ class SameDraw(PaperPGD):
         return super().perturb(_Fixed(recognizer, seeds[0]), batch, targets, seeds=seeds)
 
 
+@dataclass(frozen=True)
+class Reversed(Loss):
+    """Lowers the loss that it should raise."""
+
+    def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
+        aim = super().aim(recognizer, batch, targets, goal, seeds=seeds)
+        return replace(aim, sign=-aim.sign)
+
+
+@dataclass(frozen=True)
 class Backwards(PaperPGD):
     """Steps down the loss that it should climb."""
 
-    def _step(self, run: object, gradient: Tensor, region: object) -> None:
-        super()._step(run, -gradient, region)
+    objective: Objective = field(default_factory=Reversed)
 
 
 class SharedNoise(MatchedNoise):
