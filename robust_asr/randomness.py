@@ -36,6 +36,7 @@ class Key(IntEnum):
     COMPARISON = 2**51
     LOOK_AT_SUCCESS = 2**52
     CLEAN_LABELS = 2**53
+    QUERIES = 2**54
 
 
 def _hash63(*key: int | str) -> int:

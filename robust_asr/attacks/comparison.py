@@ -49,7 +49,3 @@ class Measures:
         order = values.double().cpu().atan() / (4 * len(draws) * torch.pi)
         passes = self.common.num_draws * self.common.recognizer.forwards_per_look
         return (damage + order).to(waveforms.device), passes
-
-    def rounded(self, scores: Tensor) -> Tensor:
-        """The damages of scores that ``damage`` gave, without the order of equal ones. Shape: (B,) -> (B,)."""
-        return (scores * self.common.num_draws).round() / self.common.num_draws

@@ -39,6 +39,10 @@ class Goal(ABC):
         """
         return float(not transcript.flagged and self.wins(text, transcript))
 
+    def most_damage(self, text: str) -> float:
+        """The damage from which an utterance counts as lost."""
+        return 1.0
+
     def reached(self, texts: Sequence[str], transcripts: Sequence[Transcript]) -> list[bool]:
         """Whether each transcript is a success. A flagged transcript never is: the system does not act on flagged audio."""
         pairs = zip(texts, transcripts, strict=True)
@@ -65,6 +69,10 @@ class Untargeted(Goal):
         """The word errors; none if a detector flags the audio."""
         return 0.0 if transcript.flagged else float(word_errors(text, transcript.text)[0])
 
+    def most_damage(self, text: str) -> float:
+        """As many errors as the reference has words."""
+        return float(word_errors(text, "")[1])
+
 
 @dataclass(frozen=True)
 class Targeted(Goal):
@@ -89,6 +97,10 @@ class Targeted(Goal):
     def damage(self, text: str, transcript: Transcript) -> float:
         """Minus the word errors against the target; those of an empty transcript if a detector flags the audio."""
         return -float(word_errors(text, "" if transcript.flagged else transcript.text)[0])
+
+    def most_damage(self, text: str) -> float:
+        """The target, to the word."""
+        return 0.0
 
     def _target(self, utterance: str, reference: str, seed: int) -> str:
         try:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from robust_asr.attacks.goals import Goal
 from robust_asr.masking import length_mask
-from robust_asr.models.base import Encoded, FrameSynchronous, LabelRecognizer, Recognizer
+from robust_asr.models.base import Encoded, FrameSynchronous, Recognizer
 from robust_asr.randomness import Key, derive
 from robust_asr.types import AudioBatch, Emissions, Targets, Transcript
 
@@ -153,7 +153,10 @@ class FrameMargin(Objective):
     def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
         _require_untargeted(self, goal)
         if not isinstance(recognizer.innermost, FrameSynchronous):
-            raise ValueError(f"objective: FrameMargin needs label scores of every frame, {type(recognizer.innermost).__name__} has none")
+            name = type(recognizer.innermost).__name__
+            raise ValueError(
+                f"objective: FrameMargin needs scores of labels in every frame, which {name} does not have"
+            )
         total, frame_lengths = 0, None
         with torch.no_grad():
             for draw in range(_LABEL_DRAWS if recognizer.stochastic else 1):
@@ -204,8 +207,8 @@ class _Margins(Aim):
 class Insertions(Objective):
     """Towards a text of many short words: each word of it that the recogniser writes is an insertion or a substitution.
 
-    The text repeats the shortest words of the search's lexicon, or, without a lexicon, single letters with many sounds. It has as many words
-    as fit into four fifths of the audio: a text that fills the audio leaves no frame to choose.
+    The text repeats the shortest words of the search's lexicon, or, without a lexicon, single letters of many sounds. It has as
+    many words as fit into four fifths of the audio: a text that fills the audio leaves no choice of frames.
 
     Errors: ValueError for a recogniser that can write none of the words.
     """
@@ -218,7 +221,9 @@ class Insertions(Objective):
         _require_untargeted(self, goal)
         words = [word for word in _short_words(recognizer) if not recognizer.unwritable(word)]
         if not words:
-            raise ValueError("objective: Insertions needs words, and the recogniser can write neither its lexicon's nor letters")
+            raise ValueError(
+                "objective: Insertions needs words, and the recogniser can write neither its lexicon's nor letters"
+            )
         lengths = (_DENSITY * batch.lengths).long()
         texts = [self._text(recognizer, lengths[row : row + 1], words) for row in range(len(batch))]
         return _LossOf(recognizer.targets(texts), -1)
@@ -287,6 +292,16 @@ def _has_encoder(recognizer: Recognizer) -> bool:
     return isinstance(recognizer.innermost, Encoded) and all(hasattr(layer, "encode") for layer in recognizer.layers)
 
 
+def strongest(recognizer: Recognizer, goal: Goal) -> list[Objective]:
+    """The objectives of which, for some utterance and recogniser, each is the strongest (benchmarks/objectives.py)."""
+    if goal.targeted:
+        return [Loss()]
+    framewise = [Mixture((Loss(), FrameMargin()))] if isinstance(recognizer.innermost, FrameSynchronous) else []
+    return [Loss(), Insertions(), *framewise]
+
+
 def _require_untargeted(objective: Objective, goal: Goal) -> None:
     if goal.targeted:
-        raise ValueError(f"objective: {type(objective).__name__} leads away from a text, the goal is targeted: use Loss")
+        raise ValueError(
+            f"objective: {type(objective).__name__} leads away from a text, the goal is targeted: use Loss"
+        )

@@ -30,7 +30,7 @@ from robust_asr.types import AudioBatch, Targets
 
 @dataclass(frozen=True)
 class PGD(Attack):
-    """d <- P(d + step * direction): a step of steepest ascent of an objective in the ball's norm, then projection P into ball and box.
+    """d <- P(d + step * direction): steepest ascent of an objective in the ball's norm, then projection P into ball and box.
 
     Each iteration is one forward and backward pass on ``num_draws`` draws of the recogniser, whose gradients are averaged. An
     utterance whose gradient is not finite stops at its last perturbation, with a note; the other utterances continue.
@@ -123,7 +123,7 @@ class PGD(Attack):
                 Expectation(recognizer, work, num_draws=self.comparison_draws, **settings),
             )
 
-        outcome = Outcome(batch)
+        outcome = Outcome(batch, num_draws=self.comparison_draws if recognizer.stochastic else 1)
         restart, descent = 0, None
         if start is not None:
             descent = (0, self.steps.run.at(start))
@@ -178,7 +178,9 @@ class PGD(Attack):
 
     def _start(self, work: Workload, first_key: int) -> Run:
         if self.random_start:
-            return self.steps.run.at(self.threat.random(work.batch, derive(work.seeds, step=Key.RANDOM_START + first_key)))
+            return self.steps.run.at(
+                self.threat.random(work.batch, derive(work.seeds, step=Key.RANDOM_START + first_key))
+            )
         return self.steps.run.at(torch.zeros_like(work.batch.waveforms))
 
     def _looks(self, iteration: int) -> bool:

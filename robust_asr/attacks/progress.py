@@ -52,10 +52,11 @@ class Run:
 
 
 class Outcome:
-    """The result of every utterance of the batch, over all runs."""
+    """The result of every utterance of the batch, over all runs. ``num_draws`` is the number of draws behind a score."""
 
-    def __init__(self, batch: AudioBatch) -> None:
+    def __init__(self, batch: AudioBatch, *, num_draws: int = 1) -> None:
         self.batch = batch
+        self.num_draws = num_draws
         self.state = Run.at(torch.zeros_like(batch.waveforms))
 
     def take_up(self, state: dict[str, Tensor]) -> None:
@@ -72,6 +73,11 @@ class Outcome:
             getattr(state, name)[places] += getattr(run, name)
         state.intact[places] &= run.intact
         state.moved[places] |= run.moved
+
+    @property
+    def damage(self) -> Tensor:
+        """The damages among the scores (``Measures.damage``), without the order of equal ones. Shape: (B,) float64."""
+        return (self.state.scores * self.num_draws).round() / self.num_draws
 
     def release(self, work: Workload, run: Run, done: Tensor) -> tuple[Workload, Run]:
         """Make the present perturbation of finished utterances final, whatever its loss; return the unfinished utterances.

@@ -158,7 +158,14 @@ class Halving(Steps):
         return "halving"
 
     def advance(
-        self, run: HalvingRun, values: Tensor, gradient: Tensor, region: Region, threat: Ball, iteration: int, total: int
+        self,
+        run: HalvingRun,
+        values: Tensor,
+        gradient: Tensor,
+        region: Region,
+        threat: Ball,
+        iteration: int,
+        total: int,
     ) -> None:
         if iteration == 0:
             run.factors = torch.full_like(run.factors, self.first)

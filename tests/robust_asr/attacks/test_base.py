@@ -101,7 +101,11 @@ def test_verdict_is_on_draws_that_the_attack_never_saw() -> None:
             seen.append(seeds.tolist())
             return super().value(waveforms, lengths, seeds)
 
-    run(PaperPGD(Linf(0.01), num_draws=3, random_start=True, num_restarts=2), Listening(torch.ones(500)), audio_batch(SIZES))
+    run(
+        PaperPGD(Linf(0.01), num_draws=3, random_start=True, num_restarts=2),
+        Listening(torch.ones(500)),
+        audio_batch(SIZES),
+    )
     *attack, judged, heard = seen
     assert heard == judged and not {seed for seeds in attack for seed in seeds} & set(judged)
 
@@ -159,10 +163,14 @@ def test_a_model_that_minds_padding_is_attacked_in_equal_lengths() -> None:
 
     batch = audio_batch((300, 500, 300, 1))
     found = run(
-        PaperPGD(Linf(0.01), keep="value", stop_on_success=True, check_every=3), Minding(torch.ones(500), level=5.0), batch
+        PaperPGD(Linf(0.01), keep="value", stop_on_success=True, check_every=3),
+        Minding(torch.ones(500), level=5.0),
+        batch,
     )
     plain = run(
-        PaperPGD(Linf(0.01), keep="value", stop_on_success=True, check_every=3), Linear(torch.ones(500), level=5.0), batch
+        PaperPGD(Linf(0.01), keep="value", stop_on_success=True, check_every=3),
+        Linear(torch.ones(500), level=5.0),
+        batch,
     )
     assert torch.equal(found.batch.waveforms, plain.batch.waveforms) and found.hypotheses == plain.hypotheses
     assert torch.equal(found.forwards, plain.forwards)

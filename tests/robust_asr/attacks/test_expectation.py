@@ -173,7 +173,9 @@ def test_more_draws_find_the_mean() -> None:
     means = {}
     for num_draws in (1, 32):
         # One step: over more iterations, even single draws average out.
-        found = attacked(PaperPGD(Linf(0.01), num_iterations=1, steps=Constant(1.0), num_draws=num_draws), recognizer, batch)
+        found = attacked(
+            PaperPGD(Linf(0.01), num_iterations=1, steps=Constant(1.0), num_draws=num_draws), recognizer, batch
+        )
         means[num_draws] = ((found - batch.waveforms) @ (0.3 * weights())).tolist()
     assert all(many > 1.5 * one for one, many in zip(means[1], means[32], strict=True))
     assert all(0.8 * most < many <= most for many, most in zip(means[32], best, strict=True))

@@ -193,7 +193,8 @@ class Waves(Linear):
 def test_a_larger_budget_never_attains_less(kind: type[Ball], keep: str) -> None:
     batch, recognizer = audio_batch(SIZES), Linear(weights())
     losses = [
-        attained(PaperPGD(kind(size), num_iterations=50, keep=keep), recognizer, batch) for size in (0.0, 0.01, 0.1, 0.2)
+        attained(PaperPGD(kind(size), num_iterations=50, keep=keep), recognizer, batch)
+        for size in (0.0, 0.01, 0.1, 0.2)
     ]
     for smaller, larger in pairwise(losses):
         assert all(more > less - 1e-5 for less, more in zip(smaller, larger, strict=True))
@@ -227,7 +228,9 @@ def has_lstm_in_half_precision() -> bool:
 
 ATTACKS = {
     "fgsm": FGSM(Linf(0.01)),
-    "pgd": PaperPGD(SNR(20.0), num_iterations=4, stop_on_success=True, check_every=2, random_start=True, num_restarts=2),
+    "pgd": PaperPGD(
+        SNR(20.0), num_iterations=4, stop_on_success=True, check_every=2, random_start=True, num_restarts=2
+    ),
     "bf16": PaperPGD(L2(0.5), num_iterations=2, num_draws=2, precision="bf16-mixed"),
 }
 

@@ -278,7 +278,11 @@ def test_an_attack_with_the_wrong_sign_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", [faults.Rounded, faults.Shattered])
 def test_a_masked_gradient_shows_in_rows(tmp_path: Path, fault: type[faults.Fronted]) -> None:
     # So loud that noise matters: steps of random signs end well inside the ball, and do less than it.
-    conditions = {"clean": Clean(), "pgd": PaperPGD(Linf(0.05)), "noise": MatchedNoise(Linf(0.05), distribution="signs")}
+    conditions = {
+        "clean": Clean(),
+        "pgd": PaperPGD(Linf(0.05)),
+        "noise": MatchedNoise(Linf(0.05), distribution="signs"),
+    }
     checks = check_rows(evaluated(tmp_path, {"masked": fault(five_words())}, conditions, spoken(8, seed=2)))
     assert verdicts(checks, NOISE)["fail"] | verdicts(checks, CHANGED)["fail"] == {("masked", "pgd")}
 
