@@ -39,8 +39,8 @@ class Square(Attack):
     """d gets a tone in a random window of each utterance, and keeps it where the objective rises.
 
     The perturbation always fills the ball: in the maximum norm a window holds the signs of a tone, times the radius; in the
-    Euclidean norm the whole perturbation is scaled to the radius. The windows shrink from four fifths of the audio. Every query is one pass without a
-    gradient, of the same draws of a random recogniser.
+    Euclidean norm the whole perturbation is scaled to the radius. The windows shrink from four fifths of the audio. Every query
+    is one pass without a gradient, of the same draws of a random recogniser.
 
     An attack without gradients that beats those with gradients says that the gradients are masked.
 

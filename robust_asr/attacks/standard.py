@@ -44,9 +44,9 @@ class Standard(Attack):
     """The worst of several attacks for each utterance, within a number of passes: the only setting beside the threat model.
 
     In the first round every member attacks the clean audio: ``PGD`` with falling steps on each of the ``strongest`` objectives
-    (for a target, with falling and with halving steps on its loss), the same through the straight-through form of the defences where that has another
-    gradient, and ``Square``, whose success without a gradient would show that the gradients are masked. In the second round the member that
-    did the most damage goes on from there, for each utterance.
+    (for a target, with falling and with halving steps on its loss), the same through the straight-through form of the defences
+    where that has another gradient, and ``Square``, whose success without a gradient would show that the gradients are masked.
+    In the second round the member that did the most damage goes on from there, for each utterance.
 
     The perturbation with the most damage to the transcript is kept, judged on draws that neither an iteration nor the verdict
     uses. An utterance that is lost (as many errors as words; the target reached on all of these draws) is not attacked further,

@@ -132,9 +132,9 @@ class HalvingRun(Run):
 class Halving(Steps):
     """Auto-PGD's steps: momentum, and a step that is halved where it no longer pays (Croce & Hein 2020, algorithm 1).
 
-    At checkpoints, whose distances shrink from 22 % of the iterations to 6 %, the step of an utterance is halved, and the utterance goes
-    back to its best perturbation, if its value rose in fewer than ``rising`` of the iterations since the last checkpoint, or if
-    neither step nor highest value have changed since then.
+    At checkpoints, whose distances shrink from 22 % of the iterations to 6 %, the step of an utterance is halved and the utterance
+    goes back to its best perturbation, if its value rose in fewer than ``rising`` of the iterations since the last checkpoint, or
+    if neither its step nor its highest value has changed since then.
 
     Attributes:
         first: the first step divided by the radius; 2 crosses the ball.

@@ -19,9 +19,9 @@ from robust_asr import checkpoint
 from robust_asr.attacks.goals import Targeted
 from robust_asr.attacks.noise import Gaussian
 from robust_asr.attacks.pgd import PaperPGD
-from robust_asr.attacks.steps import Constant
 from robust_asr.attacks.phrases import PhraseList
 from robust_asr.attacks.saved import Saved
+from robust_asr.attacks.steps import Constant
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.metrics import snr_db
