@@ -18,7 +18,7 @@ from robust_asr.attacks.compaction import Workload
 from robust_asr.attacks.comparison import Measures
 from robust_asr.attacks.expectation import Expectation, Precision, room_of
 from robust_asr.attacks.goals import Goal, Untargeted
-from robust_asr.attacks.objectives import Loss, Objective
+from robust_asr.attacks.objectives import FrameMargin, Loss, Mixture, Objective
 from robust_asr.attacks.progress import Outcome, Run
 from robust_asr.attacks.steps import Constant, Cosine, Steps
 from robust_asr.models.base import Knowledge, Recognizer
@@ -38,7 +38,7 @@ class PGD(Attack):
     Sources: Madry et al. (2018) for constant steps on the recogniser's loss, ``PaperPGD``, which is weaker than the default here.
 
     Attributes:
-        objective: what is raised.
+        objective: what is raised; by default the loss of the target, or the loss of the reference and the margin of every frame.
         steps: how far each iteration goes.
         random_start: start at a random point of the ball instead of at x.
         num_restarts: the number of runs from random starts; each utterance keeps its best run.
@@ -58,7 +58,7 @@ class PGD(Attack):
     threat: Ball
     _: KW_ONLY
     goal: Goal = field(default_factory=Untargeted)
-    objective: Objective = field(default_factory=Loss)
+    objective: Objective | None = None
     num_iterations: int = 50
     steps: Steps = field(default_factory=Cosine)
     random_start: bool = False
@@ -74,6 +74,9 @@ class PGD(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.objective is None:
+            chosen = Loss() if self.goal.targeted else Mixture((Loss(), FrameMargin()))
+            object.__setattr__(self, "objective", chosen)
         if not isinstance(self.threat, Ball):
             raise ValueError(f"threat must be a ball such as Linf, L2 or SNR, found {self.threat}")
         for name in ("num_iterations", "num_restarts", "num_draws", "comparison_draws", "check_every"):
@@ -226,6 +229,7 @@ class PaperPGD(PGD):
     iterations than radii over steps cannot reach the surface of the ball.
     """
 
+    objective: Objective = field(default_factory=Loss)
     num_iterations: int = 7
     steps: Steps = field(default_factory=Constant)
     keep: Literal["last", "value", "damage"] = "last"
