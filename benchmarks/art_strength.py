@@ -12,7 +12,8 @@ from benchmarks.art_settings import Family, Setting
 from robust_asr.attacks.base import Attack
 from robust_asr.attacks.cw import FULL_SCALE
 from robust_asr.attacks.imperceptible import Imperceptible
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
+from robust_asr.attacks.steps import Constant
 from robust_asr.randomness import utterance_seeds
 from robust_asr.results.intervals import mean_interval, share_interval
 from robust_asr.types import AudioBatch
@@ -53,8 +54,8 @@ def strength(bout: Bout, estimator: Estimator, batch: AudioBatch) -> Setting:
 
 def matched(attack: Attack, setting: Setting) -> Attack:
     """Our attack with the steps and iterations of an ART setting."""
-    if isinstance(attack, PGD):
-        return replace(attack, num_iterations=setting.iterations, step_factor=setting.steps[0])
+    if isinstance(attack, PaperPGD):
+        return replace(attack, num_iterations=setting.iterations, steps=Constant(setting.steps[0]))
     first, second = (step / FULL_SCALE for step in setting.steps)
     if not isinstance(attack, Imperceptible):
         return replace(attack, num_iterations=setting.iterations, learning_rate=first)

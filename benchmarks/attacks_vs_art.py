@@ -23,7 +23,7 @@ from robust_asr.attacks.base import Attack
 from robust_asr.attacks.cw import CarliniWagner
 from robust_asr.attacks.goals import Goal, Targeted
 from robust_asr.attacks.imperceptible import Imperceptible
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.attacks.phrases import PhraseFile
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import utterance_seeds
@@ -68,9 +68,9 @@ def bouts(options: argparse.Namespace, targeted: Goal) -> list[Bout]:
     stages = {"num_iterations": half, "masking_iterations": options.imperceptible_iterations - half}
     cw = CarliniWagner(targeted, num_iterations=options.cw_iterations)
     attacks: dict[Family, tuple[Attack, float, int]] = {
-        "PGD": (PGD(Linf(options.eps), **pgd), options.eps, options.pgd_iterations),
+        "PGD": (PaperPGD(Linf(options.eps), **pgd), options.eps, options.pgd_iterations),
         "PGD targeted": (
-            PGD(Linf(options.eps_targeted), goal=targeted, **pgd),
+            PaperPGD(Linf(options.eps_targeted), goal=targeted, **pgd),
             options.eps_targeted,
             options.pgd_iterations,
         ),

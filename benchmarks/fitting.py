@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_modules.adversarial import AdversarialFinetuning
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.models.compact import CompactCTC
 from robust_asr.threat.ranges import LinfRange
 
@@ -17,7 +17,7 @@ class AdversarialStep(AdversarialFinetuning):
     """Adversarial fine-tuning of CompactCTC with PGD, and AdamW."""
 
     def __init__(self, recognizer: CompactCTC, *, num_iterations: int, precision: str = "32-true") -> None:
-        attack = PGD(LinfRange(1e-4, 0.02), num_iterations=num_iterations, precision=precision)
+        attack = PaperPGD(LinfRange(1e-4, 0.02), num_iterations=num_iterations, precision=precision)
         super().__init__(recognizer, attack=attack)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

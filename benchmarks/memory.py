@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.corpus import hardware
 from lightning_modules.joint import JointDenoiserASR
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.denoise import Denoise
 from robust_asr.models.compact import CompactCTC
@@ -83,7 +83,7 @@ def main() -> None:
         peaks = {}
         for checkpointing in (True, False) if seconds <= options.without_up_to else (True,):
             tandem = Defended(Denoise(ConvTasNet()), CompactCTC())
-            attack = PGD(LinfRange(1e-4, 0.02), num_iterations=1)
+            attack = PaperPGD(LinfRange(1e-4, 0.02), num_iterations=1)
             peaks[checkpointing] = peak(JointDenoiserASR(tandem, attack=attack, checkpointing=checkpointing), seconds)
         plain = "not run" if False not in peaks else f"{peaks[False][0]:.2f} GiB, {peaks[False][1]:.0f} s"
         ratio = "" if False not in peaks else f", ratio {peaks[True][0] / peaks[False][0]:.2f}"

@@ -35,6 +35,8 @@ class Key(IntEnum):
     RANDOM_START = 2**50
     COMPARISON = 2**51
     LOOK_AT_SUCCESS = 2**52
+    CLEAN_LABELS = 2**53
+    QUERIES = 2**54
 
 
 def _hash63(*key: int | str) -> int:

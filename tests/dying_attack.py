@@ -7,14 +7,14 @@ import signal
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.storage.partial import NOWHERE
 
 _LAST = 10
 
 
 @dataclass(frozen=True)
-class DyingPGD(PGD):
+class DyingPGD(PaperPGD):
     """``lives`` is a file: one line for each process, the iteration that its first batch began with."""
 
     _: KW_ONLY

@@ -32,7 +32,7 @@ from robust_asr.attacks.goals import Untargeted
 from robust_asr.attacks.imperceptible import Imperceptible
 from robust_asr.attacks.noise import Clean, Gaussian, MatchedNoise, Noise, Uniform
 from robust_asr.attacks.offline import OfflinePGD
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.attacks.progress import Run
 from robust_asr.attacks.saved import Saved
 from robust_asr.checks import check_system, lines
@@ -183,15 +183,15 @@ class Loud(Oracle):
 
 CW = CarliniWagner(Target(), num_iterations=20, check_every=10)
 MASKING = Imperceptible(Target(), num_iterations=1, masking_iterations=20)
-PGD_LOOKING = PGD(Linf(0.01), goal=Target(), num_iterations=20, stop_on_success=True, check_every=10)
+PGD_LOOKING = PaperPGD(Linf(0.01), goal=Target(), num_iterations=20, stop_on_success=True, check_every=10)
 # For each attack, how often the host waits in ten iterations, the recogniser's own waits included: none in a loss, one in a look.
 WAITS: dict[str, tuple[Attack, int]] = {
-    "PGD": (PGD(Linf(0.01)), 0),
-    "PGD in a drawn ball": (PGD(LinfRange(1e-4, 1e-2)), 0),
-    "PGD in the Euclidean norm": (PGD(L2(0.5), random_start=True, num_restarts=2), 0),
-    "PGD under an SNR": (PGD(SNR(20.0, reading="maxsnr_linf"), random_start=True), 0),
-    "PGD that keeps the best": (PGD(Linf(0.01), keep="best", num_draws=3, max_samples=16_000), 0),
-    "PGD in half precision": (PGD(Linf(0.01), precision="bf16-mixed"), 0),
+    "PGD": (PaperPGD(Linf(0.01)), 0),
+    "PGD in a drawn ball": (PaperPGD(LinfRange(1e-4, 1e-2)), 0),
+    "PGD in the Euclidean norm": (PaperPGD(L2(0.5), random_start=True, num_restarts=2), 0),
+    "PGD under an SNR": (PaperPGD(SNR(20.0, reading="maxsnr_linf"), random_start=True), 0),
+    "PGD that keeps the best": (PaperPGD(Linf(0.01), keep="value", num_draws=3, max_samples=16_000), 0),
+    "PGD in half precision": (PaperPGD(Linf(0.01), precision="bf16-mixed"), 0),
     "PGD that looks at success every ten": (PGD_LOOKING, 1),
     "CW": (CW, 2),
     "CW, checked in every iteration": (replace(CW, check_every=1), 20),
@@ -388,14 +388,14 @@ def test_attack_that_is_saved_and_taken_up_gives_rows(device: Device, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "attack", [PGD(Linf(0.001), num_draws=2), Gaussian(sigma=0.01)], ids=lambda attack: attack.name
+    "attack", [PaperPGD(Linf(0.001), num_draws=2), Gaussian(sigma=0.01)], ids=lambda attack: attack.name
 )
 def test_live_checks(attack: Attack, device: Device) -> None:
     recognizer = Defended(GaussianNoise(0.001), trained("toy_ctc")).to(DEVICE)
     assert lines(check_system(recognizer, attack, batch(), seeds=SEEDS), "fail", "not run") == []
 
 
-ATTACK = PGD(LinfRange(1e-4, 1e-2), num_iterations=2)
+ATTACK = PaperPGD(LinfRange(1e-4, 1e-2), num_iterations=2)
 TANDEM = partial(JointDenoiserASR, attack=ATTACK)
 # For each objective, how often the host may wait in a step; three times in each CTC loss, of which an attack computes two.
 OBJECTIVES: dict[str, tuple[Callable[[], Recognition], int]] = {
@@ -536,7 +536,7 @@ def test_wait_is_counted_where_it_is(kind: str, device: Device) -> None:
     assert device.waits.total() == 1
 
 
-class ImpatientPGD(PGD):
+class ImpatientPGD(PaperPGD):
     def _step(self, run: Run, gradient: Tensor, region: Region) -> None:
         if gradient.double().isfinite().all():
             super()._step(run, gradient, region)

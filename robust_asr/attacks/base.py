@@ -37,12 +37,14 @@ class Perturbation:
 
     Attributes:
         status: the status of each utterance; an empty tuple if every utterance was attacked to the end.
+        members: of an ensemble, the name of the attack that found each perturbation; else an empty tuple.
     """
 
     waveforms: Tensor
     iterations: Tensor
     forwards: Tensor
     status: tuple[Status, ...] = ()
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Generated:
         batch: the attacked waveforms with the true texts and ids.
         texts: the text that each utterance was attacked with: its target, or its reference.
         status, notes: the status of each utterance, and a sentence that explains any status other than "attacked", else "".
+        members: of an ensemble, the name of the attack that found each perturbation; else "".
     """
 
     batch: AudioBatch
@@ -61,6 +64,7 @@ class Generated:
     forwards: Tensor
     status: tuple[Status, ...]
     notes: tuple[str, ...]
+    members: tuple[str, ...]
 
     @property
     def waveforms(self) -> Tensor:
@@ -146,6 +150,7 @@ class Attack(ABC):
             status, notes = self._refusals(known, batch, texts)
             waveforms = batch.waveforms.clone()
             iterations, forwards = torch.zeros(2, len(batch), dtype=torch.long)
+            members = [""] * len(batch)
             possible = [row for row, given in enumerate(status) if given is not Status.REFUSED]
             for number, rows in enumerate(rows_that_pass_together(known, batch, possible)):
                 part = batch.select(rows)
@@ -156,7 +161,10 @@ class Attack(ABC):
                 iterations[rows], forwards[rows] = made.iterations.cpu(), made.forwards.cpu()
                 for row, given in zip(rows, made.status, strict=bool(made.status)):
                     status[row], notes[row] = given, _SENTENCES[given]
-        return Generated(batch.replace(waveforms), texts, iterations, forwards, tuple(status), tuple(notes))
+                for row, member in zip(rows, made.members, strict=bool(made.members)):
+                    members[row] = member
+        attacked = batch.replace(waveforms)
+        return Generated(attacked, texts, iterations, forwards, tuple(status), tuple(notes), tuple(members))
 
     def _made(
         self, recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], seeds: Tensor, partial: Partial = NOWHERE
@@ -165,7 +173,7 @@ class Attack(ABC):
         saved = partial.load()
         if saved is not None and saved.get("finished"):
             made = Perturbation(*(saved[name] for name in ("waveforms", "iterations", "forwards")))
-            made = replace(made, status=tuple(map(Status, saved["status"])))
+            made = replace(made, status=tuple(map(Status, saved["status"])), members=tuple(saved["members"]))
         else:
             targets = recognizer.targets(texts) if self.needs_targets else None
             made = self.perturb(recognizer, batch, targets, seeds=seeds, partial=partial)
@@ -204,6 +212,7 @@ class Attack(ABC):
             transcripts=said.transcripts,
             status=status,
             notes=notes,
+            members=generated.members,
         )
 
     @final

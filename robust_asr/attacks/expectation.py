@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from robust_asr.attacks.compaction import Workload
+from robust_asr.attacks.objectives import Aim
 from robust_asr.gradients import input_gradient
 from robust_asr.masking import length_mask
 from robust_asr.models.base import Recognizer
@@ -111,11 +112,23 @@ class Expectation:
         seeds = part.seeds(self.work.seeds, step)
         with self._autocast(values):
             if heard is None:
-                losses = self.recognizer.loss(*given, seeds=seeds)
+                losses = self._measure(*given, seeds=seeds)
             else:
-                losses, transcripts = self.recognizer.loss_and_transcripts(*given, seeds=seeds)
+                losses, transcripts = self._measure_and_listen(*given, seeds=seeds)
                 heard.keep(part, transcripts)
         return losses.to(values.dtype).unflatten(0, (len(values), len(part.draws))).sum(1) / self.num_draws
+
+    def _measure(self, waveforms: Tensor, lengths: Tensor, targets: Targets | Aim, *, seeds: Tensor) -> Tensor:
+        if isinstance(targets, Aim):
+            return targets.values(self.recognizer, waveforms, lengths, seeds=seeds)
+        return self.recognizer.loss(waveforms, lengths, targets, seeds=seeds)
+
+    def _measure_and_listen(
+        self, waveforms: Tensor, lengths: Tensor, targets: Targets | Aim, *, seeds: Tensor
+    ) -> tuple[Tensor, Sequence[Transcript]]:
+        if isinstance(targets, Aim):
+            return targets.values_and_transcripts(self.recognizer, waveforms, lengths, seeds=seeds)
+        return self.recognizer.loss_and_transcripts(waveforms, lengths, targets, seeds=seeds)
 
     def _autocast(self, values: Tensor) -> AbstractContextManager[object]:
         return torch.autocast(values.device.type, torch.bfloat16) if self.precision == "bf16-mixed" else nullcontext()

@@ -9,7 +9,8 @@ from torch import Tensor
 from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.attacks.expectation import Precision
 from robust_asr.attacks.goals import Goal, Untargeted
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
+from robust_asr.attacks.steps import Constant
 from robust_asr.models.base import Knowledge, Recognizer
 from robust_asr.storage.partial import NOWHERE, Partial
 from robust_asr.threat import Linf
@@ -46,12 +47,12 @@ class FGSM(Attack):
     ) -> Perturbation:
         return self._pgd().perturb(recognizer, batch, targets, seeds=seeds, partial=partial)
 
-    def _pgd(self) -> PGD:
-        return PGD(
+    def _pgd(self) -> PaperPGD:
+        return PaperPGD(
             self.threat,
             goal=self.goal,
             num_iterations=1,
-            step_factor=1.0,
+            steps=Constant(1.0),
             num_draws=self.num_draws,
             max_samples=self.max_samples,
             precision=self.precision,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from robust_asr.attacks.phrases import Phrases
+from robust_asr.metrics import word_errors
 from robust_asr.randomness import Key, derive
 from robust_asr.text import normalize
 from robust_asr.types import AudioBatch, Transcript
@@ -30,6 +31,17 @@ class Goal(ABC):
     @abstractmethod
     def wins(self, text: str, transcript: Transcript) -> bool:
         """Whether a transcript is a success for the attacker; ``text`` is the utterance's entry in ``texts()``."""
+
+    def damage(self, text: str, transcript: Transcript) -> float:
+        """What a transcript is worth to the attacker, the higher, the better; ``text`` is the utterance's entry in ``texts()``.
+
+        A goal that does not say gives 1 for a success, else 0.
+        """
+        return float(not transcript.flagged and self.wins(text, transcript))
+
+    def most_damage(self, text: str) -> float:
+        """The damage from which an utterance counts as lost."""
+        return 1.0
 
     def reached(self, texts: Sequence[str], transcripts: Sequence[Transcript]) -> list[bool]:
         """Whether each transcript is a success. A flagged transcript never is: the system does not act on flagged audio."""
@@ -53,6 +65,14 @@ class Untargeted(Goal):
     def wins(self, text: str, transcript: Transcript) -> bool:
         return normalize(text) != normalize(transcript.text)
 
+    def damage(self, text: str, transcript: Transcript) -> float:
+        """The word errors; none if a detector flags the audio."""
+        return 0.0 if transcript.flagged else float(word_errors(text, transcript.text)[0])
+
+    def most_damage(self, text: str) -> float:
+        """As many errors as the reference has words."""
+        return float(word_errors(text, "")[1])
+
 
 @dataclass(frozen=True)
 class Targeted(Goal):
@@ -73,6 +93,14 @@ class Targeted(Goal):
 
     def wins(self, text: str, transcript: Transcript) -> bool:
         return normalize(text) == normalize(transcript.text)
+
+    def damage(self, text: str, transcript: Transcript) -> float:
+        """Minus the word errors against the target; those of an empty transcript if a detector flags the audio."""
+        return -float(word_errors(text, "" if transcript.flagged else transcript.text)[0])
+
+    def most_damage(self, text: str) -> float:
+        """The target, to the word."""
+        return 0.0
 
     def _target(self, utterance: str, reference: str, seed: int) -> str:
         try:

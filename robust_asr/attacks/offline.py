@@ -14,7 +14,8 @@ from torch import Tensor
 
 from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.attacks.goals import Goal, Untargeted
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
+from robust_asr.attacks.steps import Constant
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import Key, derive, keyed_uniform
 from robust_asr.storage.partial import NOWHERE, Partial
@@ -70,7 +71,7 @@ class OfflinePGD(Attack):
     def name(self) -> str:
         return f"offline PGD{' targeted' if self.goal.targeted else ''}"
 
-    def drawn(self, seeds: Tensor) -> list[PGD]:
+    def drawn(self, seeds: Tensor) -> list[PaperPGD]:
         """The attack that is drawn for each utterance. Shape: seeds (B,) -> B attacks."""
         norms, budgets, iterations = (
             keyed_uniform(derive(seeds, draw=key)).tolist()
@@ -89,7 +90,7 @@ class OfflinePGD(Attack):
         waveforms = batch.waveforms.clone()
         iterations, forwards = torch.zeros(2, len(batch), dtype=torch.long)
         status = [Status.ATTACKED] * len(batch)
-        groups: dict[PGD, list[int]] = {}
+        groups: dict[PaperPGD, list[int]] = {}
         for row, attack in enumerate(self.drawn(seeds)):
             groups.setdefault(attack, []).append(row)
         for attack, rows in groups.items():
@@ -109,9 +110,9 @@ class OfflinePGD(Attack):
     def _choices(self, norm: str) -> list[tuple[str, float, int]]:
         return [(norm, eps, count) for eps in getattr(self, norm) for count in self.iterations]
 
-    def _attack(self, norm: str, eps: float, num_iterations: int) -> PGD:
+    def _attack(self, norm: str, eps: float, num_iterations: int) -> PaperPGD:
         threat = Linf(eps) if norm == "linf" else L2(eps)
-        return PGD(threat, goal=self.goal, num_iterations=num_iterations, step_factor=self.step_factor)
+        return PaperPGD(threat, goal=self.goal, num_iterations=num_iterations, steps=Constant(self.step_factor))
 
 
 def _biased(values: Sequence[_Value], uniform: float) -> _Value:

@@ -15,34 +15,39 @@ from torch import Tensor
 
 from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.attacks.compaction import Workload
+from robust_asr.attacks.comparison import Measures
 from robust_asr.attacks.expectation import Expectation, Precision, room_of
 from robust_asr.attacks.goals import Goal, Untargeted
+from robust_asr.attacks.objectives import FrameMargin, Loss, Mixture, Objective
 from robust_asr.attacks.progress import Outcome, Run
+from robust_asr.attacks.steps import Constant, Cosine, Steps
 from robust_asr.models.base import Knowledge, Recognizer
 from robust_asr.randomness import Key, derive
 from robust_asr.storage.partial import NOWHERE, Partial
-from robust_asr.threat import Ball, Region
-from robust_asr.threat.norms import steepest
+from robust_asr.threat import Ball
 from robust_asr.types import AudioBatch, Targets
 
 
 @dataclass(frozen=True)
 class PGD(Attack):
-    """d <- P(d + sign * step * direction): a step of steepest ascent in the ball's norm, then projection P into ball and box.
+    """d <- P(d + step * direction): steepest ascent of an objective in the ball's norm, then projection P into ball and box.
 
     Each iteration is one forward and backward pass on ``num_draws`` draws of the recogniser, whose gradients are averaged. An
     utterance whose gradient is not finite stops at its last perturbation, with a note; the other utterances continue.
 
-    Sources: Zelasko et al. (2021, eq. 2, where a targeted attack has the wrong sign) and Joshi et al. (2022) for the maximum
-    norm, the experiments of Olivier & Raj (2021) for the Euclidean; their steps are the defaults.
+    Sources: Madry et al. (2018) for constant steps on the recogniser's loss, ``PaperPGD``, which is weaker than the default here.
 
     Attributes:
-        step_factor: the step divided by the radius; by default the threat model's, 1/5 for ``Linf``, 1/10 for ``L2`` and
-            ``SNR``. Starting at x, fewer than 1 / step_factor iterations cannot reach the surface of the ball.
+        objective: what is raised; by default the loss of the target, or the loss of the reference and the margin of every frame.
+        steps: how far each iteration goes.
         random_start: start at a random point of the ball instead of at x.
-        num_restarts: the number of runs from random starts; each utterance keeps the run with the best loss for the attacker.
-        keep: return the last perturbation of a run, or the best by the losses that the iterations compute anyway.
+        num_restarts: the number of runs from random starts; each utterance keeps its best run.
+        keep: the perturbation of a run that is returned: the last, the one with the best value of the objective, or the one with
+            the most damage to the transcript (``Goal.damage``), where equal damage is decided by the objective.
+            A transcript is taken every ``check_every`` iterations and at the end. Perturbations and runs are compared on the
+            same draws of a random recogniser, which no iteration uses.
         num_draws: the number of draws of a random recogniser in each iteration.
+        comparison_draws: the number of draws on which perturbations and runs are compared.
         stop_on_success: stop attacking an utterance when its goal is reached on ``num_draws`` fresh draws, checked every
             ``check_every`` iterations.
         max_samples: the largest forward pass, utterances times draws times padded length; by default that of one draw of the
@@ -53,12 +58,14 @@ class PGD(Attack):
     threat: Ball
     _: KW_ONLY
     goal: Goal = field(default_factory=Untargeted)
-    num_iterations: int = 7
-    step_factor: float | None = None
+    objective: Objective | None = None
+    num_iterations: int = 50
+    steps: Steps = field(default_factory=Cosine)
     random_start: bool = False
     num_restarts: int = 1
-    keep: Literal["last", "best"] = "last"
+    keep: Literal["last", "value", "damage"] = "damage"
     num_draws: int = 1
+    comparison_draws: int = 8
     stop_on_success: bool = False
     check_every: int = 10
     max_samples: int | None = None
@@ -67,9 +74,12 @@ class PGD(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.objective is None:
+            chosen = Loss() if self.goal.targeted else Mixture((Loss(), FrameMargin()))
+            object.__setattr__(self, "objective", chosen)
         if not isinstance(self.threat, Ball):
             raise ValueError(f"threat must be a ball such as Linf, L2 or SNR, found {self.threat}")
-        for name in ("num_iterations", "num_restarts", "num_draws", "check_every"):
+        for name in ("num_iterations", "num_restarts", "num_draws", "comparison_draws", "check_every"):
             if not 1 <= getattr(self, name) < Key.RESTART:
                 raise ValueError(f"{name} must be at least 1 and below {int(Key.RESTART)}, found {getattr(self, name)}")
         for name, accepted in _CHOICES.items():
@@ -77,46 +87,64 @@ class PGD(Attack):
                 raise ValueError(f"{name} must be one of {', '.join(accepted)}, found {getattr(self, name)!r}")
         if self.max_samples is not None and self.max_samples < 1:
             raise ValueError(f"max_samples must be at least 1, found {self.max_samples}")
-        if self.step_factor is not None and not 0 < self.step_factor <= 2:
-            raise ValueError(f"step_factor must lie in (0, 2], found {self.step_factor}: 2 crosses the ball")
         if self.num_restarts > 1 and not self.random_start:
             raise ValueError(f"num_restarts is {self.num_restarts}, but without random_start all runs are the same")
+        if self.goal.targeted and not self.objective.targeted:
+            kind = type(self.objective).__name__
+            raise ValueError(f"objective: {kind} leads away from a text, the goal is targeted: use Loss")
 
     @property
     def name(self) -> str:
         draws = f" EoT-{self.num_draws}" if self.num_draws > 1 else ""
-        return f"PGD-{self.num_iterations}{' targeted' if self.goal.targeted else ''}{draws}"
+        ours = "".join(f" {part.name}" for part in (self.objective, self.steps) if part.name)
+        return f"PGD-{self.num_iterations}{' targeted' if self.goal.targeted else ''}{ours}{draws}"
 
     def perturb(
         self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
     ) -> Perturbation:
-        work = Workload.whole(batch, targets, self.goal.texts(batch, seeds=seeds), seeds=seeds)
-        expectation = partial_function(
-            Expectation,
-            recognizer,
-            num_draws=self.num_draws,
-            max_samples=self.max_samples or room_of(recognizer, batch),
-            precision=self.precision,
-        )
-        outcome = Outcome(batch)
+        return self.search(recognizer, batch, targets, seeds=seeds, partial=partial).perturbation()
+
+    def search(
+        self,
+        recognizer: Recognizer,
+        batch: AudioBatch,
+        targets: Targets,
+        *,
+        seeds: Tensor,
+        partial: Partial = NOWHERE,
+        start: Tensor | None = None,
+    ) -> Outcome:
+        """``perturb`` with the scores of its result, for attacks that compare several. ``start`` (B, T) replaces x as the start."""
+        aim = self.objective.aim(recognizer, batch, targets, self.goal, seeds=seeds)
+        work = Workload.whole(batch, aim, self.goal.texts(batch, seeds=seeds), seeds=seeds)
+        room = self.max_samples or room_of(recognizer, batch)
+        settings = {"max_samples": room, "precision": self.precision}
+
+        def measures(work: Workload) -> Measures:
+            return Measures(
+                Expectation(recognizer, work, num_draws=self.num_draws, **settings),
+                Expectation(recognizer, work, num_draws=self.comparison_draws, **settings),
+            )
+
+        outcome = Outcome(batch, num_draws=self.comparison_draws if recognizer.stochastic else 1)
         restart, descent = 0, None
+        if start is not None:
+            descent = (0, self.steps.run.at(start))
         if (saved := partial.load()) is not None:
             outcome.take_up(saved["outcome"])
             restart, work = saved["restart"], work.select(saved["places"])
-            descent = (
-                saved["iteration"],
-                Run(**{name: value.to(batch.lengths.device) for name, value in saved["run"].items()}),
-            )
+            state = {name: value.to(batch.lengths.device) for name, value in saved["run"].items()}
+            descent = (saved["iteration"], self.steps.run(**state))
         for number in range(restart, self.num_restarts):
             if len(work):
                 keep = partial_function(self._keep, partial, outcome, number)
-                work = self._descend(expectation, work, outcome, keep, first_key=number * Key.RESTART, begun=descent)
+                work = self._descend(measures, work, outcome, keep, first_key=number * Key.RESTART, begun=descent)
             descent = None
-        return outcome.perturbation()
+        return outcome
 
     def _descend(
         self,
-        expectation: Callable[[Workload], Expectation],
+        measures: Callable[[Workload], Measures],
         work: Workload,
         outcome: Outcome,
         keep: Callable[[Workload, Run, int], None],
@@ -126,22 +154,24 @@ class PGD(Attack):
     ) -> Workload:
         """One run, from its start or from the saved state of a killed run. Returns the utterances that have not succeeded yet."""
         first, run = begun if begun is not None else (0, self._start(work, first_key))
-        loss, region = expectation(work), self.threat.region(work.batch)
+        measure, region = measures(work), self.threat.region(work.batch)
         for iteration in range(first, self.num_iterations):
-            losses, gradient = loss.gradient(work.batch.waveforms + run.delta, step=first_key + iteration)
-            run.forwards += loss.num_draws
-            if self.keep == "best":
-                run.remember(self.goal.sign * losses)
-            self._step(run, gradient, region)
+            values, gradient = measure.steps.gradient(work.batch.waveforms + run.delta, step=first_key + iteration)
+            run.forwards += measure.steps.num_draws
+            if self.keep == "value" and not measure.random:
+                run.remember(values)
+            self.steps.advance(run, values, gradient, region, self.threat, iteration, self.num_iterations)
             if self._looks(iteration):
-                done = self._reached(loss, work, run, step=Key.LOOK_AT_SUCCESS + first_key + iteration)
-                if done.any():
-                    work, run = outcome.release(work, run, done)
-                    if not len(work):
-                        return work
-                    loss, region = expectation(work), self.threat.region(work.batch)
+                if self.stop_on_success:
+                    done = self._reached(measure.steps, work, run, step=Key.LOOK_AT_SUCCESS + first_key + iteration)
+                    if done.any():
+                        work, run = outcome.release(work, run, done)
+                        if not len(work):
+                            return work
+                        measure, region = measures(work), self.threat.region(work.batch)
+                self._compare(measure, work, run)
             keep(work, run, iteration + 1)
-        self._conclude(loss, work, run)
+        self._conclude(measure, work, run)
         outcome.update(work.places, run)
         return work
 
@@ -151,41 +181,58 @@ class PGD(Attack):
 
     def _start(self, work: Workload, first_key: int) -> Run:
         if self.random_start:
-            return Run.at(self.threat.random(work.batch, derive(work.seeds, step=Key.RANDOM_START + first_key)))
-        return Run.at(torch.zeros_like(work.batch.waveforms))
-
-    def _step(self, run: Run, gradient: Tensor, region: Region) -> None:
-        direction, peak = steepest(gradient, norm=region.norm)
-        # These flags stay on the device: reading them on the host in every iteration would make the device wait.
-        run.intact &= peak.isfinite()
-        run.moved |= run.intact & (peak > 0)
-        run.iterations += run.intact
-        factor = self.threat.default_step_factor if self.step_factor is None else self.step_factor
-        step = self.goal.sign * factor * region.radius * run.intact
-        region.project_(run.delta.addcmul_(direction.nan_to_num_(0, 0, 0), step[:, None]))
+            return self.steps.run.at(
+                self.threat.random(work.batch, derive(work.seeds, step=Key.RANDOM_START + first_key))
+            )
+        return self.steps.run.at(torch.zeros_like(work.batch.waveforms))
 
     def _looks(self, iteration: int) -> bool:
-        return self.stop_on_success and (
-            (iteration + 1) % self.check_every == 0 or iteration + 1 == self.num_iterations
-        )
+        return (iteration + 1) % self.check_every == 0 or iteration + 1 == self.num_iterations
 
-    def _reached(self, loss: Expectation, work: Workload, run: Run, *, step: int) -> Tensor:
+    def _reached(self, measure: Expectation, work: Workload, run: Run, *, step: int) -> Tensor:
         """Whether the goal of each utterance is reached on every draw. Shape: (B,) bool, on the CPU."""
-        draws = loss.transcripts(work.batch.waveforms + run.delta, step=step)
-        run.forwards += loss.num_draws
+        draws = measure.transcripts(work.batch.waveforms + run.delta, step=step)
+        run.forwards += measure.num_draws
         return torch.tensor([self.goal.reached(work.texts, texts) for texts in draws]).all(0)
 
-    def _conclude(self, loss: Expectation, work: Workload, run: Run) -> None:
-        """Choose the perturbation that the run returns, and compute its score if perturbations or runs are compared."""
-        scores = torch.zeros_like(run.scores)
-        if self.keep == "best" or self.num_restarts > 1:
-            # Every run is scored on the same draws, so that their scores can be compared.
-            scores = self.goal.sign * loss.loss(work.batch.waveforms + run.delta, step=Key.COMPARISON)
-            run.forwards += loss.num_draws
-        if self.keep == "best":
-            run.remember(scores)
+    def _compare(self, measure: Measures, work: Workload, run: Run) -> None:
+        """Keep the present perturbation where it is the best so far, on draws that all perturbations are compared on."""
+        if self.keep == "damage":
+            scores, passes = measure.damage(work.batch.waveforms + run.delta, self.goal)
+        elif self.keep == "value" and measure.random:
+            scores, passes = measure.value(work.batch.waveforms + run.delta)
         else:
-            run.best, run.scores = run.delta, scores
+            return
+        run.forwards += passes
+        run.remember(scores)
+
+    def _conclude(self, measure: Measures, work: Workload, run: Run) -> None:
+        """Choose the perturbation that the run returns, and compute its score if runs are compared."""
+        if self.keep == "last":
+            scores = torch.zeros_like(run.scores)
+            if self.num_restarts > 1:
+                scores, passes = measure.value(work.batch.waveforms + run.delta)
+                run.forwards += passes
+            run.best, run.scores = run.delta, scores.to(run.scores)
+        elif self.keep == "value" and not measure.random:
+            scores, passes = measure.value(work.batch.waveforms + run.delta)
+            run.forwards += passes
+            run.remember(scores)
+
+
+@dataclass(frozen=True)
+class PaperPGD(PGD):
+    """PGD as the papers of this project run it: constant steps on the recogniser's loss, and the last perturbation.
+
+    Sources: Zelasko et al. (2021, eq. 2, where a targeted attack has the wrong sign) and Joshi et al. (2022) for the maximum
+    norm, the experiments of Olivier & Raj (2021) for the Euclidean; their steps are the defaults. Starting at x, fewer
+    iterations than radii over steps cannot reach the surface of the ball.
+    """
+
+    objective: Objective = field(default_factory=Loss)
+    num_iterations: int = 7
+    steps: Steps = field(default_factory=Constant)
+    keep: Literal["last", "value", "damage"] = "last"
 
 
 _CHOICES = {name: get_args(get_type_hints(PGD)[name]) for name in ("keep", "precision")}

@@ -23,7 +23,7 @@ class Run:
 
     Attributes:
         delta, best: the present perturbation, and the perturbation with the highest score so far.
-        scores: the score of ``best``, its loss times the goal's sign; the higher, the better for the attacker.
+        scores: the score of ``best``, float64; the higher, the better for the attacker.
         intact: whether every gradient so far was finite; an utterance whose gradient was not finite has stopped.
         moved: whether any gradient so far was not zero.
         iterations, forwards: as in ``AttackResult``.
@@ -39,7 +39,8 @@ class Run:
 
     @classmethod
     def at(cls, delta: Tensor) -> Run:
-        scores = delta.new_full((len(delta),), -torch.inf)
+        # Double precision, because a score holds counts and, after the point, the order of equal counts.
+        scores = delta.new_full((len(delta),), -torch.inf, dtype=torch.float64)
         moved = torch.zeros_like(scores, dtype=torch.bool)
         iterations, forwards = torch.zeros_like(scores, dtype=torch.long).repeat(2, 1)
         return cls(delta, delta, scores, ~moved, moved, iterations, forwards)
@@ -51,10 +52,11 @@ class Run:
 
 
 class Outcome:
-    """The result of every utterance of the batch, over all runs."""
+    """The result of every utterance of the batch, over all runs. ``num_draws`` is the number of draws behind a score."""
 
-    def __init__(self, batch: AudioBatch) -> None:
+    def __init__(self, batch: AudioBatch, *, num_draws: int = 1) -> None:
         self.batch = batch
+        self.num_draws = num_draws
         self.state = Run.at(torch.zeros_like(batch.waveforms))
 
     def take_up(self, state: dict[str, Tensor]) -> None:
@@ -71,6 +73,11 @@ class Outcome:
             getattr(state, name)[places] += getattr(run, name)
         state.intact[places] &= run.intact
         state.moved[places] |= run.moved
+
+    @property
+    def damage(self) -> Tensor:
+        """The damages among the scores (``Measures.damage``), without the order of equal ones. Shape: (B,) float64."""
+        return (self.state.scores * self.num_draws).round() / self.num_draws
 
     def release(self, work: Workload, run: Run, done: Tensor) -> tuple[Workload, Run]:
         """Make the present perturbation of finished utterances final, whatever its loss; return the unfinished utterances.

@@ -37,6 +37,10 @@ class SavedGoal(Goal):
     def wins(self, text: str, transcript: Transcript) -> bool:
         return self.saved.targeted is not Untargeted().wins(text, transcript)
 
+    def damage(self, text: str, transcript: Transcript) -> float:
+        damage = Untargeted().damage(text, transcript)
+        return -damage if self.saved.targeted else damage
+
 
 @dataclass(frozen=True)
 class Saved(Attack):

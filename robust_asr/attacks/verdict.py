@@ -32,6 +32,7 @@ class AttackResult:
             utterance through the recogniser, with or without a gradient.
         transcripts: the transcripts of the attacked audio, with a detector's score and flag if there is a detector.
         status, notes: the status of each utterance, and a sentence that explains any status other than "attacked", else "".
+        members: of an ensemble, the name of the attack that found each perturbation; else "".
     """
 
     batch: AudioBatch
@@ -45,6 +46,7 @@ class AttackResult:
     transcripts: tuple[Transcript, ...]
     status: tuple[Status, ...]
     notes: tuple[str, ...]
+    members: tuple[str, ...]
 
     @property
     def hypotheses(self) -> tuple[str, ...]:

@@ -49,7 +49,8 @@ def measured(
 ) -> Row:
     """The measured fields of a row: texts and errors, size of the perturbation, cost.
 
-    ``forwards`` and ``iterations`` count the work of the attack, without the verdict. The SNR is computed from the audio.
+    ``forwards`` and ``iterations`` count the work of the attack, without the verdict; ``member`` names the attack of an ensemble
+    that won. The SNR is computed from the audio.
 
     Units: seconds_per_sample in seconds of computing time; snr_db in dB, null if the audio is unchanged.
     """
@@ -66,6 +67,7 @@ def measured(
         "seconds": round(seconds_per_sample * length, 6),
         "status": result.status[index].value,
         "note": result.notes[index],
+        **({"member": result.members[index]} if result.members[index] else {}),
         **_detected(result.transcripts[index]),
     }
 

@@ -22,6 +22,10 @@ class Search(ABC):  # noqa: B024 - each kind has its own call
 
     file_arguments: ClassVar[tuple[str, ...]] = ()
 
+    def words(self, tokenizer: Tokenizer) -> list[str]:
+        """The only words that the search writes; empty for a search that writes any."""
+        return []
+
 
 class FrameSearch(Search):
     """Turns log-probabilities of labels, frame by frame, into transcripts."""

@@ -84,6 +84,9 @@ class BeamSearch(FrameSearch):
         labels = best_labels(log_probs, frame_lengths, spelled, blank=tokenizer.blank, silence=silence)
         return align(labels, Emissions(log_probs, frame_lengths), tokenizer, frame_shift=frame_shift)
 
+    def words(self, tokenizer: Tokenizer) -> list[str]:
+        return [] if self.lexicon is None else lexicon_words(self.lexicon, tokenizer)
+
     def _search(self, tokenizer: Tokenizer, device: torch.device) -> Any:
         if self._built is None or self._built[0] is not tokenizer or self._built[1] != device:
             self._built = (tokenizer, device, self._build(tokenizer, device))

@@ -17,7 +17,7 @@ from datamodules import Speech
 from lightning_modules.adversarial import AdversarialFinetuning
 from lightning_modules.callbacks.overfitting import CatastrophicOverfitting
 from robust_asr.attacks.fgsm import FGSM
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.checkpoint import weights_hash
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import utterance_seeds
@@ -29,7 +29,7 @@ from tests.lightning_modules.test_resume import assert_same_run, settings
 from tests.toys import ToyCTC
 
 EPS = (1e-5, 1e-2)
-ATTACK = PGD(LinfRange(*EPS), num_iterations=3)
+ATTACK = PaperPGD(LinfRange(*EPS), num_iterations=3)
 SMALL = {"width": 16, "gru_width": 8, "stem_channels": 4, "num_blocks": 1}
 
 
@@ -182,7 +182,7 @@ def adversarial_settings(
 ) -> dict:
     config = settings(manifests, run_dir, ranks, 0, callbacks)
     threat = {"class_path": "robust_asr.threat.ranges.LinfRange", "init_args": {"eps_min": 1e-5, "eps_max": 1e-3}}
-    attack = {"class_path": "robust_asr.attacks.pgd.PGD", "init_args": {"threat": threat, "num_iterations": 3}}
+    attack = {"class_path": "robust_asr.attacks.pgd.PaperPGD", "init_args": {"threat": threat, "num_iterations": 3}}
     config["model"]["class_path"] = "lightning_modules.adversarial.AdversarialFinetuning"
     config["model"]["init_args"] |= {"attack": attack, "clean_share": clean_share}
     config["model"]["init_args"]["recognizer"]["init_args"] = SMALL
@@ -243,9 +243,9 @@ def test_seeds_of_the_attack_are_those_of_the_epoch(monkeypatch: pytest.MonkeyPa
     training = finetuning(seed=3)
     training.epoch = 2
     batch, seen = batch_of("YES", "NO"), []
-    plain = PGD.generate
+    plain = PaperPGD.generate
     monkeypatch.setattr(
-        PGD, "generate", lambda self, *a, seeds: seen.append((self.threat, seeds)) or plain(self, *a, seeds=seeds)
+        PaperPGD, "generate", lambda self, *a, seeds: seen.append((self.threat, seeds)) or plain(self, *a, seeds=seeds)
     )
     training.perturb(batch)
     ((threat, seeds),) = seen

@@ -18,9 +18,10 @@ from lightning_modules.command_line.cli import main
 from robust_asr import checkpoint
 from robust_asr.attacks.goals import Targeted
 from robust_asr.attacks.noise import Gaussian
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.attacks.phrases import PhraseList
 from robust_asr.attacks.saved import Saved
+from robust_asr.attacks.steps import Constant
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.metrics import snr_db
@@ -47,7 +48,7 @@ def recognizers(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def config(tiny_manifests: Path, recognizers: list[str], tmp_path: Path) -> dict:
     targets = {"class_path": "robust_asr.attacks.phrases.PhraseList", "init_args": {"texts": ["RED", "BLUE GREEN"]}}
     attack = {
-        "class_path": "robust_asr.attacks.pgd.PGD",
+        "class_path": "robust_asr.attacks.pgd.PaperPGD",
         "init_args": {
             "threat": {"class_path": "robust_asr.threat.Linf", "init_args": {"eps": EPS}},
             "goal": {"class_path": "robust_asr.attacks.goals.Targeted", "init_args": {"phrases": targets}},
@@ -178,7 +179,7 @@ def test_kill_and_ranks_make_the_same_set_of_so_many_hours(config: dict, tiny_ma
 def test_quantisation_goes_inwards(tiny_manifests: Path) -> None:
     batch = next(iter(clean_part(tiny_manifests).test_dataloader()[0]))
     for eps in (1e-6, 3e-5, 1e-4):
-        attack = PGD(Linf(eps), goal=Targeted(PhraseList(("RED",))), num_iterations=1, step_factor=1.0)
+        attack = PaperPGD(Linf(eps), goal=Targeted(PhraseList(("RED",))), num_iterations=1, steps=Constant(1.0))
         noisy = batch.waveforms + eps * torch.sign(Gaussian(sigma=1.0).unit_noise(batch, utterance_seeds(0, batch.ids)))
         saved = quantized(noisy.clamp(-1, 1), batch)
         assert bool(attack.threat.contains(saved, batch).all())

@@ -243,7 +243,7 @@ def test_thirty_kills(evaluate, config: dict, tmp_path: Path, kill: int) -> None
 
 
 PGD = {
-    "class_path": "robust_asr.attacks.pgd.PGD",
+    "class_path": "robust_asr.attacks.pgd.PaperPGD",
     "init_args": {
         "threat": {"class_path": "robust_asr.threat.Linf", "init_args": {"eps": 0.01}},
         "num_iterations": 3,

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from robust_asr.attacks.base import Attack
+from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.standard import Standard
 from robust_asr.attacks.verdict import fits
 from robust_asr.checks.live.draws import (
     REPEATS,
@@ -33,7 +35,7 @@ from robust_asr.types import AudioBatch
 
 # The checks shorten an attack to this many iterations, because a fault of mode, state or draws shows in the first of them.
 _ITERATIONS = 3
-_COUNTS = ("num_iterations", "masking_iterations", "iterations")
+_COUNTS = ("num_iterations", "masking_iterations", "iterations", "num_queries")
 
 
 def check_system(recognizer: Recognizer, attack: Attack, batch: AudioBatch, *, seeds: Tensor) -> list[Check]:
@@ -84,7 +86,11 @@ def check_attack(recognizer: Recognizer, attack: Attack, batch: AudioBatch, *, s
 
 
 def shortened(attack: Attack, most: int = _ITERATIONS) -> Attack:
-    """The same attack with at most ``most`` iterations; an attack without a number of iterations stays as it is."""
+    """The same attack with at most ``most`` iterations; an attack without a number of iterations stays as it is.
+
+    Of an ensemble it is the attack that its members are made of.
+    """
+    attack = PGD(attack.threat, goal=attack.goal) if isinstance(attack, Standard) else attack
     counts = _iterations(attack)
     changes = {name: (most,) if isinstance(value, tuple) else min(value, most) for name, value in counts.items()}
     return replace(attack, **changes) if changes else attack

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
+from robust_asr.attacks.steps import Constant
 from robust_asr.results import Evaluation, Row
 from robust_asr.results.families import is_clean, number
 from robust_asr.results.summary import is_attack
@@ -14,10 +15,10 @@ from robust_asr.storage.describe import describe
 from robust_asr.threat import Linf
 
 # Settings by which an optimiser may be tuned when it is given more iterations or more draws.
-TUNED = frozenset({"num_iterations", "step_factor", "check_every", "max_samples", "precision"})
+TUNED = frozenset({"num_iterations", "steps", "check_every", "max_samples", "precision"})
 _STRENGTHS = frozenset({"eps", "snr_db"})
-_FGSM, _PGD = "robust_asr.attacks.fgsm.FGSM", "robust_asr.attacks.pgd.PGD"
-_ONE_STEP = describe(PGD(Linf(0.0), num_iterations=1, step_factor=1.0))["init_args"]
+_FGSM, _PGD = "robust_asr.attacks.fgsm.FGSM", "robust_asr.attacks.pgd.PaperPGD"
+_ONE_STEP = describe(PaperPGD(Linf(0.0), num_iterations=1, steps=Constant(1.0)))["init_args"]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from robust_asr.attacks.base import Attack, AttackResult, Perturbation
 from robust_asr.attacks.goals import Goal, Untargeted
 from robust_asr.attacks.noise import MatchedNoise
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.models.base import Recognizer
 from robust_asr.storage.partial import Partial
 from robust_asr.threat import SNR, Linf, ThreatModel, Unbounded
@@ -101,7 +101,11 @@ def test_verdict_is_on_draws_that_the_attack_never_saw() -> None:
             seen.append(seeds.tolist())
             return super().value(waveforms, lengths, seeds)
 
-    run(PGD(Linf(0.01), num_draws=3, random_start=True, num_restarts=2), Listening(torch.ones(500)), audio_batch(SIZES))
+    run(
+        PaperPGD(Linf(0.01), num_draws=3, random_start=True, num_restarts=2),
+        Listening(torch.ones(500)),
+        audio_batch(SIZES),
+    )
     *attack, judged, heard = seen
     assert heard == judged and not {seed for seeds in attack for seed in seeds} & set(judged)
 
@@ -117,7 +121,7 @@ def broken_batch() -> AudioBatch:
 
 def test_what_cannot_be_attacked_is_returned_with_a_note() -> None:
     batch, recognizer = broken_batch(), Linear(torch.ones(500))
-    result = run(PGD(SNR(20.0)), recognizer, batch)
+    result = run(PaperPGD(SNR(20.0)), recognizer, batch)
     for row, word in enumerate(["", "not finite", "leaves [-1, 1]", "silent", "no audio", ""]):
         assert (word in result.notes[row]) if word else not result.notes[row]
         untouched = torch.equal(result.batch.waveforms[row].nan_to_num(9), batch.waveforms[row].nan_to_num(9))
@@ -125,21 +129,21 @@ def test_what_cannot_be_attacked_is_returned_with_a_note() -> None:
     assert result.iterations.tolist() == [7, 0, 0, 0, 0, 7]
     assert [what is Status.REFUSED for what in result.status] == [False, True, True, True, True, False]
     assert result.loss.isnan().tolist() == [False, True, False, False, True, False]
-    alone = run(PGD(SNR(20.0)), recognizer, audio_batch((500, 400, 300, 200, 100, 50)).select([5]))
+    alone = run(PaperPGD(SNR(20.0)), recognizer, audio_batch((500, 400, 300, 200, 100, 50)).select([5]))
     torch.testing.assert_close(result.batch.waveforms[5, :50], alone.batch.waveforms[0], rtol=0, atol=1e-6)
 
 
 def test_dirty_padding_is_refused() -> None:
     batch = audio_batch(SIZES)
     batch.waveforms[1, 400] = 0.1
-    assert "padding" in run(PGD(Linf(0.01)), Linear(torch.ones(500)), batch).notes[1]
+    assert "padding" in run(PaperPGD(Linf(0.01)), Linear(torch.ones(500)), batch).notes[1]
 
 
 def test_texts_that_do_not_fit_are_named() -> None:
     """Defect 15 of other systems: an infeasible CTC target has no gradient, and the attack silently does nothing."""
     recognizer = trained("toy_ctc")
     batch = AudioBatch(audio(LENGTHS), LENGTHS, ("HELLO YOU", "Ω", "MUCH TOO LONG"), ("a", "b", "c"))
-    result = run(PGD(Linf(0.01)), recognizer, batch)
+    result = run(PaperPGD(Linf(0.01)), recognizer, batch)
     assert not result.notes[0] and "Ω" in result.notes[1] and "does not fit into 700 samples" in result.notes[2]
     assert torch.equal(result.batch.waveforms[1:], batch.waveforms[1:])
     assert not torch.equal(result.batch.waveforms[0], batch.waveforms[0])
@@ -159,10 +163,14 @@ def test_a_model_that_minds_padding_is_attacked_in_equal_lengths() -> None:
 
     batch = audio_batch((300, 500, 300, 1))
     found = run(
-        PGD(Linf(0.01), keep="best", stop_on_success=True, check_every=3), Minding(torch.ones(500), level=5.0), batch
+        PaperPGD(Linf(0.01), keep="value", stop_on_success=True, check_every=3),
+        Minding(torch.ones(500), level=5.0),
+        batch,
     )
     plain = run(
-        PGD(Linf(0.01), keep="best", stop_on_success=True, check_every=3), Linear(torch.ones(500), level=5.0), batch
+        PaperPGD(Linf(0.01), keep="value", stop_on_success=True, check_every=3),
+        Linear(torch.ones(500), level=5.0),
+        batch,
     )
     assert torch.equal(found.batch.waveforms, plain.batch.waveforms) and found.hypotheses == plain.hypotheses
     assert torch.equal(found.forwards, plain.forwards)
@@ -185,7 +193,7 @@ def test_knowledge_chooses_what_is_attacked_and_not_who_judges() -> None:
     before = batch.waveforms.sum(1)
     losses = {}
     for knowledge in ("exact", "unaware"):
-        losses[knowledge] = run(PGD(Linf(0.01), knowledge=knowledge), recognizer, batch).loss
+        losses[knowledge] = run(PaperPGD(Linf(0.01), knowledge=knowledge), recognizer, batch).loss
     assert recognizer.asked == ["exact", "unaware"]
     assert (losses["exact"] > before).all() and (losses["unaware"] < before).all()
 
@@ -201,7 +209,7 @@ def test_model_is_restored_after_a_failure() -> None:
 
 def test_generate_is_the_attack_without_the_verdict() -> None:
     batch, recognizer = broken_batch(), Linear(torch.ones(500))
-    attack = PGD(SNR(20.0), random_start=True)
+    attack = PaperPGD(SNR(20.0), random_start=True)
     result = run(attack, recognizer, batch)
     passes = len(recognizer.rows)
     found = attack.generate(recognizer, batch, seeds=seeds_of(batch))
@@ -215,7 +223,7 @@ def test_generate_is_the_attack_without_the_verdict() -> None:
 def test_nothing_to_attack() -> None:
     batch = audio_batch(SIZES)
     silent = batch.replace(torch.zeros_like(batch.waveforms))
-    result = run(PGD(SNR(20.0)), Linear(torch.ones(500)), silent)
+    result = run(PaperPGD(SNR(20.0)), Linear(torch.ones(500)), silent)
     assert all(result.notes) and torch.equal(result.batch.waveforms, silent.waveforms)
     assert result.size.isnan().all()
 
@@ -223,7 +231,7 @@ def test_nothing_to_attack() -> None:
 def test_the_batch_that_came_is_left_alone() -> None:
     batch = audio_batch(SIZES)
     before = batch.waveforms.clone()
-    run(PGD(Linf(0.1), random_start=True, num_restarts=2, keep="best"), Linear(torch.ones(500)), batch)
+    run(PaperPGD(Linf(0.1), random_start=True, num_restarts=2, keep="value"), Linear(torch.ones(500)), batch)
     assert torch.equal(batch.waveforms, before) and not batch.waveforms.requires_grad
 
 
@@ -272,7 +280,7 @@ def test_a_batch_that_is_no_batch_is_named(changes: dict, message: str) -> None:
     recognizer = Linear(torch.ones(500))
     recognizer.scale = torch.nn.Parameter(torch.ones(1))
     with pytest.raises(ValueError, match=message):
-        run(PGD(Linf(0.01)), recognizer, replace(audio_batch(SIZES), **changes))
+        run(PaperPGD(Linf(0.01)), recognizer, replace(audio_batch(SIZES), **changes))
 
 
 class Deaf(Linear):

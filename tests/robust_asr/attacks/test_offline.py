@@ -10,7 +10,7 @@ import torch
 
 from robust_asr.attacks.base import Attack
 from robust_asr.attacks.offline import OfflinePGD
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.randomness import utterance_seeds
 from robust_asr.storage import trust
 from robust_asr.storage.describe import describe
@@ -63,7 +63,7 @@ def test_description_builds_it_again() -> None:
         "strength_unit": "",
         "knowledge": "exact",
     }
-    assert {type(found) for found in attack.drawn(torch.arange(20))} == {PGD}
+    assert {type(found) for found in attack.drawn(torch.arange(20))} == {PaperPGD}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_description_builds_it_again() -> None:
     [("linf", (0.1, 0.01)), ("iterations", ()), ("iterations", (0, 1)), ("linf", (0.1, 2.0)), ("step_factor", 3.0)],
 )
 def test_settings_are_checked(field: str, value: object) -> None:
-    names = {"linf": "linf|eps", "iterations": "iterations", "step_factor": "step_factor"}
+    names = {"linf": "linf|eps", "iterations": "iterations", "step_factor": "a step"}
     with pytest.raises(ValueError, match=names[field]):
         OfflinePGD(**{field: value})
 

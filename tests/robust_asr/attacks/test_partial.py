@@ -10,7 +10,7 @@ import torch
 from robust_asr.attacks.base import Attack, Generated
 from robust_asr.attacks.cw import CarliniWagner
 from robust_asr.attacks.imperceptible import Imperceptible
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.models.base import Recognizer
@@ -21,9 +21,9 @@ from tests.listeners import SIZES, four_words
 from tests.robust_asr.attacks.oracles import Target, seeds_of, spoken
 
 ATTACKS = {
-    "PGD": PGD(Linf(0.01), num_iterations=9, keep="best"),
-    "PGD, restarts": PGD(L2(0.5), num_iterations=5, random_start=True, num_restarts=3, num_draws=2),
-    "PGD, stopping": PGD(Linf(0.002), goal=Target("NO"), num_iterations=9, stop_on_success=True, check_every=2),
+    "PGD": PaperPGD(Linf(0.01), num_iterations=9, keep="value"),
+    "PGD, restarts": PaperPGD(L2(0.5), num_iterations=5, random_start=True, num_restarts=3, num_draws=2),
+    "PGD, stopping": PaperPGD(Linf(0.002), goal=Target("NO"), num_iterations=9, stop_on_success=True, check_every=2),
     "CW": CarliniWagner(Target("NO"), num_iterations=14, check_every=2, max_decreases=2),
     "Imperceptible": Imperceptible(
         Target("NO"), num_iterations=8, check_every=2, masking_iterations=8, raise_every=2, lower_every=4

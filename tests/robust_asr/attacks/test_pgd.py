@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from robust_asr.attacks.fgsm import FGSM
 from robust_asr.attacks.goals import Untargeted
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
+from robust_asr.attacks.steps import Constant
 from robust_asr.threat import L2, SNR, Ball, Linf
 from robust_asr.types import AudioBatch
 from tests.listeners import four_words
@@ -39,7 +40,7 @@ from tests.robust_asr.test_contract import LENGTHS, TEXTS, assert_unchanged, aud
 def test_linear_loss_moves_by_the_dual_norm(threat: Ball, goal: object, random_start: bool) -> None:
     """Max of w.d over the ball: radius * ||w||_1 in the maximum norm, radius * ||w||_2 in the Euclidean, for each length."""
     batch, recognizer = audio_batch(SIZES), Linear(weights())
-    attack = PGD(threat, goal=goal, num_iterations=60, random_start=random_start)
+    attack = PaperPGD(threat, goal=goal, num_iterations=60, random_start=random_start)
     dual = [float(weights()[:length].norm(1 if threat.norm == "linf" else 2)) for length in SIZES]
     best = [radius * norm for radius, norm in zip(threat.radius(batch).tolist(), dual, strict=True)]
     found = attained(attack, recognizer, batch)
@@ -60,7 +61,7 @@ def test_fgsm_is_its_formula_to_the_bit(goal: object) -> None:
 @pytest.mark.parametrize("goal", [Untargeted(), Target("UP GO")], ids=["untargeted", "targeted"])
 def test_pgd_of_one_whole_step_is_fgsm_to_the_bit(goal: object) -> None:
     batch, recognizer = spoken(3, seed=5), four_words()
-    one = PGD(Linf(0.01), goal=goal, num_iterations=1, step_factor=1.0)
+    one = PaperPGD(Linf(0.01), goal=goal, num_iterations=1, steps=Constant(1.0))
     assert torch.equal(attacked(one, recognizer, batch), attacked(FGSM(Linf(0.01), goal=goal), recognizer, batch))
 
 
@@ -69,10 +70,10 @@ def test_quadratic_loss_is_solved_at_the_corner_and_inside() -> None:
     x = batch.waveforms[0]
     # Half of the samples have their optimum inside the ball, at 0.4 eps, the others far outside.
     optimum = x + torch.where(torch.arange(400) % 2 == 0, 0.4, 50.0) * eps * weights(400).sign()
-    attack = PGD(Linf(eps), goal=Target(), num_iterations=60, step_factor=0.02)
+    attack = PaperPGD(Linf(eps), goal=Target(), num_iterations=60, steps=Constant(0.02))
     found = attacked(attack, Quadratic(optimum), batch)[0]
     torch.testing.assert_close(found, optimum.clamp(x - eps, x + eps), rtol=0, atol=0.02 * eps + 1e-7)
-    farthest = attacked(PGD(Linf(eps), num_iterations=40), Quadratic(optimum), batch)[0]
+    farthest = attacked(PaperPGD(Linf(eps), num_iterations=40), Quadratic(optimum), batch)[0]
     torch.testing.assert_close(farthest, x - eps * (optimum - x).sign(), rtol=0, atol=1e-7)
 
 
@@ -83,7 +84,7 @@ class Curved(Linear):
         return (3 * self.weights[: waveforms.shape[1]] * waveforms).tanh().square().sum(1)
 
 
-def reference_pgd(x: np.ndarray, attack: PGD) -> np.ndarray:
+def reference_pgd(x: np.ndarray, attack: PaperPGD) -> np.ndarray:
     """PGD on ``Curved`` as the papers write it, for one utterance in double precision."""
     w, delta = weights().double().numpy()[: len(x)], np.zeros_like(x)
     eps = attack.threat.eps
@@ -103,7 +104,7 @@ def reference_pgd(x: np.ndarray, attack: PGD) -> np.ndarray:
 @pytest.mark.parametrize("threat", [Linf(0.05), L2(1.5)], ids=str)
 def test_iterates_are_those_of_a_plain_reference(threat: Ball, goal: object) -> None:
     batch = audio_batch(SIZES, level=0.4)
-    attack = PGD(threat, goal=goal, num_iterations=15)
+    attack = PaperPGD(threat, goal=goal, num_iterations=15)
     found = attacked(attack, Curved(weights()), batch)
     for row, length in enumerate(SIZES):
         expected = reference_pgd(batch.waveforms[row, :length].double().numpy(), attack)
@@ -115,20 +116,20 @@ def test_silence_and_the_largest_budgets(threat: Ball) -> None:
     """Defect 6 of other systems: silence gives NaN audio."""
     batch, recognizer = audio_batch(SIZES), Linear(weights())
     batch.waveforms[1] = 0
-    result = PGD(threat)(recognizer, batch, seeds=seeds_of(batch))
+    result = PaperPGD(threat)(recognizer, batch, seeds=seeds_of(batch))
     assert result.batch.waveforms.isfinite().all()
     refused = isinstance(threat, SNR)
     assert bool(result.notes[1]) == refused and not result.notes[0] and not result.notes[2]
     assert bool(result.batch.waveforms[1].any()) != refused
     # Asked directly, without the refusal: still no noise and no nan.
-    direct = PGD(threat).perturb(recognizer, batch, recognizer.targets(batch.texts), seeds=seeds_of(batch))
+    direct = PaperPGD(threat).perturb(recognizer, batch, recognizer.targets(batch.texts), seeds=seeds_of(batch))
     assert direct.waveforms.isfinite().all() and bool(direct.waveforms[1].any()) != refused
 
 
 def test_no_budget_changes_nothing_and_the_whole_box_stays_a_box() -> None:
     batch, recognizer = audio_batch(SIZES), Linear(weights())
     for threat in (Linf(0.0), L2(0.0)):
-        for attack in (PGD(threat), PGD(threat, random_start=True, num_restarts=2)):
+        for attack in (PaperPGD(threat), PaperPGD(threat, random_start=True, num_restarts=2)):
             assert torch.equal(attacked(attack, recognizer, batch), batch.waveforms)
     found = attacked(FGSM(Linf(1.0)), recognizer, batch)
     assert float(found.abs().max()) <= 1
@@ -137,7 +138,7 @@ def test_no_budget_changes_nothing_and_the_whole_box_stays_a_box() -> None:
 @pytest.mark.parametrize("threat", [Linf(0.01), L2(0.5)], ids=str)
 def test_no_gradient_is_noted(threat: Ball) -> None:
     batch = audio_batch(SIZES)
-    result = PGD(threat)(Linear(torch.zeros(500)), batch, seeds=seeds_of(batch))
+    result = PaperPGD(threat)(Linear(torch.zeros(500)), batch, seeds=seeds_of(batch))
     assert torch.equal(result.batch.waveforms, batch.waveforms)
     assert set(result.notes) == {"its gradient was zero in every iteration"}
 
@@ -147,13 +148,13 @@ def test_a_gradient_that_breaks_stops_one_utterance_only(threat: Ball) -> None:
     batch = audio_batch(SIZES)
     batch.waveforms[:, 0] = torch.tensor([0.0, -0.5, 0.0])
     w = weights().abs() + 1
-    result = PGD(threat, num_iterations=20)(Breaking(w, 0.0045), batch, seeds=seeds_of(batch))
+    result = PaperPGD(threat, num_iterations=20)(Breaking(w, 0.0045), batch, seeds=seeds_of(batch))
     assert [bool(note) for note in result.notes] == [True, False, True]
     assert int(result.iterations[1]) == 20 and all(0 < int(result.iterations[row]) < 20 for row in (0, 2))
     assert result.batch.waveforms.isfinite().all() and (result.batch.waveforms[[0, 2], 0] > 0.0045).all()
     for row, stopped in enumerate(result.iterations.tolist()):
         # The gradient breaks at one sample only; none of the others moves any more.
-        expected = attacked(PGD(threat, num_iterations=stopped), Linear(w), batch)[row]
+        expected = attacked(PaperPGD(threat, num_iterations=stopped), Linear(w), batch)[row]
         torch.testing.assert_close(result.batch.waveforms[row], expected, rtol=0, atol=1e-6)
 
 
@@ -163,10 +164,10 @@ def test_best_and_restarts_never_lose(threat: Ball, goal: object) -> None:
     """On a loss with many bumps, where the last iterate is not the best and starts differ."""
     batch, recognizer = audio_batch(SIZES, level=0.3), Waves(weights())
     last, best, one, four = (
-        attained(PGD(threat, goal=goal, num_iterations=12, **options), recognizer, batch)
+        attained(PaperPGD(threat, goal=goal, num_iterations=12, **options), recognizer, batch)
         for options in (
             {},
-            {"keep": "best"},
+            {"keep": "value"},
             {"random_start": True},
             {"random_start": True, "num_restarts": 4},
         )
@@ -180,17 +181,20 @@ def test_best_and_restarts_never_lose(threat: Ball, goal: object) -> None:
 
 
 class Waves(Linear):
+    stochastic = False
+
     def value(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> Tensor:
         mask = torch.arange(waveforms.shape[1]) < lengths[:, None]
         return ((20 * waveforms + 5 * self.weights[: waveforms.shape[1]]).sin() * mask).sum(1)
 
 
-@pytest.mark.parametrize("keep", ["last", "best"])
+@pytest.mark.parametrize("keep", ["last", "value"])
 @pytest.mark.parametrize("kind", [Linf, L2, lambda size: SNR(40 - 100 * size)], ids=["Linf", "L2", "SNR"])
 def test_a_larger_budget_never_attains_less(kind: type[Ball], keep: str) -> None:
     batch, recognizer = audio_batch(SIZES), Linear(weights())
     losses = [
-        attained(PGD(kind(size), num_iterations=50, keep=keep), recognizer, batch) for size in (0.0, 0.01, 0.1, 0.2)
+        attained(PaperPGD(kind(size), num_iterations=50, keep=keep), recognizer, batch)
+        for size in (0.0, 0.01, 0.1, 0.2)
     ]
     for smaller, larger in pairwise(losses):
         assert all(more > less - 1e-5 for less, more in zip(smaller, larger, strict=True))
@@ -203,7 +207,7 @@ def test_result_does_not_depend_on_neighbours(name: str, threat: Ball) -> None:
     recognizer = trained(name)
     lengths = torch.tensor([*LENGTHS.tolist(), 6000])
     batch = AudioBatch(audio(lengths), lengths, (*TEXTS, "HE"), ("a", "b", "c", "d"))
-    attack = PGD(threat, num_iterations=5, random_start=True, num_restarts=2, keep="best")
+    attack = PaperPGD(threat, num_iterations=5, random_start=True, num_restarts=2, keep="value")
     together = attack(recognizer, batch, seeds=seeds_of(batch))
     for row, length in enumerate(lengths.tolist()):
         one = batch.select([row])
@@ -224,8 +228,10 @@ def has_lstm_in_half_precision() -> bool:
 
 ATTACKS = {
     "fgsm": FGSM(Linf(0.01)),
-    "pgd": PGD(SNR(20.0), num_iterations=4, stop_on_success=True, check_every=2, random_start=True, num_restarts=2),
-    "bf16": PGD(L2(0.5), num_iterations=2, num_draws=2, precision="bf16-mixed"),
+    "pgd": PaperPGD(
+        SNR(20.0), num_iterations=4, stop_on_success=True, check_every=2, random_start=True, num_restarts=2
+    ),
+    "bf16": PaperPGD(L2(0.5), num_iterations=2, num_draws=2, precision="bf16-mixed"),
 }
 
 
@@ -251,5 +257,5 @@ def test_model_is_left_as_it_was(name: str, attack: str) -> None:
 def test_works_whatever_the_gradient_mode(grad_mode: type) -> None:
     batch, recognizer = audio_batch(SIZES), Linear(weights())
     with grad_mode():
-        found = attacked(PGD(Linf(0.01)), recognizer, batch)
-    assert not found.requires_grad and torch.equal(found, attacked(PGD(Linf(0.01)), recognizer, batch))
+        found = attacked(PaperPGD(Linf(0.01)), recognizer, batch)
+    assert not found.requires_grad and torch.equal(found, attacked(PaperPGD(Linf(0.01)), recognizer, batch))

@@ -12,7 +12,8 @@ from torch import Tensor
 from robust_asr.attacks.base import AttackResult
 from robust_asr.attacks.goals import Untargeted
 from robust_asr.attacks.noise import MatchedNoise
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
+from robust_asr.attacks.steps import Constant
 from robust_asr.threat import Linf
 from tests.listeners import four_words
 from tests.robust_asr.attacks.oracles import (
@@ -31,7 +32,7 @@ def test_early_stopping_changes_nothing_for_the_others() -> None:
     batch = audio_batch((500, 400, 300, 200, 100, 1))
     # The level is chosen so that some reach it soon, some late and some never.
     recognizer = Linear(weights(), level=3.0)
-    plain = PGD(Linf(0.02), num_iterations=25, step_factor=0.05)
+    plain = PaperPGD(Linf(0.02), num_iterations=25, steps=Constant(0.05))
     stopping = replace(plain, stop_on_success=True, check_every=2)
     found, full = (attack(recognizer, batch, seeds=seeds_of(batch)) for attack in (stopping, plain))
     iterations = found.iterations.tolist()
@@ -47,7 +48,7 @@ def test_early_stopping_changes_nothing_for_the_others() -> None:
 
 def test_a_success_needs_no_other_restart() -> None:
     batch, recognizer = audio_batch((500, 1)), Linear(weights(), level=1.0)
-    attack = PGD(Linf(0.02), random_start=True, num_restarts=3, stop_on_success=True, check_every=5)
+    attack = PaperPGD(Linf(0.02), random_start=True, num_restarts=3, stop_on_success=True, check_every=5)
     result = attack(recognizer, batch, seeds=seeds_of(batch))
     assert result.success.tolist() == [True, False] and result.iterations.tolist() == [5, 21]
 
@@ -61,7 +62,7 @@ def test_success_by_luck_does_not_stop() -> None:
 
     batch = audio_batch((50,) * 8)
     results = [
-        PGD(Linf(0.01), num_iterations=3, stop_on_success=True, check_every=1, num_draws=num_draws).perturb(
+        PaperPGD(Linf(0.01), num_iterations=3, stop_on_success=True, check_every=1, num_draws=num_draws).perturb(
             Coin(), batch, Coin().targets(batch.texts), seeds=seeds_of(batch)
         )
         for num_draws in (1, 12)
@@ -75,7 +76,7 @@ def success_rate(result: AttackResult) -> float:
 
 def test_a_recogniser_that_has_learnt_breaks_with_the_budget_and_not_under_noise() -> None:
     batch, recognizer = spoken(12, seed=5), four_words()
-    results = [PGD(Linf(eps))(recognizer, batch, seeds=seeds_of(batch)) for eps in (0.0, 0.0003, 0.003, 0.03)]
+    results = [PaperPGD(Linf(eps))(recognizer, batch, seeds=seeds_of(batch)) for eps in (0.0, 0.0003, 0.003, 0.03)]
     rates = [success_rate(result) for result in results]
     assert rates[0] == 0 and rates[1] < 0.5 and rates[2:] == [1, 1]
     # In the mean: of the largest budgets an utterance here and there is past its highest loss.
@@ -88,8 +89,8 @@ def test_a_recogniser_that_has_learnt_breaks_with_the_budget_and_not_under_noise
 
 def test_target_is_reached() -> None:
     batch, recognizer = spoken(4, seed=5), four_words()
-    attack = PGD(
-        Linf(0.1), goal=Target("UP GO"), num_iterations=200, step_factor=0.02, stop_on_success=True, check_every=5
+    attack = PaperPGD(
+        Linf(0.1), goal=Target("UP GO"), num_iterations=200, steps=Constant(0.02), stop_on_success=True, check_every=5
     )
     result = attack(recognizer, batch, seeds=seeds_of(batch))
     assert result.success.all() and set(result.hypotheses) == {"UP GO"}
@@ -100,7 +101,7 @@ def test_target_is_reached() -> None:
 @pytest.mark.parametrize("eps", [0.0003, 0.001])
 def test_bf16_is_as_strong(goal: object, eps: float) -> None:
     batch, recognizer = spoken(24, seed=5), four_words()
-    attack = PGD(Linf(eps), goal=goal, num_iterations=15)
+    attack = PaperPGD(Linf(eps), goal=goal, num_iterations=15)
     exact, half = (replace(attack, precision=precision) for precision in ("32-true", "bf16-mixed"))
     exact, half = (attack(recognizer, batch, seeds=seeds_of(batch)) for attack in (exact, half))
     assert half.batch.waveforms.dtype == torch.float32

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from robust_asr.attacks.base import Perturbation
+from robust_asr.attacks.goals import Goal
 from robust_asr.attacks.noise import MatchedNoise
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.objectives import Aim, Loss, Objective
+from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.gradients import straight_through
@@ -19,7 +21,7 @@ from robust_asr.storage.partial import Partial
 from robust_asr.types import AudioBatch, Targets, Transcript
 
 
-class Drifting(PGD):
+class Drifting(PaperPGD):
     """Puts the model into training mode, as attack libraries do: BatchNorm drifts, dropout is on."""
 
     def perturb(
@@ -29,7 +31,7 @@ class Drifting(PGD):
         return super().perturb(recognizer, batch, targets, seeds=seeds)
 
 
-class Training(PGD):
+class Training(PaperPGD):
     """Moves a weight."""
 
     def perturb(
@@ -40,7 +42,7 @@ class Training(PGD):
         return super().perturb(recognizer, batch, targets, seeds=seeds)
 
 
-class Accumulating(PGD):
+class Accumulating(PaperPGD):
     """Leaves gradients in the model."""
 
     def perturb(
@@ -51,16 +53,16 @@ class Accumulating(PGD):
         return super().perturb(recognizer, batch, targets, seeds=seeds)
 
 
-class OneDraw(PGD):
+class OneDraw(PaperPGD):
     """Is called EoT-16 and averages one gradient."""
 
     def perturb(
         self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial
     ) -> Perturbation:
-        return PGD.perturb(replace(self, num_draws=1), recognizer, batch, targets, seeds=seeds)
+        return PaperPGD.perturb(replace(self, num_draws=1), recognizer, batch, targets, seeds=seeds)
 
 
-class SameDraw(PGD):
+class SameDraw(PaperPGD):
     """Averages sixteen gradients of one draw."""
 
     def perturb(
@@ -69,11 +71,20 @@ class SameDraw(PGD):
         return super().perturb(_Fixed(recognizer, seeds[0]), batch, targets, seeds=seeds)
 
 
-class Backwards(PGD):
+@dataclass(frozen=True)
+class Reversed(Loss):
+    """Lowers the loss that it should raise."""
+
+    def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
+        aim = super().aim(recognizer, batch, targets, goal, seeds=seeds)
+        return replace(aim, sign=-aim.sign)
+
+
+@dataclass(frozen=True)
+class Backwards(PaperPGD):
     """Steps down the loss that it should climb."""
 
-    def _step(self, run: object, gradient: Tensor, region: object) -> None:
-        super()._step(run, -gradient, region)
+    objective: Objective = field(default_factory=Reversed)
 
 
 class SharedNoise(MatchedNoise):

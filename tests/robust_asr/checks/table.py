@@ -9,7 +9,7 @@ from robust_asr.attacks.base import Attack
 from robust_asr.attacks.fgsm import FGSM
 from robust_asr.attacks.goals import Targeted
 from robust_asr.attacks.noise import Clean, Gaussian, MatchedNoise, Uniform
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.attacks.phrases import PhraseList
 from robust_asr.checks import Check
 from robust_asr.checks.verdicts import Question
@@ -27,17 +27,17 @@ CONDITIONS: dict[str, Attack] = {
     "gaussian": Gaussian(sigma=0.01),
     "uniform 10 dB": Uniform(snr_db=10.0),
     "fgsm .02": FGSM(Linf(0.02)),
-    "pgd7 .001": PGD(Linf(0.001)),
-    "pgd7 .02": PGD(Linf(0.02)),
-    "pgd20 .02": PGD(Linf(0.02), num_iterations=20),
-    "eot4 .02": PGD(Linf(0.02), num_draws=4),
-    "unaware .02": PGD(Linf(0.02), knowledge="unaware"),
+    "pgd7 .001": PaperPGD(Linf(0.001)),
+    "pgd7 .02": PaperPGD(Linf(0.02)),
+    "pgd20 .02": PaperPGD(Linf(0.02), num_iterations=20),
+    "eot4 .02": PaperPGD(Linf(0.02), num_draws=4),
+    "unaware .02": PaperPGD(Linf(0.02), knowledge="unaware"),
     "noise .001": MatchedNoise(Linf(0.001), distribution="signs"),
     "noise .02": MatchedNoise(Linf(0.02), distribution="signs"),
-    "pgd 15 dB": PGD(SNR(15.0), num_iterations=12),
+    "pgd 15 dB": PaperPGD(SNR(15.0), num_iterations=12),
     "noise 15 dB": MatchedNoise(SNR(15.0)),
-    "towards .02": PGD(Linf(0.02), goal=GOAL),
-    "far towards .02": PGD(Linf(0.02), goal=GOAL, num_iterations=14),
+    "towards .02": PaperPGD(Linf(0.02), goal=GOAL),
+    "far towards .02": PaperPGD(Linf(0.02), goal=GOAL, num_iterations=14),
 }
 
 

@@ -13,7 +13,7 @@ from robust_asr.attacks.base import Attack
 from robust_asr.attacks.cw import CarliniWagner
 from robust_asr.attacks.fgsm import FGSM
 from robust_asr.attacks.noise import Clean, Gaussian, MatchedNoise
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.checks import Check, check_system, lines
 from robust_asr.checks.live.draws import AVERAGES, ONE_PASS, OWN_DRAWS, REPEATS
 from robust_asr.checks.live.passage import ACTS, KEPT, PADDING
@@ -37,12 +37,12 @@ from tests.robust_asr.test_contract import RECOGNIZERS, trained
 LIVE: dict[str, Attack] = {
     "clean": CONDITIONS["clean"],
     "gaussian": CONDITIONS["gaussian"],
-    "pgd": PGD(Linf(0.001), random_start=True),
+    "pgd": PaperPGD(Linf(0.001), random_start=True),
     "fgsm": FGSM(Linf(0.001)),
-    "eot": PGD(L2(0.1), num_draws=8),
+    "eot": PaperPGD(L2(0.1), num_draws=8),
     "noise": MatchedNoise(SNR(30.0)),
     "cw": CarliniWagner(GOAL, num_iterations=50, num_draws=2),
-    "stopping": PGD(Linf(0.01), stop_on_success=True, check_every=1, knowledge="straight_through"),
+    "stopping": PaperPGD(Linf(0.01), stop_on_success=True, check_every=1, knowledge="straight_through"),
 }
 
 
@@ -61,7 +61,7 @@ def test_nothing_fails_live_on_honest_systems(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECOGNIZERS)
 def test_nothing_fails_live_on_any_recognizer(name: str) -> None:
-    assert lines(live(trained(name), PGD(Linf(0.001))), "fail", "not run") == []
+    assert lines(live(trained(name), PaperPGD(Linf(0.001))), "fail", "not run") == []
 
 
 class Even(Linear):
@@ -85,12 +85,12 @@ LIVE_FAULTS: dict[str, tuple[Question, Callable[[], Recognizer], Attack]] = {
     "gradients left": (UNCHANGED, lambda: trained("toy_ctc"), faults.Accumulating(Linf(0.001))),
     "one EoT draw": (AVERAGES, smoothed, faults.OneDraw(Linf(0.001), num_draws=16)),
     "one EoT draw sixteen times": (AVERAGES, smoothed, faults.SameDraw(Linf(0.001), num_draws=16)),
-    "rounded": (REACHES, lambda: faults.Rounded(five_words()), PGD(Linf(0.001))),
-    "thresholded": (REACHES, lambda: faults.Thresholded(five_words()), PGD(Linf(0.001))),
-    "rounded, straight through": (SLOPE, lambda: faults.RoundedCoarsely(Even(100.0)), PGD(Linf(0.001))),
-    "detached": (SLOPE, lambda: faults.Detached(Even()), PGD(Linf(0.001))),
-    "shattered": (SLOPE, lambda: faults.Shattered(Even()), PGD(Linf(0.001))),
-    "dropout left on": (REPEATS, lambda: faults.Dropping(five_words()), PGD(Linf(0.001))),
+    "rounded": (REACHES, lambda: faults.Rounded(five_words()), PaperPGD(Linf(0.001))),
+    "thresholded": (REACHES, lambda: faults.Thresholded(five_words()), PaperPGD(Linf(0.001))),
+    "rounded, straight through": (SLOPE, lambda: faults.RoundedCoarsely(Even(100.0)), PaperPGD(Linf(0.001))),
+    "detached": (SLOPE, lambda: faults.Detached(Even()), PaperPGD(Linf(0.001))),
+    "shattered": (SLOPE, lambda: faults.Shattered(Even()), PaperPGD(Linf(0.001))),
+    "dropout left on": (REPEATS, lambda: faults.Dropping(five_words()), PaperPGD(Linf(0.001))),
     "padding heard": (PADDING, lambda: faults.Circular(five_words()), Clean()),
     "defence off": (ACTS, lambda: smoothed(0.0), Clean()),
     "defence off where scored": (ACTS, lambda: faults.Bypassed(smoothed()), Clean()),
@@ -98,7 +98,7 @@ LIVE_FAULTS: dict[str, tuple[Question, Callable[[], Recognizer], Attack]] = {
     "same noise in the defence": (OWN_DRAWS, lambda: Defended(faults.SharedDefense(0.01), five_words()), Clean()),
     "same noise in the control": (OWN_DRAWS, five_words, faults.SharedNoise(Linf(0.01))),
     "draws not declared": (OWN_DRAWS, lambda: faults.Secretive(five_words()), Clean()),
-    "too small for a file": (KEPT, five_words, PGD(Linf(1e-8))),
+    "too small for a file": (KEPT, five_words, PaperPGD(Linf(1e-8))),
 }
 
 
@@ -135,7 +135,7 @@ def test_checking_leaves_everything_as_it_was() -> None:
     recognizer = trained("compact").train()
     recognizer.zero_grad()
     before, state = torch.get_rng_state(), {name: value.clone() for name, value in recognizer.state_dict().items()}
-    live(recognizer, PGD(Linf(0.001)))
+    live(recognizer, PaperPGD(Linf(0.001)))
     assert recognizer.training and torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(value, state[name]) for name, value in recognizer.state_dict().items())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in recognizer.parameters())
@@ -143,7 +143,7 @@ def test_checking_leaves_everything_as_it_was() -> None:
 
 def test_what_cannot_be_attacked_is_said() -> None:
     batch = replace(spoken(2, seed=3), texts=("1", "2"))
-    checks = check_system(five_words(), PGD(Linf(0.001)), batch, seeds=seeds_of(batch))
+    checks = check_system(five_words(), PaperPGD(Linf(0.001)), batch, seeds=seeds_of(batch))
     assert {check.name for check in checks if check.verdict == "not run"} == {
         question.name for question in (REPEATS, PADDING, REACHES, SLOPE)
     }
@@ -151,13 +151,13 @@ def test_what_cannot_be_attacked_is_said() -> None:
 
 
 def test_long_attacks_are_cut_short() -> None:
-    assert shortened(PGD(Linf(0.1), num_iterations=500)).num_iterations == 3
-    assert shortened(PGD(Linf(0.1), num_iterations=2)) == PGD(Linf(0.1), num_iterations=2)
+    assert shortened(PaperPGD(Linf(0.1), num_iterations=500)).num_iterations == 3
+    assert shortened(PaperPGD(Linf(0.1), num_iterations=2)) == PaperPGD(Linf(0.1), num_iterations=2)
     assert shortened(LIVE["fgsm"]) == LIVE["fgsm"] and shortened(Clean()) == Clean()
     assert shortened(CarliniWagner(GOAL)).num_iterations == 3
 
 
 def test_draws_are_counted_on_what_was_attacked() -> None:
     batch = replace(spoken(3, seed=3), texts=("GO", "1", "2"))
-    checks = check_system(smoothed(), PGD(Linf(0.001), num_draws=4), batch, seeds=seeds_of(batch))
+    checks = check_system(smoothed(), PaperPGD(Linf(0.001), num_draws=4), batch, seeds=seeds_of(batch))
     assert lines(checks, "fail") == [] and verdicts(checks, AVERAGES)["pass"]

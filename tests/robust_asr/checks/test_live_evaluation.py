@@ -36,7 +36,7 @@ def config(tiny_manifests: Path, tmp_path: Path) -> dict:
     smoothed = {"class_path": "robust_asr.defenses.base.Defended", "init_args": {"defense": noise, "recognizer": plain}}
     conditions = {
         "none": {"class_path": "robust_asr.attacks.noise.Clean"},
-        "pgd": {"class_path": "robust_asr.attacks.pgd.PGD", "init_args": {"threat": THREAT, "num_iterations": 2}},
+        "pgd": {"class_path": "robust_asr.attacks.pgd.PaperPGD", "init_args": {"threat": THREAT, "num_iterations": 2}},
     }
     return {
         "run_dir": str(tmp_path / "run"),

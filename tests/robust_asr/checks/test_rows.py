@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from robust_asr.attacks.noise import Clean, MatchedNoise
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.checks import check_rows, lines
 from robust_asr.checks.rows.attackers import KNOWLEDGE, UNBOUNDED
 from robust_asr.checks.rows.budgets import CHANGED, USED, WITHIN
@@ -278,7 +278,11 @@ def test_an_attack_with_the_wrong_sign_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", [faults.Rounded, faults.Shattered])
 def test_a_masked_gradient_shows_in_rows(tmp_path: Path, fault: type[faults.Fronted]) -> None:
     # So loud that noise matters: steps of random signs end well inside the ball, and do less than it.
-    conditions = {"clean": Clean(), "pgd": PGD(Linf(0.05)), "noise": MatchedNoise(Linf(0.05), distribution="signs")}
+    conditions = {
+        "clean": Clean(),
+        "pgd": PaperPGD(Linf(0.05)),
+        "noise": MatchedNoise(Linf(0.05), distribution="signs"),
+    }
     checks = check_rows(evaluated(tmp_path, {"masked": fault(five_words())}, conditions, spoken(8, seed=2)))
     assert verdicts(checks, NOISE)["fail"] | verdicts(checks, CHANGED)["fail"] == {("masked", "pgd")}
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_asr import checkpoint
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.checkpoint import weights_hash
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.denoise import Denoise
@@ -54,7 +54,7 @@ def test_attack_goes_through_the_denoiser() -> None:
     views = [system.view(knowledge) for knowledge in ("exact", "straight_through")]
     exact, straight = (input_gradient(partial(loss, view), batch.waveforms)[1] for view in views)
     assert exact.any() and not torch.equal(exact, straight)
-    result = PGD(Linf(1e-3), num_iterations=3)(system, batch, seeds=seeds_of(batch))
+    result = PaperPGD(Linf(1e-3), num_iterations=3)(system, batch, seeds=seeds_of(batch))
     clean = loss(system, batch.waveforms)
     assert (result.loss > clean.detach()).all()
     assert weights_hash(system) == before

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_asr.attacks.noise import Clean
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.measuring.systems import describe_system, gradient_sources
@@ -116,9 +116,9 @@ def test_who_shares_a_gradient_source() -> None:
         "beam": searching(BeamSearch()),
     }
     attacks = {
-        "exact": PGD(Linf(0.01)),
-        "unaware": PGD(Linf(0.01), knowledge="unaware"),
-        "straight": PGD(Linf(0.01), knowledge="straight_through"),
+        "exact": PaperPGD(Linf(0.01)),
+        "unaware": PaperPGD(Linf(0.01), knowledge="unaware"),
+        "straight": PaperPGD(Linf(0.01), knowledge="straight_through"),
         "none": Clean(),
     }
     sources = gradient_sources(systems.items(), attacks)

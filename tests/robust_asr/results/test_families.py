@@ -114,7 +114,7 @@ def test_the_order_of_strengths_and_clean_audio_are_what_the_threat_model_allows
     batch = AudioBatch(torch.linspace(-0.5, 0.7, 100)[None], torch.tensor([100]), ("A",), ("1",))
     threats = {str(threat): threat for threat in AT_STRENGTHS[kind]}
     radii = {name: float(threat.radius(batch)) for name, threat in threats.items()}
-    made = conditions(**{name: pgd.PGD(threat).columns() for name, threat in threats.items()})
+    made = conditions(**{name: pgd.PaperPGD(threat).columns() for name, threat in threats.items()})
     (family,) = families(made)
     perturbing = sorted((name for name in made if radii[name] > 0), key=radii.get)
     assert [point.condition for point in family.points] == perturbing

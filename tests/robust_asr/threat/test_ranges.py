@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.storage import trust
 from robust_asr.storage.describe import describe
 from robust_asr.threat import Ball, Linf
@@ -51,12 +51,12 @@ class Growing(Linf):
 
 
 def test_the_radius_moves_with_the_epoch() -> None:
-    batch, attack = audio_batch(LENGTHS), PGD(LinfRange(1e-5, 1e-1), num_iterations=3)
+    batch, attack = audio_batch(LENGTHS), PaperPGD(LinfRange(1e-5, 1e-1), num_iterations=3)
     first, second = (attack.of_epoch(seed=3, epoch=epoch) for epoch in (0, 1))
     assert first.threat == LinfRange(1e-5, 1e-1, seed=3, step=0) and second.num_iterations == 3
     assert not (first.threat.radius(batch) == second.threat.radius(batch)).any()
-    assert PGD(Growing(0.01)).of_epoch(seed=0, epoch=2).threat == Linf(0.03)
-    plain = PGD(Linf(0.01))
+    assert PaperPGD(Growing(0.01)).of_epoch(seed=0, epoch=2).threat == Linf(0.03)
+    plain = PaperPGD(Linf(0.01))
     assert plain.of_epoch(seed=0, epoch=7) is plain
 
 
@@ -68,7 +68,7 @@ def test_attack_reaches_the_radius_of_each_utterance_and_no_more() -> None:
     torch.manual_seed(0)
     batch, threat = audio_batch(LENGTHS), LinfRange(1e-4, 1e-2)
     batch = replace(batch, texts=("A", "B", "C"))
-    found = PGD(threat, num_iterations=7).generate(ToyCTC(), batch, seeds=seeds_of(batch))
+    found = PaperPGD(threat, num_iterations=7).generate(ToyCTC(), batch, seeds=seeds_of(batch))
     assert not any(found.notes)
     attacked = batch.replace(found.waveforms)
     assert threat.contains(found.waveforms, batch).all()

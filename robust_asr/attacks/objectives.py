@@ -1,0 +1,307 @@
+"""Objectives: what an attack raises for each utterance. The recogniser's own loss, or a function that is nearer to the error rate.
+
+Legend: B utterances, T samples, F frames, D hidden units, V labels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from robust_asr.attacks.goals import Goal
+from robust_asr.masking import length_mask
+from robust_asr.models.base import Encoded, FrameSynchronous, Recognizer
+from robust_asr.randomness import Key, derive
+from robust_asr.types import AudioBatch, Emissions, Targets, Transcript
+
+# The margin by which a frame is lost, in nats. From .3 to 10 the word error rates of benchmarks/objectives.py are equal.
+_ENOUGH = 1.0
+# The draws of a random recogniser whose mean says what it hears in the clean audio.
+_LABEL_DRAWS = 8
+# The words of insertions: how many of a lexicon, letters, the share of the audio that they fill, and a bound on their number.
+_NUM_WORDS, _LETTERS, _DENSITY, _MOST_WORDS = 5, ("A", "O", "E", "I"), 0.8, 2**16
+
+
+class Objective(ABC):
+    """A value whose fields are its configuration. ``aim`` fixes what depends on the clean audio, once for each utterance.
+
+    Attributes:
+        targeted: whether the objective serves a targeted goal too; False for one that can only lead away from a text.
+    """
+
+    targeted: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The objective in an attack's name: ``margin``; "" for the recogniser's own loss, as in the papers."""
+
+    @abstractmethod
+    def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
+        """What the objective needs to know of each utterance. The recogniser is frozen, ``targets`` are those of the goal's texts.
+
+        Shape: seeds (B,) int64.
+        Errors: ValueError for a recogniser or a goal that the objective cannot serve.
+        """
+
+
+class Aim(ABC):
+    """An objective for the utterances of a batch: ``Targets`` that know what is to be raised."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def select(self, indices: Tensor) -> Aim: ...
+
+    @abstractmethod
+    def repeat(self, num: int) -> Aim: ...
+
+    @abstractmethod
+    def of_audio(self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor) -> Tensor:
+        """The value of each utterance, the higher, the better for the attacker. Shape: (B, T), (B,), (B,) -> (B,)."""
+
+    @abstractmethod
+    def of_hidden(self, recognizer: Encoded, hidden: Tensor, frame_lengths: Tensor) -> Tensor:
+        """The same from hidden units. Shape: (B, F, D), (B,) -> (B,)."""
+
+    def values(self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor) -> Tensor:
+        """The value of each utterance, from one pass through the recogniser where it has an encoder. Shape: -> (B,)."""
+        if _has_encoder(recognizer):
+            return self.of_hidden(recognizer, *recognizer.encode(waveforms, lengths, seeds=seeds))
+        return self.of_audio(recognizer, waveforms, lengths, seeds=seeds)
+
+    def values_and_transcripts(
+        self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor
+    ) -> tuple[Tensor, list[Transcript]]:
+        """``values`` and the transcripts on the same draws, in one pass where the recogniser has an encoder."""
+        if _has_encoder(recognizer):
+            hidden, frame_lengths = recognizer.encode(waveforms, lengths, seeds=seeds)
+            with torch.no_grad():
+                heard = recognizer.transcribe_hidden(hidden.detach(), frame_lengths)
+            return self.of_hidden(recognizer, hidden, frame_lengths), heard
+        values = self.of_audio(recognizer, waveforms, lengths, seeds=seeds)
+        with torch.no_grad():
+            return values, recognizer.transcribe(waveforms, lengths, seeds=seeds)
+
+
+@dataclass(frozen=True)
+class Loss(Objective):
+    """The recogniser's loss of the goal's text, as in the five papers: raised away from the reference, lowered to a target."""
+
+    targeted: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        return ""
+
+    def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
+        return _LossOf(targets, goal.sign)
+
+
+@dataclass(frozen=True)
+class _LossOf(Aim):
+    """The loss of given texts, times ``sign``."""
+
+    targets: Targets
+    sign: int
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def select(self, indices: Tensor) -> Aim:
+        return replace(self, targets=self.targets.select(indices))
+
+    def repeat(self, num: int) -> Aim:
+        return replace(self, targets=self.targets.repeat(num))
+
+    def of_audio(self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor) -> Tensor:
+        return self.sign * recognizer.loss(waveforms, lengths, self.targets, seeds=seeds)
+
+    def of_hidden(self, recognizer: Encoded, hidden: Tensor, frame_lengths: Tensor) -> Tensor:
+        return self.sign * recognizer.loss_from_hidden(hidden, frame_lengths, self.targets)
+
+    def values(self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor) -> Tensor:
+        return self.of_audio(recognizer, waveforms, lengths, seeds=seeds)
+
+    def values_and_transcripts(
+        self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor
+    ) -> tuple[Tensor, list[Transcript]]:
+        losses, heard = recognizer.loss_and_transcripts(waveforms, lengths, self.targets, seeds=seeds)
+        return self.sign * losses, heard
+
+
+@dataclass(frozen=True)
+class FrameMargin(Objective):
+    """A hinge margin over the labels that the clean audio has frame by frame, summed over the frames.
+
+    At a frame whose best label is y on the clean audio, the margin is the largest score of another label minus the score of y;
+    it counts up to one nat, so a frame that is lost pulls no more and leaves the budget to the others (the hinge of Carlini &
+    Wagner 2017, objective f6). The difference of two scores is that of their log-probabilities. Of a random recogniser, y has
+    the largest mean log-probability over eight draws.
+    """
+
+    @property
+    def name(self) -> str:
+        return "margin"
+
+    def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
+        _require_untargeted(self, goal)
+        if not isinstance(recognizer.innermost, FrameSynchronous):
+            name = type(recognizer.innermost).__name__
+            raise ValueError(
+                f"objective: FrameMargin needs scores of labels in every frame, which {name} does not have"
+            )
+        total, frame_lengths = 0, None
+        with torch.no_grad():
+            for draw in range(_LABEL_DRAWS if recognizer.stochastic else 1):
+                keyed = derive(seeds, step=Key.CLEAN_LABELS, draw=draw)
+                emissions = recognizer.emissions(batch.waveforms, batch.lengths, seeds=keyed)
+                total, frame_lengths = total + emissions.log_probs, emissions.frame_lengths
+        return _Margins(total.argmax(-1), frame_lengths)
+
+
+@dataclass(frozen=True)
+class _Margins(Aim):
+    """Shape: labels (B, F) int64, frame_lengths (B,)."""
+
+    labels: Tensor
+    frame_lengths: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, indices: Tensor) -> Aim:
+        rows = indices.to(self.labels.device)
+        return replace(self, labels=self.labels[rows], frame_lengths=self.frame_lengths[rows])
+
+    def repeat(self, num: int) -> Aim:
+        return replace(
+            self,
+            labels=self.labels.repeat_interleave(num, 0),
+            frame_lengths=self.frame_lengths.repeat_interleave(num, 0),
+        )
+
+    def of_audio(self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor) -> Tensor:
+        return self._of(recognizer.emissions(waveforms, lengths, seeds=seeds))
+
+    def of_hidden(self, recognizer: Encoded, hidden: Tensor, frame_lengths: Tensor) -> Tensor:
+        return self._of(Emissions(recognizer.innermost.log_probs(hidden), frame_lengths))
+
+    def _of(self, emissions: Emissions) -> Tensor:
+        scores = emissions.log_probs
+        # The batch may have shrunk since, and with it the padding.
+        labels = self.labels[:, : scores.shape[1], None]
+        own = scores.gather(-1, labels)[..., 0]
+        others = scores.scatter(-1, labels, -torch.inf).amax(-1)
+        margins = (others - own).clamp(max=_ENOUGH)
+        return (margins * length_mask(emissions.frame_lengths, scores.shape[1])).sum(1)
+
+
+@dataclass(frozen=True)
+class Insertions(Objective):
+    """Towards a text of many short words: each word of it that the recogniser writes is an insertion or a substitution.
+
+    The text repeats the shortest words of the search's lexicon, or, without a lexicon, single letters of many sounds. It has as
+    many words as fit into four fifths of the audio: a text that fills the audio leaves no choice of frames.
+
+    Errors: ValueError for a recogniser that can write none of the words.
+    """
+
+    @property
+    def name(self) -> str:
+        return "insertions"
+
+    def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
+        _require_untargeted(self, goal)
+        words = [word for word in _short_words(recognizer) if not recognizer.unwritable(word)]
+        if not words:
+            raise ValueError(
+                "objective: Insertions needs words, and the recogniser can write neither its lexicon's nor letters"
+            )
+        lengths = (_DENSITY * batch.lengths).long()
+        texts = [self._text(recognizer, lengths[row : row + 1], words) for row in range(len(batch))]
+        return _LossOf(recognizer.targets(texts), -1)
+
+    def _text(self, recognizer: Recognizer, length: Tensor, words: Sequence[str]) -> str:
+        """The longest text that fits into the audio, by bisection of its number of words. Shape: length (1,) samples."""
+
+        def text(count: int) -> str:
+            return " ".join(words[place % len(words)] for place in range(count))
+
+        def fits(count: int) -> bool:
+            return bool(recognizer.feasible(length, recognizer.targets([text(count)])).all())
+
+        least, most = 1, 2
+        while most < _MOST_WORDS and fits(most):
+            least, most = most, 2 * most
+        while most - least > 1:
+            middle = (least + most) // 2
+            least, most = (middle, most) if fits(middle) else (least, middle)
+        return text(least)
+
+
+@dataclass(frozen=True)
+class Mixture(Objective):
+    """The sum of several objectives, in one pass through the recogniser where it has an encoder."""
+
+    parts: Sequence[Objective]
+
+    @property
+    def name(self) -> str:
+        return "+".join(part.name or "loss" for part in self.parts)
+
+    def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
+        return _Sum(tuple(part.aim(recognizer, batch, targets, goal, seeds=seeds) for part in self.parts))
+
+
+@dataclass(frozen=True)
+class _Sum(Aim):
+    parts: tuple[Aim, ...]
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    def select(self, indices: Tensor) -> Aim:
+        return _Sum(tuple(part.select(indices) for part in self.parts))
+
+    def repeat(self, num: int) -> Aim:
+        return _Sum(tuple(part.repeat(num) for part in self.parts))
+
+    def of_audio(self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor) -> Tensor:
+        return sum(part.of_audio(recognizer, waveforms, lengths, seeds=seeds) for part in self.parts)
+
+    def of_hidden(self, recognizer: Encoded, hidden: Tensor, frame_lengths: Tensor) -> Tensor:
+        return sum(part.of_hidden(recognizer, hidden, frame_lengths) for part in self.parts)
+
+
+def _short_words(recognizer: Recognizer) -> Sequence[str]:
+    """The shortest words of the search's lexicon; single letters where the search writes any word."""
+    tokenizer = getattr(recognizer.innermost, "tokenizer", None)
+    known = recognizer.search.words(tokenizer) if recognizer.search is not None and tokenizer is not None else []
+    return sorted(set(known), key=lambda word: (len(word), word))[:_NUM_WORDS] or _LETTERS
+
+
+def _has_encoder(recognizer: Recognizer) -> bool:
+    """Whether a recogniser, its wrappers included, hands out hidden units, from which everything follows in one pass."""
+    return isinstance(recognizer.innermost, Encoded) and all(hasattr(layer, "encode") for layer in recognizer.layers)
+
+
+def strongest(recognizer: Recognizer, goal: Goal) -> list[Objective]:
+    """The objectives of which, for some utterance and recogniser, each is the strongest (benchmarks/objectives.py)."""
+    if goal.targeted:
+        return [Loss()]
+    framewise = [Mixture((Loss(), FrameMargin()))] if isinstance(recognizer.innermost, FrameSynchronous) else []
+    return [Loss(), Insertions(), *framewise]
+
+
+def _require_untargeted(objective: Objective, goal: Goal) -> None:
+    if goal.targeted:
+        raise ValueError(
+            f"objective: {type(objective).__name__} leads away from a text, the goal is targeted: use Loss"
+        )
