@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from robust_asr.report.axes import nice_top, span, steps
@@ -89,6 +90,8 @@ def _cost(cell: Cell | None) -> str:
     spent = f"; {forwards:.4g} forwards, {iterations:.4g} iterations" if forwards or iterations else ""
     payers = sorted({row["paid_by"] for row in cell.rows if row.get("paid_by")})
     spent += f"; the attack was paid by {escaped(listed(payers))}" if payers else ""
+    winners = Counter(row["member"] for row in cell.rows if row.get("member"))
+    spent += f"; won by {escaped(', '.join(f'{name}: {num}' for name, num in winners.most_common()))}" if winners else ""
     return f'{duration(seconds)} <span class="aside">{relative} per second of audio{spent}</span>'
 
 

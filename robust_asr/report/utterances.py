@@ -101,6 +101,7 @@ def _texts(grid: Grid, card: Card) -> tuple[str, str]:
         "" if row["hypothesis"].strip() else "The transcript is empty.",
         _STATUS_REMARKS.get(row["status"], ""),
         row.get("note") or "",
+        f"Found by {row['member']}." if row.get("member") else "",
         f"Recounted: {row['recounted']}." if "recounted" in row else "",
     ]
     notes = "".join(f'<p class="remark">{escaped(remark)}</p>' for remark in remarks if remark)

@@ -13,9 +13,9 @@ _COUNTS = frozenset(
     {"words", "insertions", "deletions", "substitutions", "characters", "character_errors", "iterations", "forwards"}
 )
 _NUMBERS = frozenset({"audio_seconds", "seconds"})
-# A row may lack these fields, or hold null in them. ``paid_by`` names the system whose attack was shared; ``score`` and
-# ``flagged`` are a detector's.
-_OPTIONAL_TEXTS = frozenset({"target", "note", "paid_by"})
+# A row may lack these fields, or hold null in them. ``paid_by`` names the system whose attack was shared,
+# ``member`` the attack of an ensemble that won; ``score`` and ``flagged`` are a detector's.
+_OPTIONAL_TEXTS = frozenset({"target", "note", "paid_by", "member"})
 _OPTIONAL_NUMBERS = frozenset({"snr_db", "loss", "size", "score"})
 _OPTIONAL_FLAGS = frozenset({"success", "flagged"})
 _OPTIONAL = _OPTIONAL_TEXTS | _OPTIONAL_NUMBERS | _OPTIONAL_FLAGS
