@@ -93,6 +93,16 @@ def test_a_shared_attack_names_who_paid_for_it(tmp_path):
     assert costs.count("the attack was paid by &lt;baseline&gt;") == len(CHOSEN)
 
 
+def test_an_ensemble_names_the_members_that_won(tmp_path):
+    folder = write_example(tmp_path / "a", conditions=CHOSEN, num_utterances=2, keep_audio=0)
+    rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    rows = [entry | {"member": "<margin>"} for entry in rows]
+    (folder / "results.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rows))
+    page = page_text(tabulate(read_runs([folder])), "T", max_bytes=10**7)
+    costs = page.split('id="cost"')[1].split("</section>")[0]
+    assert "won by &lt;margin&gt;: 2" in costs and "<margin>" not in page
+
+
 def test_nothing_yet_is_said(tmp_path):
     assert verdict(made(tmp_path / "a", rows=0.0))[-1] == "No result is there yet."
 
