@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -97,11 +98,16 @@ def _check_settings(out: Path, settings: Settings) -> None:
 def _record(root: Path, settings: Settings, *, num_jobs: int) -> None:
     sessions = list(_sessions(root, settings))
     # A forked process for each session: espeak-ng speaks reproducibly only from its start on.
-    with multiprocessing.get_context("fork").Pool(num_jobs, maxtasksperchild=1) as pool:
+    # Each ends at SIGTERM, by which a pool is ended: a training run that makes the corpus may handle that signal itself.
+    end_at_sigterm = {"initializer": signal.signal, "initargs": (signal.SIGTERM, signal.SIG_DFL)}
+    with multiprocessing.get_context("fork").Pool(num_jobs, maxtasksperchild=1, **end_at_sigterm) as pool:
         done = pool.imap_unordered(_record_session, sessions, chunksize=1)
         with progress_bar("speaking", total=settings.num_utterances, unit="utterances") as progress:
             for num_utterances in done:
                 progress.update(num_utterances)
+        # Left without these, a pool ends its processes by the signal, also one that it is just starting.
+        pool.close()
+        pool.join()
 
 
 def _sessions(root: Path, settings: Settings) -> Iterator[_Session]:
