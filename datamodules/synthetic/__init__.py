@@ -6,7 +6,9 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -98,16 +100,29 @@ def _check_settings(out: Path, settings: Settings) -> None:
 def _record(root: Path, settings: Settings, *, num_jobs: int) -> None:
     sessions = list(_sessions(root, settings))
     # A forked process for each session: espeak-ng speaks reproducibly only from its start on.
-    # Each ends at SIGTERM, by which a pool is ended: a training run that makes the corpus may handle that signal itself.
-    end_at_sigterm = {"initializer": signal.signal, "initargs": (signal.SIGTERM, signal.SIG_DFL)}
-    with multiprocessing.get_context("fork").Pool(num_jobs, maxtasksperchild=1, **end_at_sigterm) as pool:
+    with _ended_by_sigterm(), multiprocessing.get_context("fork").Pool(num_jobs, maxtasksperchild=1) as pool:
         done = pool.imap_unordered(_record_session, sessions, chunksize=1)
         with progress_bar("speaking", total=settings.num_utterances, unit="utterances") as progress:
             for num_utterances in done:
                 progress.update(num_utterances)
-        # Left without these, a pool ends its processes by the signal, also one that it is just starting.
         pool.close()
         pool.join()
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Inside, SIGTERM ends this process and all that it forks, as a pool ends its processes when something fails.
+
+    A handler of a training run is inherited otherwise: a process that is just starting then survives, and the pool waits for it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _sessions(root: Path, settings: Settings) -> Iterator[_Session]:
