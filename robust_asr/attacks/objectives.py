@@ -19,7 +19,7 @@ from robust_asr.models.base import Encoded, FrameSynchronous, Recognizer
 from robust_asr.randomness import Key, derive
 from robust_asr.types import AudioBatch, Emissions, Targets, Transcript
 
-# The margin by which a frame is lost, in nats. From .3 to 10 the word error rates of benchmarks/objectives.py are equal.
+# The margin by which a frame is lost, in nats. From .3 to 10 the word error rates of benchmarks.objectives are equal.
 _ENOUGH = 1.0
 # The draws of a random recogniser whose mean says what it hears in the clean audio.
 _LABEL_DRAWS = 8
@@ -293,7 +293,7 @@ def _has_encoder(recognizer: Recognizer) -> bool:
 
 
 def strongest(recognizer: Recognizer, goal: Goal) -> list[Objective]:
-    """The objectives of which, for some utterance and recogniser, each is the strongest (benchmarks/objectives.py)."""
+    """The objectives of which, for some utterance and recogniser, each is the strongest (benchmarks.objectives)."""
     if goal.targeted:
         return [Loss()]
     framewise = [Mixture((Loss(), FrameMargin()))] if isinstance(recognizer.innermost, FrameSynchronous) else []
