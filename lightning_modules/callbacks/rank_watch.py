@@ -61,8 +61,8 @@ class RankWatch(Callback):
         after_process_group(trainer, lambda: self._begin(trainer))
         if "LOCAL_RANK" not in os.environ:
             os.environ[_STARTED_BY] = str(os.getpid())
-        elif _STARTED_BY in os.environ:
-            parent = int(os.environ[_STARTED_BY])
+        elif os.environ.get(_STARTED_BY) == str(parent := os.getppid()):
+            # torchrun and srun start their ranks themselves: there the name is another run's, from whose process they were called.
             threading.Thread(target=self._watch_parent, args=(parent,), daemon=True).start()
 
     def _begin(self, trainer: pl.Trainer) -> None:

@@ -337,17 +337,17 @@ def test_the_run_id_is_chosen_once(tmp_path):
     assert (tmp_path / "moved" / "wandb_run_id.txt").read_text() == first + "\n"
 
 
-@pytest.mark.parametrize("wrong", ["", "A", "../x", "a b", "a" * 65, "a\nb", "é", 7, None, ["a"]])
+@pytest.mark.parametrize("wrong", ["", "..", "../x", "a:b", "a" * 129, "a\nb", 7, None, ["a"]])
 def test_no_file_names_another_kind_of_id(tmp_path, wrong):
     if isinstance(wrong, str):
-        with pytest.raises(ValueError, match="W&B run id has 1 to 64"):
+        with pytest.raises(ValueError, match="W&B run id has 1 to 128"):
             wandb_run_id(tmp_path, from_checkpoint=wrong)
         assert not list(tmp_path.iterdir())
         (tmp_path / "wandb_run_id.txt").write_text(wrong, encoding="utf-8")
-        with pytest.raises(ValueError, match="W&B run id has 1 to 64"):
+        with pytest.raises(ValueError, match="W&B run id has 1 to 128"):
             wandb_run_id(tmp_path)
     elif wrong is not None:
-        with pytest.raises(ValueError, match="W&B run id has 1 to 64"):
+        with pytest.raises(ValueError, match="W&B run id has 1 to 128"):
             RewindLoggers().load_state_dict({"next_step": 3, "wandb_run_id": wrong})
 
 

@@ -106,7 +106,7 @@ def broken(folder: Path, small: Path, kind: str) -> list[str]:
         ("no json", "evaluation.json: is not JSON"),
         ("no row", "results.jsonl, line 1: is not JSON"),
         ("a folder for a file", "Is a directory"),
-        ("no audio", "is no FLAC file"),
+        ("no audio", "is neither FLAC nor WAV"),
         ("twice", "is named twice"),
         ("out is a file", "is a file; name a folder for the report"),
     ],

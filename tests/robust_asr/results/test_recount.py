@@ -91,7 +91,7 @@ def test_means_over_seeds_name_the_rows(tampered, capsys):
     about = json.loads((tampered / "evaluation.json").read_text())
     about["systems"].pop("b")
     (tampered / "evaluation.json").write_text(json.dumps(about))
-    print_seed_means([str(tampered)])
+    print_seed_means([str(tampered)] * 2)
     assert "warning: 2 recounted" in capsys.readouterr().out
 
 
