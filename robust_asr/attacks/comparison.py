@@ -32,7 +32,7 @@ class Measures:
 
     def value(self, waveforms: Tensor) -> tuple[Tensor, int]:
         """The mean value of the objective, and the passes that this costs an utterance. Shape: (B, T) -> (B,)."""
-        return self.common.loss(waveforms, step=Key.COMPARISON), self.common.num_draws
+        return self.common.loss(waveforms, step=Key.COMPARISON), self.common.forwards
 
     def damage(self, waveforms: Tensor, goal: Goal) -> tuple[Tensor, int]:
         """The mean damage to the transcript, and the passes that this costs; the mean value orders equal damages.
@@ -47,5 +47,6 @@ class Measures:
         damage = torch.tensor(counts, dtype=torch.float64).mean(0)
         # Damages are whole numbers over J. The arc tangent rises with its argument and is bounded: it never outweighs one of J.
         order = values.double().cpu().atan() / (4 * len(draws) * torch.pi)
-        passes = self.common.num_draws * self.common.recognizer.forwards_per_look
+        # A look holds one pass of the loss already.
+        passes = self.common.forwards + self.common.num_draws * (self.common.recognizer.forwards_per_look - 1)
         return (damage + order).to(waveforms.device), passes

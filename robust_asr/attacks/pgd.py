@@ -124,6 +124,7 @@ class PGD(Attack):
             )
 
         outcome = Outcome(batch, num_draws=self.comparison_draws if recognizer.stochastic else 1)
+        outcome.state.forwards += aim.spent
         restart, descent = 0, None
         if start is not None:
             descent = (0, self.steps.run.at(start))
@@ -154,7 +155,7 @@ class PGD(Attack):
         measure, region = measures(work), self.threat.region(work.batch)
         for iteration in range(first, self.num_iterations):
             values, gradient = measure.steps.gradient(work.batch.waveforms + run.delta, step=first_key + iteration)
-            run.forwards += measure.steps.num_draws
+            run.forwards += measure.steps.forwards
             if self.keep == "value" and not measure.random:
                 run.remember(values)
             self.steps.advance(run, values, gradient, region, self.threat, iteration, self.num_iterations)
