@@ -50,15 +50,13 @@ class Objective(ABC):
         Errors: ValueError for a recogniser or a goal that the objective cannot serve.
         """
 
+    def passes_to_aim(self, recognizer: Recognizer) -> int:
+        """The passes of each utterance through the recogniser in ``aim``."""
+        return 0
+
 
 class Aim(ABC):
-    """An objective for the utterances of a batch: ``Targets`` that know what is to be raised.
-
-    Attributes:
-        spent: the passes that it took to make the aim, for each utterance.
-    """
-
-    spent: int = 0
+    """An objective for the utterances of a batch: ``Targets`` that know what is to be raised."""
 
     def passes(self, recognizer: Recognizer) -> int:
         """The passes of one utterance through the recogniser in ``values``."""
@@ -168,13 +166,16 @@ class FrameMargin(Objective):
             raise ValueError(
                 f"objective: FrameMargin needs scores of labels in every frame, which {name} does not have"
             )
-        total, frame_lengths, num_draws = 0, None, _LABEL_DRAWS if recognizer.stochastic else 1
+        total, frame_lengths = 0, None
         with torch.no_grad():
-            for draw in range(num_draws):
+            for draw in range(self.passes_to_aim(recognizer)):
                 keyed = derive(seeds, step=Key.CLEAN_LABELS, draw=draw)
                 emissions = recognizer.emissions(batch.waveforms, batch.lengths, seeds=keyed)
                 total, frame_lengths = total + emissions.log_probs, emissions.frame_lengths
-        return _Margins(total.argmax(-1), frame_lengths, num_draws)
+        return _Margins(total.argmax(-1), frame_lengths)
+
+    def passes_to_aim(self, recognizer: Recognizer) -> int:
+        return _LABEL_DRAWS if recognizer.stochastic else 1
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,6 @@ class _Margins(Aim):
 
     labels: Tensor
     frame_lengths: Tensor
-    spent: int
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -280,14 +280,13 @@ class Mixture(Objective):
     def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
         return _Sum(tuple(part.aim(recognizer, batch, targets, goal, seeds=seeds) for part in self.parts))
 
+    def passes_to_aim(self, recognizer: Recognizer) -> int:
+        return sum(part.passes_to_aim(recognizer) for part in self.parts)
+
 
 @dataclass(frozen=True)
 class _Sum(Aim):
     parts: tuple[Aim, ...]
-
-    @property
-    def spent(self) -> int:
-        return sum(part.spent for part in self.parts)
 
     def passes(self, recognizer: Recognizer) -> int:
         return 1 if _has_encoder(recognizer) else sum(part.passes(recognizer) for part in self.parts)

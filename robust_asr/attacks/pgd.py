@@ -124,7 +124,7 @@ class PGD(Attack):
             )
 
         outcome = Outcome(batch, num_draws=self.comparison_draws if recognizer.stochastic else 1)
-        outcome.state.forwards += aim.spent
+        outcome.state.forwards += self.objective.passes_to_aim(recognizer)
         restart, descent = 0, None
         if start is not None:
             descent = (0, self.steps.run.at(start))

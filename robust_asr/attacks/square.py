@@ -98,7 +98,7 @@ class Square(Attack):
             Expectation(recognizer, work, num_draws=self.comparison_draws, max_samples=room),
         )
         run = Run.at(torch.zeros_like(batch.waveforms) if start is None else start)
-        run.forwards += aim.spent
+        run.forwards += self.objective.passes_to_aim(recognizer)
         best, first, key = batch.waveforms.new_full((len(batch),), -torch.inf), 0, Key.QUERIES
         if (saved := partial.load()) is not None:
             state = {name: value.to(batch.lengths.device) for name, value in saved["run"].items()}

@@ -5,6 +5,7 @@ Legend: B utterances, T samples, n utterances still attacked.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 
 import torch
@@ -31,7 +32,8 @@ VERSION = 1
 # The share of the budget that the first round may take, and the share of that round for the queries without a gradient: so few
 # do little damage, they are an alarm.
 _FIRST_ROUND, _QUERIES = 0.7, 0.1
-# A member's perturbations are compared this often. With fewer iterations than the least it would be no attack.
+# A member's perturbations are compared this often, or less often where that would leave fewer iterations than the least, with
+# which it would be no attack.
 _LOOKS, _LEAST, _COMPARISON_DRAWS = 3, 5, 8
 # The second round refines what the first has found, so its first step is half as long.
 _REFINING = Cosine(0.2)
@@ -116,7 +118,8 @@ class Standard(Attack):
         # An utterance that nothing breaks gets at most three budgets, so the time of an evaluation stays near to what was asked.
         passes = min(left // max(len(contest.remaining()), 1), 2 * self.forwards)
         for place, (number, rows, share) in enumerate(_second_round(contest, passes)):
-            iterations = _iterations(share, recognizer)
+            aim = members[number].attack.objective.passes_to_aim(recognizer)
+            iterations = share - aim - _LOOKS * _passes_to_look(recognizer)
             if len(rows) and iterations >= _LEAST:
                 second = members[number].refined(iterations)
                 start, where = contest.delta[rows.to(contest.delta.device)], partial.part(f"{contest.turn}-{place}")
@@ -129,18 +132,20 @@ class Standard(Attack):
             for objective in strongest(recognizer, self.goal)
             for steps in ((Cosine(), Halving()) if self.goal.targeted else (Cosine(),))
         ]
-        number = len(settings) * len(views)
-        queries, iterations = _shares(self.forwards, number, recognizer)
+        objectives = [objective for objective, _ in settings] * len(views)
+        queries, iterations, looks = _shares(self.forwards, objectives, recognizer)
         if iterations < _LEAST:
             enough = self.forwards
-            while _shares(enough, number, recognizer)[1] < _LEAST:
+            while _shares(enough, objectives, recognizer)[1] < _LEAST:
                 enough += 1
             raise ValueError(
-                f"forwards is {self.forwards}, too few for the {number + 1} members that attack this recogniser: it must be at "
-                f"least {enough}"
+                f"forwards is {self.forwards}, too few for the {len(objectives) + 1} members that attack this recogniser: it "
+                f"must be at least {enough}"
             )
         members = [
-            Member(f"{objective.name or 'loss'} {steps.name}{name}", view, self._pgd(objective, steps, iterations))
+            Member(
+                f"{objective.name or 'loss'} {steps.name}{name}", view, self._pgd(objective, steps, iterations, looks)
+            )
             for name, view in views.items()
             for objective, steps in settings
         ]
@@ -153,14 +158,14 @@ class Standard(Attack):
         )
         return [*members, Member(square.title, recognizer, square)]
 
-    def _pgd(self, objective: Objective, steps: Steps, iterations: int) -> PGD:
+    def _pgd(self, objective: Objective, steps: Steps, iterations: int, looks: int) -> PGD:
         return PGD(
             self.threat,
             goal=self.goal,
             objective=objective,
             steps=steps,
             num_iterations=iterations,
-            check_every=-(-iterations // _LOOKS),
+            check_every=-(-iterations // looks),
             comparison_draws=_COMPARISON_DRAWS,
         )
 
@@ -210,18 +215,21 @@ def _second_round(contest: Contest, passes: int) -> list[tuple[int, Tensor, int]
     return [*shifts, (queries, rows[alone], passes), (queries, rows[~alone & doubtful], passes // 2)]
 
 
-def _shares(forwards: int, number: int, recognizer: Recognizer) -> tuple[int, int]:
-    """The queries without a gradient in the first round, and the iterations of each of the ``number`` other members."""
+def _shares(forwards: int, objectives: Sequence[Objective], recognizer: Recognizer) -> tuple[int, int, int]:
+    """The queries without a gradient in the first round, and iterations and comparisons of each of the other members."""
     first = int(_FIRST_ROUND * forwards) - _probes(recognizer)
     queries = max(int(_QUERIES * first), 1)
-    # The queries compare once, and know the labels of the clean audio.
-    left = first - queries - 2 * _draws(recognizer) * recognizer.forwards_per_look
-    return queries, _iterations(left // number, recognizer)
+    # The queries serve the last objective, and are compared once.
+    aims = sum(objective.passes_to_aim(recognizer) for objective in (*objectives, objectives[-1]))
+    left = first - queries - aims - _passes_to_look(recognizer)
+    looks = _LOOKS
+    while looks > 1 and left // len(objectives) - looks * _passes_to_look(recognizer) < _LEAST:
+        looks -= 1
+    return queries, left // len(objectives) - looks * _passes_to_look(recognizer), looks
 
 
-def _iterations(passes: int, recognizer: Recognizer) -> int:
-    """The iterations that so many passes allow, beside the comparisons and the labels of the clean audio."""
-    return passes - (_LOOKS * recognizer.forwards_per_look + 1) * _draws(recognizer)
+def _passes_to_look(recognizer: Recognizer) -> int:
+    return _draws(recognizer) * recognizer.forwards_per_look
 
 
 def _draws(recognizer: Recognizer) -> int:
