@@ -6,12 +6,15 @@ Legend: B utterances, J draws, T samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from robust_asr.attacks.compaction import Workload
 from robust_asr.attacks.expectation import Expectation
 from robust_asr.attacks.goals import Goal
+from robust_asr.models.base import Recognizer
 from robust_asr.randomness import Key
 
 
@@ -25,6 +28,17 @@ class Measures:
 
     steps: Expectation
     common: Expectation
+
+    @classmethod
+    def of(
+        cls, recognizer: Recognizer, work: Workload, *, num_draws: int, comparison_draws: int, **settings: Any
+    ) -> Measures:
+        steps = Expectation(recognizer, work, num_draws=num_draws, **settings)
+        # All draws of any other recogniser are equal.
+        common = (
+            Expectation(recognizer, work, num_draws=comparison_draws, **settings) if recognizer.stochastic else steps
+        )
+        return cls(steps, common)
 
     @property
     def random(self) -> bool:

@@ -262,14 +262,14 @@ class Insertions(Objective):
 class Mixture(Objective):
     """The sum of several objectives, in one pass through the recogniser where it has an encoder, else in one for each.
 
-    Errors: ValueError without a part.
+    Errors: ValueError for parts that are no objectives, or no part.
     """
 
     parts: Sequence[Objective]
 
     def __post_init__(self) -> None:
-        if not self.parts:
-            raise ValueError("objective: Mixture needs parts, such as [Loss, FrameMargin], found none")
+        if not self.parts or not all(isinstance(part, Objective) for part in self.parts):
+            raise ValueError(f"objective: Mixture needs objectives such as Loss and FrameMargin, found {self.parts!r}")
         # A list, which configurations give, has no hash.
         object.__setattr__(self, "parts", tuple(self.parts))
 

@@ -115,14 +115,14 @@ class PGD(Attack):
         aim = self.objective.aim(recognizer, batch, targets, self.goal, seeds=seeds)
         work = Workload.whole(batch, aim, self.goal.texts(batch, seeds=seeds), seeds=seeds)
         room = self.max_samples or room_of(recognizer, batch)
-        settings = {"max_samples": room, "precision": self.precision}
-
-        def measures(work: Workload) -> Measures:
-            return Measures(
-                Expectation(recognizer, work, num_draws=self.num_draws, **settings),
-                Expectation(recognizer, work, num_draws=self.comparison_draws, **settings),
-            )
-
+        measures = partial_function(
+            Measures.of,
+            recognizer,
+            num_draws=self.num_draws,
+            comparison_draws=self.comparison_draws,
+            max_samples=room,
+            precision=self.precision,
+        )
         outcome = Outcome(batch, num_draws=self.comparison_draws if recognizer.stochastic else 1)
         outcome.state.forwards += self.objective.passes_to_aim(recognizer)
         restart, descent = 0, None

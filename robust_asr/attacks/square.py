@@ -15,7 +15,7 @@ from torch import Tensor
 from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.attacks.compaction import Workload
 from robust_asr.attacks.comparison import Measures
-from robust_asr.attacks.expectation import Expectation, room_of
+from robust_asr.attacks.expectation import room_of
 from robust_asr.attacks.goals import Goal, Untargeted
 from robust_asr.attacks.objectives import Loss, Objective
 from robust_asr.attacks.progress import Outcome, Run
@@ -93,10 +93,7 @@ class Square(Attack):
         aim = self.objective.aim(recognizer, batch, targets, self.goal, seeds=seeds)
         work = Workload.whole(batch, aim, self.goal.texts(batch, seeds=seeds), seeds=seeds)
         room = self.max_samples or room_of(recognizer, batch)
-        measure = Measures(
-            Expectation(recognizer, work, max_samples=room),
-            Expectation(recognizer, work, num_draws=self.comparison_draws, max_samples=room),
-        )
+        measure = Measures.of(recognizer, work, num_draws=1, comparison_draws=self.comparison_draws, max_samples=room)
         run = Run.at(torch.zeros_like(batch.waveforms) if start is None else start)
         run.forwards += self.objective.passes_to_aim(recognizer)
         best, first, key = batch.waveforms.new_full((len(batch),), -torch.inf), 0, Key.QUERIES

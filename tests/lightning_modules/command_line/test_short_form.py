@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lightning_modules.command_line import catalogue
+from robust_asr.attacks.base import Attack
 from robust_asr.storage import trust
 from tests.lightning_modules.command_line.test_values import settings
 
@@ -45,6 +46,30 @@ def test_an_object_in_short_is_the_object_in_full(tmp_path: Path) -> None:
     assert one(
         tmp_path, f"{{class_path: {PGD}, init_args: {{threat: {{LinfRange: {{eps_min: 1, eps_max: 2}}}}}}}}"
     ) == full(PGD, threat=nested)
+
+
+def test_objectives_and_steps_in_short(tmp_path: Path) -> None:
+    objectives, steps = "robust_asr.attacks.objectives", "robust_asr.attacks.steps"
+    loss, margin = full(f"{objectives}.Loss"), full(f"{objectives}.FrameMargin")
+    for parts in ("[{Loss: {}}, {FrameMargin: {}}]", "{parts: [{Loss: }, {FrameMargin: }]}"):
+        text = f"{{PGD: {{threat: {{Linf: 0.001}}, objective: {{Mixture: {parts}}}, steps: {{Cosine: 0.4}}}}}}"
+        found = one(tmp_path, text)
+        assert found == full(
+            PGD,
+            threat=linf(0.001),
+            objective=full(f"{objectives}.Mixture", parts=[loss, margin]),
+            steps=full(f"{steps}.Cosine", first=0.4),
+        )
+        assert trust.build(found, expected=Attack).name == "PGD-50 loss+margin cosine"
+    assert trust.build(
+        one(tmp_path, "{PGD: {threat: {Linf: 1}, steps: {Halving: {}}, objective: {Insertions: {}}}}")
+    ).name == ("PGD-50 insertions halving")
+    assert one(tmp_path, "{Standard: {Linf: 0.001}}") == full(
+        "robust_asr.attacks.standard.Standard", threat=linf(0.001)
+    )
+    standard = trust.build(one(tmp_path, "{Standard: {threat: {SNR: 20}, forwards: 100}}"), expected=Attack)
+    assert standard.name == "standard-1 (100 forwards)"
+    assert one(tmp_path, "{Square: {Linf: 1}}")["class_path"] == "robust_asr.attacks.square.Square"
 
 
 def test_what_is_no_object_stays_what_it_is(tmp_path: Path) -> None:

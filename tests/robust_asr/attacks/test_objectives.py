@@ -218,8 +218,11 @@ def test_an_objective_that_cannot_be_served_is_one_sentence() -> None:
         kind = type(objective).__name__
         with pytest.raises(ValueError, match=f"{kind} leads away from a text, the goal is targeted: use Loss"):
             PGD(Linf(0.01), goal=Target(), objective=objective)
-    with pytest.raises(ValueError, match=r"Mixture needs parts, such as .*, found none"):
-        Mixture(())
+    for parts in ((), "Loss", ["Loss"], [Loss]):
+        with pytest.raises(
+            ValueError, match=r"objective: Mixture needs objectives such as Loss and FrameMargin, found"
+        ):
+            Mixture(parts)
 
     class Digits(Ear):
         def unwritable(self, text: str) -> list[str]:
