@@ -7,7 +7,7 @@ import inspect
 import pkgutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,7 +37,7 @@ from robust_asr.attacks.progress import Run
 from robust_asr.attacks.saved import Saved
 from robust_asr.attacks.square import Square
 from robust_asr.attacks.standard import Standard
-from robust_asr.attacks.steps import Halving
+from robust_asr.attacks.steps import Constant, Halving
 from robust_asr.checks import check_system, lines
 from robust_asr.defenses.base import Chain, Defended, Defense, StraightThrough
 from robust_asr.defenses.denoise import Denoise
@@ -51,7 +51,7 @@ from robust_asr.search.beam import BeamSearch
 from robust_asr.search.greedy import GreedySearch
 from robust_asr.search.phones import PhoneBeamSearch
 from robust_asr.storage.partial import PartialState
-from robust_asr.threat import L2, SNR, Linf, Region
+from robust_asr.threat import L2, SNR, Linf
 from robust_asr.threat.ranges import LinfRange
 from robust_asr.types import AudioBatch, Emissions, PairedBatch, Transcript
 from tests.command_line import ROOT
@@ -183,7 +183,7 @@ class Loud(Oracle, FrameSynchronous):
 CW = CarliniWagner(Target(), num_iterations=20, check_every=10)
 MASKING = Imperceptible(Target(), num_iterations=1, masking_iterations=20)
 PGD_LOOKING = PaperPGD(Linf(0.01), goal=Target(), num_iterations=20, stop_on_success=True, check_every=10)
-LOOKING = PGD(Linf(0.01), num_iterations=20, check_every=10)
+LOOKING = PGD(Linf(0.01), objective=Loss(), num_iterations=20, check_every=10)
 # For each attack, how often the host waits in ten iterations, the recogniser's own waits included: none in a loss, one in a look.
 WAITS: dict[str, tuple[Attack, int]] = {
     "PGD": (PaperPGD(Linf(0.01)), 0),
@@ -475,14 +475,16 @@ def test_wait_is_counted_where_it_is(kind: str, device: Device) -> None:
     assert device.waits.total() == 1
 
 
-class ImpatientPGD(PaperPGD):
-    def _step(self, run: Run, gradient: Tensor, region: Region) -> None:
+@dataclass(frozen=True)
+class Impatient(Constant):
+    def advance(self, run: Run, values: Tensor, gradient: Tensor, *others: object) -> None:
         if gradient.double().isfinite().all():
-            super()._step(run, gradient, region)
+            super().advance(run, values, gradient, *others)
 
 
 def test_a_loop_that_waits_and_computes_in_float64_is_seen(device: Device) -> None:
-    few, many = (attack_waits(ImpatientPGD(Linf(0.01)), device, iterations) for iterations in (20, 30))
+    attack = PaperPGD(Linf(0.01), steps=Impatient())
+    few, many = (attack_waits(attack, device, iterations) for iterations in (20, 30))
     waits, doubles = (after - before for before, after in zip(few, many, strict=True))
     assert waits.total() == 10 and doubles.total() >= 10
     assert all("tests/test_device.py" in place for place in [*doubles, *(place for _, place in waits)])

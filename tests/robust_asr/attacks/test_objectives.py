@@ -147,7 +147,7 @@ def test_a_mixture_without_an_encoder_says_what_it_costs() -> None:
 
 def test_a_wrapper_without_hidden_units_is_attacked_on_its_loss() -> None:
     batch, inside = spoken(2), four_words()
-    attack = PGD(Linf(0.001), num_iterations=4, check_every=2)
+    attack = PGD(Linf(0.001), objective=Loss(), num_iterations=4, check_every=2)
     found, expected = (attack.generate(system, batch, seeds=seeds_of(batch)) for system in (Wrapped(inside), inside))
     assert torch.equal(found.waveforms, expected.waveforms)
     # A look costs a pass for the loss and one for the transcript.

@@ -92,12 +92,12 @@ def test_default_steps_are_those_of_the_papers() -> None:
 
 
 SETTINGS: list[Attack] = [
-    PGD(Linf(0.001)),
+    PGD(Linf(0.001), objective=Loss()),
     PaperPGD(Linf(0.001)),
-    PGD(Linf(0.001), steps=Cosine(0.3)),
-    PGD(Linf(0.001), steps=Constant(0.4)),
-    PGD(Linf(0.001), steps=Halving()),
-    PGD(Linf(0.001), steps=Halving(momentum=0.5)),
+    PGD(Linf(0.001), objective=Loss(), steps=Cosine(0.3)),
+    PGD(Linf(0.001), objective=Loss(), steps=Constant(0.4)),
+    PGD(Linf(0.001), objective=Loss(), steps=Halving()),
+    PGD(Linf(0.001), objective=Loss(), steps=Halving(momentum=0.5)),
     PGD(Linf(0.001), objective=FrameMargin()),
     PGD(Linf(0.001), objective=Insertions()),
     PGD(Linf(0.001), objective=Mixture([Loss(), FrameMargin()])),

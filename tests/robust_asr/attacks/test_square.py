@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from robust_asr.attacks.noise import MatchedNoise
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.attacks.square import Square
 from robust_asr.threat import L2, SNR, Ball, Linf, Unbounded
 from robust_asr.threat.norms import euclidean
@@ -46,7 +46,7 @@ def test_it_fills_the_ball_and_needs_no_gradient(threat: Ball) -> None:
     # A look at the end costs the loss and the transcript.
     assert result.forwards.tolist() == [12 + 2] * 3 and result.iterations.tolist() == [12] * 3
     with pytest.raises(ValueError, match="no gradient of the loss reaches the audio"):
-        PGD(threat)(recognizer, batch, seeds=seeds_of(batch))
+        PaperPGD(threat)(recognizer, batch, seeds=seeds_of(batch))
 
 
 @pytest.mark.parametrize("threat", [Linf(0.01), L2(0.5)], ids=str)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from robust_asr.attacks.objectives import Loss
 from robust_asr.attacks.pgd import PGD
 from robust_asr.attacks.steps import Constant, Cosine, Halving, Steps, _checkpoints
 from robust_asr.threat import L2, Ball, Linf
@@ -103,7 +104,7 @@ def test_halving_is_algorithm_1_of_auto_pgd(name: str) -> None:
     batch = audio_batch((500,), level=0.3)
     batch = batch.replace(batch.waveforms.double())
     recognizer = Recorded(weights()).double()
-    attack = PGD(threat, num_iterations=num, steps=Halving(first, rising=rising), keep="last")
+    attack = PGD(threat, objective=Loss(), num_iterations=num, steps=Halving(first, rising=rising), keep="last")
     attack.generate(recognizer, batch, seeds=seeds_of(batch))
     points, reasons = auto_pgd(batch.waveforms[0].numpy(), threat, num, first, rising)
     assert met <= reasons
@@ -123,7 +124,7 @@ def test_checkpoints_are_those_of_the_paper() -> None:
 def test_cosine_steps_in_closed_form(first: float) -> None:
     """Under a linear loss in a large ball, the perturbation grows by each step."""
     batch, recognizer, num = audio_batch((300,)), Recorded(weights()), 9
-    attack = PGD(L2(0.001), num_iterations=num, steps=Cosine(first), keep="last")
+    attack = PGD(L2(0.001), objective=Loss(), num_iterations=num, steps=Cosine(first), keep="last")
     # So small a ball that the loss is linear in it, and so short a run that the first steps do not fill it.
     attack.generate(recognizer, batch, seeds=seeds_of(batch))
     sizes = [float(euclidean((asked - batch.waveforms).double())) for asked in recognizer.asked[:num]]
@@ -137,7 +138,7 @@ def test_cosine_steps_in_closed_form(first: float) -> None:
 @pytest.mark.parametrize("threat", [Linf(0.01), L2(0.5)], ids=str)
 def test_every_schedule_solves_a_linear_loss_alone_and_together(steps: Steps, threat: Ball) -> None:
     batch, recognizer = audio_batch(SIZES), Linear(weights())
-    attack = PGD(threat, num_iterations=60, steps=steps, keep="value")
+    attack = PGD(threat, objective=Loss(), num_iterations=60, steps=steps, keep="value")
     together = attacked(attack, recognizer, batch)
     dual = [float(weights()[:length].norm(1 if threat.norm == "linf" else 2)) for length in SIZES]
     for row, length in enumerate(SIZES):
@@ -151,7 +152,7 @@ def test_every_schedule_solves_a_linear_loss_alone_and_together(steps: Steps, th
 def test_halving_keeps_its_state_where_utterances_leave() -> None:
     """What is left of a batch goes on as if it had been alone."""
     batch, recognizer = audio_batch((500, 400, 300, 200)), Linear(weights(), level=3.0)
-    plain = PGD(Linf(0.02), num_iterations=20, steps=Halving(0.1), keep="last")
+    plain = PGD(Linf(0.02), objective=Loss(), num_iterations=20, steps=Halving(0.1), keep="last")
     stopping = replace(plain, stop_on_success=True, check_every=2)
     found = stopping(recognizer, batch, seeds=seeds_of(batch))
     assert len(set(found.iterations.tolist())) > 1
