@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,11 @@ def test_an_object_in_short_is_the_object_in_full(tmp_path: Path) -> None:
     ) == full(PGD, threat=nested)
 
 
+def attack_of(found: object) -> Attack:
+    """Built of what was read, whose numbers still know how they were written."""
+    return trust.build(json.loads(json.dumps(found)), expected=Attack)
+
+
 def test_objectives_and_steps_in_short(tmp_path: Path) -> None:
     objectives, steps = "robust_asr.attacks.objectives", "robust_asr.attacks.steps"
     loss, margin = full(f"{objectives}.Loss"), full(f"{objectives}.FrameMargin")
@@ -60,15 +66,14 @@ def test_objectives_and_steps_in_short(tmp_path: Path) -> None:
             objective=full(f"{objectives}.Mixture", parts=[loss, margin]),
             steps=full(f"{steps}.Cosine", first=0.4),
         )
-        assert trust.build(found, expected=Attack).name == "PGD-50 loss+margin cosine"
-    assert trust.build(
-        one(tmp_path, "{PGD: {threat: {Linf: 1}, steps: {Halving: {}}, objective: {Insertions: {}}}}")
-    ).name == ("PGD-50 insertions halving")
+        assert attack_of(found).name == "PGD-50 loss+margin cosine"
+    halving = one(tmp_path, "{PGD: {threat: {Linf: 1.0}, steps: {Halving: {}}, objective: {Insertions: {}}}}")
+    assert attack_of(halving).name == "PGD-50 insertions halving"
     assert one(tmp_path, "{Standard: {Linf: 0.001}}") == full(
         "robust_asr.attacks.standard.Standard", threat=linf(0.001)
     )
-    standard = trust.build(one(tmp_path, "{Standard: {threat: {SNR: 20}, forwards: 100}}"), expected=Attack)
-    assert standard.name == "standard-1 (100 forwards)"
+    standard = one(tmp_path, "{Standard: {threat: {SNR: 20.0}, forwards: 100}}")
+    assert attack_of(standard).name == "standard-1 (100 forwards)"
     assert one(tmp_path, "{Square: {Linf: 1}}")["class_path"] == "robust_asr.attacks.square.Square"
 
 
