@@ -76,6 +76,9 @@ class PGD(Attack):
         super().__post_init__()
         if not isinstance(self.threat, Ball):
             raise ValueError(f"threat must be a ball such as Linf, L2 or SNR, found {self.threat}")
+        for name, kind, example in (("objective", Objective, "Loss"), ("steps", Steps, "Cosine")):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} must be an object such as {{{example}: {{}}}}, found {getattr(self, name)!r}")
         for name in ("num_iterations", "num_restarts", "num_draws", "comparison_draws", "check_every"):
             if not 1 <= getattr(self, name) < Key.RESTART:
                 raise ValueError(f"{name} must be at least 1 and below {int(Key.RESTART)}, found {getattr(self, name)}")

@@ -63,6 +63,8 @@ class Square(Attack):
         super().__post_init__()
         if not isinstance(self.threat, Ball):
             raise ValueError(f"threat must be a ball such as Linf, L2 or SNR, found {self.threat}")
+        if not isinstance(self.objective, Objective):
+            raise ValueError(f"objective must be an object such as {{Loss: {{}}}}, found {self.objective!r}")
         for name in ("num_queries", "comparison_draws"):
             if not 1 <= getattr(self, name) < Key.RESTART:
                 raise ValueError(f"{name} must be at least 1 and below {int(Key.RESTART)}, found {getattr(self, name)}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from jsonargparse import ArgumentParser
 
 from lightning_modules.command_line import catalogue
 from robust_asr.attacks.base import Attack
@@ -50,8 +50,10 @@ def test_an_object_in_short_is_the_object_in_full(tmp_path: Path) -> None:
 
 
 def attack_of(found: object) -> Attack:
-    """Built of what was read, whose numbers still know how they were written."""
-    return trust.build(json.loads(json.dumps(found)), expected=Attack)
+    """Built as the command line builds it."""
+    parser = ArgumentParser()
+    parser.add_argument("--attack", type=Attack)
+    return parser.instantiate_classes(parser.parse_object({"attack": found})).attack
 
 
 def test_objectives_and_steps_in_short(tmp_path: Path) -> None:

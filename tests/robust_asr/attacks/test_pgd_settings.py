@@ -58,6 +58,8 @@ def test_names_and_columns_are_those_of_the_papers() -> None:
         ({"num_restarts": 2}, "without random_start"),
         ({"comparison_draws": 0}, "comparison_draws"),
         ({"max_samples": 0}, "max_samples"),
+        ({"objective": "Loss"}, r"objective must be an object such as \{Loss: \{\}\}, found 'Loss'"),
+        ({"steps": "Halving"}, r"steps must be an object such as \{Cosine: \{\}\}, found 'Halving'"),
         ({"keep": "first"}, "keep must be one of last, value, damage, found 'first'"),
         ({"precision": "16"}, "precision must be one of 32-true, bf16-mixed"),
         ({"knowledge": "some"}, "knowledge must be one of exact, straight_through, unaware"),

@@ -101,3 +101,5 @@ def test_wrong_settings_are_refused_and_the_name_says_the_queries() -> None:
         Square(Unbounded())
     with pytest.raises(ValueError, match="num_queries must be at least 1"):
         Square(Linf(0.01), num_queries=0)
+    with pytest.raises(ValueError, match=r"objective must be an object .*, found 'Loss'"):
+        Square(Linf(0.01), objective="Loss")
