@@ -6,12 +6,15 @@ Legend: B utterances, J draws, T samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from robust_asr.attacks.compaction import Workload
 from robust_asr.attacks.expectation import Expectation
 from robust_asr.attacks.goals import Goal
+from robust_asr.models.base import Recognizer
 from robust_asr.randomness import Key
 
 
@@ -26,13 +29,24 @@ class Measures:
     steps: Expectation
     common: Expectation
 
+    @classmethod
+    def of(
+        cls, recognizer: Recognizer, work: Workload, *, num_draws: int, comparison_draws: int, **settings: Any
+    ) -> Measures:
+        steps = Expectation(recognizer, work, num_draws=num_draws, **settings)
+        # All draws of any other recogniser are equal.
+        common = (
+            Expectation(recognizer, work, num_draws=comparison_draws, **settings) if recognizer.stochastic else steps
+        )
+        return cls(steps, common)
+
     @property
     def random(self) -> bool:
         return self.common.recognizer.stochastic
 
     def value(self, waveforms: Tensor) -> tuple[Tensor, int]:
         """The mean value of the objective, and the passes that this costs an utterance. Shape: (B, T) -> (B,)."""
-        return self.common.loss(waveforms, step=Key.COMPARISON), self.common.num_draws
+        return self.common.loss(waveforms, step=Key.COMPARISON), self.common.forwards
 
     def damage(self, waveforms: Tensor, goal: Goal) -> tuple[Tensor, int]:
         """The mean damage to the transcript, and the passes that this costs; the mean value orders equal damages.
@@ -47,5 +61,6 @@ class Measures:
         damage = torch.tensor(counts, dtype=torch.float64).mean(0)
         # Damages are whole numbers over J. The arc tangent rises with its argument and is bounded: it never outweighs one of J.
         order = values.double().cpu().atan() / (4 * len(draws) * torch.pi)
-        passes = self.common.num_draws * self.common.recognizer.forwards_per_look
+        # A look holds one pass of the loss already.
+        passes = self.common.forwards + self.common.num_draws * (self.common.recognizer.forwards_per_look - 1)
         return (damage + order).to(waveforms.device), passes

@@ -1,6 +1,6 @@
 """The bookkeeping of an ensemble of attacks: each utterance's worst perturbation, who found it, and what it has cost.
 
-Legend: B utterances, T samples, n utterances that one attack worked on.
+Legend: B utterances, T samples, M members, n utterances that one attack worked on.
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ from robust_asr.types import AudioBatch
 class Contest:
     """The state of an ensemble on one batch.
 
-    Shape: delta (B, T) on the device of the batch; the other tensors (B,), on the CPU.
+    Shape: delta (B, T) on the device of the batch; damages (B, M) and the other tensors (B,), on the CPU.
 
     Attributes:
         turn: the number of turns that are over; the state is saved after each.
         damage: the damage of ``delta`` to the transcript, on the draws of comparisons; -inf before the first attack.
         lost: the damage from which an utterance needs no further attack.
+        damages: the damage of each member alone.
         winners: the number of the member whose perturbation ``delta`` is.
     """
 
-    def __init__(self, batch: AudioBatch, lost: Tensor) -> None:
+    def __init__(self, batch: AudioBatch, lost: Tensor, num_members: int) -> None:
         self.batch, self.lost, self.turn = batch, lost, 0
         self.delta = torch.zeros_like(batch.waveforms)
         self.damage = torch.full((len(batch),), -torch.inf, dtype=torch.float64)
+        self.damages = torch.full((len(batch), num_members), -torch.inf, dtype=torch.float64)
         self.winners, self.iterations, self.forwards = torch.zeros(3, len(batch), dtype=torch.long)
         self.intact, self.moved = torch.zeros(2, len(batch), dtype=torch.bool)
 
@@ -43,7 +45,7 @@ class Contest:
                 setattr(self, name, value.to(getattr(self, name).device) if isinstance(value, Tensor) else value)
 
     def state(self) -> dict[str, Any]:
-        names = ("turn", "delta", "damage", "winners", "iterations", "forwards", "intact", "moved")
+        names = ("turn", "delta", "damage", "damages", "winners", "iterations", "forwards", "intact", "moved")
         return {name: getattr(self, name) for name in names}
 
     def remaining(self) -> Tensor:
@@ -53,6 +55,7 @@ class Contest:
     def enter(self, member: int, rows: Tensor, outcome: Outcome) -> None:
         """The result of a member on the utterances at ``rows``; of two equal results the earlier one stays. Shape: rows (n,)."""
         found, damage = outcome.state, outcome.damage.cpu()
+        self.damages[rows, member] = damage
         better = damage > self.damage[rows]
         winning, size = rows[better], found.delta.shape[1]
         self.delta[winning.to(self.delta.device), :size] = found.delta[better.to(found.delta.device)]

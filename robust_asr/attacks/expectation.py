@@ -38,6 +38,9 @@ class Expectation:
 
     With precision "bf16-mixed" the recogniser runs under autocast; losses, gradient and perturbation stay float32.
 
+    Attributes:
+        forwards: the passes of each utterance in one measurement of the loss, with or without its gradient.
+
     Units: max_samples as ``Recognizer.window`` counts them, padding included; a pass has at least one row.
     """
 
@@ -54,6 +57,7 @@ class Expectation:
         self.work = work
         self.num_draws = num_draws if recognizer.stochastic else 1
         self.precision = precision
+        self.forwards = self.num_draws * (work.targets.passes(recognizer) if isinstance(work.targets, Aim) else 1)
         size = work.batch.waveforms.shape[1]
         max_rows = len(work) if max_samples is None else max(1, max_samples // _window(recognizer, work.batch))
         self._passes = _passes(work, num_draws=self.num_draws, max_rows=max_rows)

@@ -23,8 +23,9 @@ from robust_asr.types import AudioBatch, Emissions, Targets, Transcript
 _ENOUGH = 1.0
 # The draws of a random recogniser whose mean says what it hears in the clean audio.
 _LABEL_DRAWS = 8
-# The words of insertions: how many of a lexicon, letters, the share of the audio that they fill, and a bound on their number.
-_NUM_WORDS, _LETTERS, _DENSITY, _MOST_WORDS = 5, ("A", "O", "E", "I"), 0.8, 2**16
+# The words of insertions: how many of a lexicon, letters, the share of the audio that they fill, and a bound on their number
+# where any text fits.
+_NUM_WORDS, _LETTERS, _DENSITY, _WORDS_A_SECOND = 5, ("A", "O", "E", "I"), 0.8, 50
 
 
 class Objective(ABC):
@@ -49,9 +50,17 @@ class Objective(ABC):
         Errors: ValueError for a recogniser or a goal that the objective cannot serve.
         """
 
+    def passes_to_aim(self, recognizer: Recognizer) -> int:
+        """The passes of each utterance through the recogniser in ``aim``."""
+        return 0
+
 
 class Aim(ABC):
     """An objective for the utterances of a batch: ``Targets`` that know what is to be raised."""
+
+    def passes(self, recognizer: Recognizer) -> int:
+        """The passes of one utterance through the recogniser in ``values``."""
+        return 1
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -152,18 +161,21 @@ class FrameMargin(Objective):
 
     def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
         _require_untargeted(self, goal)
-        if not isinstance(recognizer.innermost, FrameSynchronous):
-            name = type(recognizer.innermost).__name__
+        if not _has_frames(recognizer):
+            name = [type(layer).__name__ for layer in recognizer.layers if not _hands_out_frames(layer)][-1]
             raise ValueError(
                 f"objective: FrameMargin needs scores of labels in every frame, which {name} does not have"
             )
         total, frame_lengths = 0, None
         with torch.no_grad():
-            for draw in range(_LABEL_DRAWS if recognizer.stochastic else 1):
+            for draw in range(self.passes_to_aim(recognizer)):
                 keyed = derive(seeds, step=Key.CLEAN_LABELS, draw=draw)
                 emissions = recognizer.emissions(batch.waveforms, batch.lengths, seeds=keyed)
                 total, frame_lengths = total + emissions.log_probs, emissions.frame_lengths
         return _Margins(total.argmax(-1), frame_lengths)
+
+    def passes_to_aim(self, recognizer: Recognizer) -> int:
+        return _LABEL_DRAWS if recognizer.stochastic else 1
 
 
 @dataclass(frozen=True)
@@ -208,7 +220,8 @@ class Insertions(Objective):
     """Towards a text of many short words: each word of it that the recogniser writes is an insertion or a substitution.
 
     The text repeats the shortest words of the search's lexicon, or, without a lexicon, single letters of many sounds. It has as
-    many words as fit into four fifths of the audio: a text that fills the audio leaves no choice of frames.
+    many words as fit into four fifths of the audio: a text that fills the audio leaves no choice of frames. Where not even one
+    word fits, it is the empty text.
 
     Errors: ValueError for a recogniser that can write none of the words.
     """
@@ -219,12 +232,13 @@ class Insertions(Objective):
 
     def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
         _require_untargeted(self, goal)
-        words = [word for word in _short_words(recognizer) if not recognizer.unwritable(word)]
+        words = _short_words(recognizer)
         if not words:
             raise ValueError(
                 "objective: Insertions needs words, and the recogniser can write neither its lexicon's nor letters"
             )
-        lengths = (_DENSITY * batch.lengths).long()
+        # On the host, which would wait for every answer of a device.
+        lengths = (_DENSITY * batch.lengths.cpu()).long()
         texts = [self._text(recognizer, lengths[row : row + 1], words) for row in range(len(batch))]
         return _LossOf(recognizer.targets(texts), -1)
 
@@ -237,9 +251,7 @@ class Insertions(Objective):
         def fits(count: int) -> bool:
             return bool(recognizer.feasible(length, recognizer.targets([text(count)])).all())
 
-        least, most = 1, 2
-        while most < _MOST_WORDS and fits(most):
-            least, most = most, 2 * most
+        least, most = 0, 1 + _WORDS_A_SECOND * int(length) // recognizer.sample_rate
         while most - least > 1:
             middle = (least + most) // 2
             least, most = (middle, most) if fits(middle) else (least, middle)
@@ -248,9 +260,18 @@ class Insertions(Objective):
 
 @dataclass(frozen=True)
 class Mixture(Objective):
-    """The sum of several objectives, in one pass through the recogniser where it has an encoder."""
+    """The sum of several objectives, in one pass through the recogniser where it has an encoder, else in one for each.
+
+    Errors: ValueError for parts that are no objectives, or no part.
+    """
 
     parts: Sequence[Objective]
+
+    def __post_init__(self) -> None:
+        if not self.parts or not all(isinstance(part, Objective) for part in self.parts):
+            raise ValueError(f"objective: Mixture needs objectives such as Loss and FrameMargin, found {self.parts!r}")
+        # A list, which configurations give, has no hash.
+        object.__setattr__(self, "parts", tuple(self.parts))
 
     @property
     def name(self) -> str:
@@ -259,10 +280,16 @@ class Mixture(Objective):
     def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
         return _Sum(tuple(part.aim(recognizer, batch, targets, goal, seeds=seeds) for part in self.parts))
 
+    def passes_to_aim(self, recognizer: Recognizer) -> int:
+        return sum(part.passes_to_aim(recognizer) for part in self.parts)
+
 
 @dataclass(frozen=True)
 class _Sum(Aim):
     parts: tuple[Aim, ...]
+
+    def passes(self, recognizer: Recognizer) -> int:
+        return 1 if _has_encoder(recognizer) else sum(part.passes(recognizer) for part in self.parts)
 
     def __len__(self) -> int:
         return len(self.parts[0])
@@ -280,24 +307,41 @@ class _Sum(Aim):
         return sum(part.of_hidden(recognizer, hidden, frame_lengths) for part in self.parts)
 
 
-def _short_words(recognizer: Recognizer) -> Sequence[str]:
-    """The shortest words of the search's lexicon; single letters where the search writes any word."""
+def _short_words(recognizer: Recognizer) -> list[str]:
+    """The shortest words of the search's lexicon; single letters where the search writes any word. Only what can be written."""
     tokenizer = getattr(recognizer.innermost, "tokenizer", None)
     known = recognizer.search.words(tokenizer) if recognizer.search is not None and tokenizer is not None else []
-    return sorted(set(known), key=lambda word: (len(word), word))[:_NUM_WORDS] or _LETTERS
+    shortest = sorted(set(known), key=lambda word: (len(word), word))[:_NUM_WORDS] or _LETTERS
+    return [word for word in shortest if not recognizer.unwritable(word)]
+
+
+def _hands_out_frames(layer: Recognizer) -> bool:
+    return hasattr(layer, "emissions") and isinstance(layer.innermost, FrameSynchronous)
+
+
+def _has_frames(recognizer: Recognizer) -> bool:
+    """Whether a recogniser, its wrappers included, hands out the scores of labels in every frame."""
+    return all(_hands_out_frames(layer) for layer in recognizer.layers)
 
 
 def _has_encoder(recognizer: Recognizer) -> bool:
     """Whether a recogniser, its wrappers included, hands out hidden units, from which everything follows in one pass."""
-    return isinstance(recognizer.innermost, Encoded) and all(hasattr(layer, "encode") for layer in recognizer.layers)
+    innermost = recognizer.innermost
+    scored = hasattr(innermost, "log_probs") or not isinstance(innermost, FrameSynchronous)
+    return isinstance(innermost, Encoded) and scored and all(hasattr(layer, "encode") for layer in recognizer.layers)
 
 
 def strongest(recognizer: Recognizer, goal: Goal) -> list[Objective]:
     """The objectives of which, for some utterance and recogniser, each is the strongest (benchmarks.objectives)."""
     if goal.targeted:
         return [Loss()]
-    framewise = [Mixture((Loss(), FrameMargin()))] if isinstance(recognizer.innermost, FrameSynchronous) else []
-    return [Loss(), Insertions(), *framewise]
+    found: list[Objective] = [Loss()]
+    if _short_words(recognizer):
+        found.append(Insertions())
+    if _has_frames(recognizer):
+        # Without an encoder the two parts of a mixture would cost two passes.
+        found.append(Mixture((Loss(), FrameMargin())) if _has_encoder(recognizer) else FrameMargin())
+    return found
 
 
 def _require_untargeted(objective: Objective, goal: Goal) -> None:

@@ -79,6 +79,9 @@ class PGD(Attack):
             object.__setattr__(self, "objective", chosen)
         if not isinstance(self.threat, Ball):
             raise ValueError(f"threat must be a ball such as Linf, L2 or SNR, found {self.threat}")
+        for name, kind, example in (("objective", Objective, "Loss"), ("steps", Steps, "Cosine")):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} must be an object such as {{{example}: {{}}}}, found {getattr(self, name)!r}")
         for name in ("num_iterations", "num_restarts", "num_draws", "comparison_draws", "check_every"):
             if not 1 <= getattr(self, name) < Key.RESTART:
                 raise ValueError(f"{name} must be at least 1 and below {int(Key.RESTART)}, found {getattr(self, name)}")
@@ -118,15 +121,16 @@ class PGD(Attack):
         aim = self.objective.aim(recognizer, batch, targets, self.goal, seeds=seeds)
         work = Workload.whole(batch, aim, self.goal.texts(batch, seeds=seeds), seeds=seeds)
         room = self.max_samples or room_of(recognizer, batch)
-        settings = {"max_samples": room, "precision": self.precision}
-
-        def measures(work: Workload) -> Measures:
-            return Measures(
-                Expectation(recognizer, work, num_draws=self.num_draws, **settings),
-                Expectation(recognizer, work, num_draws=self.comparison_draws, **settings),
-            )
-
+        measures = partial_function(
+            Measures.of,
+            recognizer,
+            num_draws=self.num_draws,
+            comparison_draws=self.comparison_draws,
+            max_samples=room,
+            precision=self.precision,
+        )
         outcome = Outcome(batch, num_draws=self.comparison_draws if recognizer.stochastic else 1)
+        outcome.state.forwards += self.objective.passes_to_aim(recognizer)
         restart, descent = 0, None
         if start is not None:
             descent = (0, self.steps.run.at(start))
@@ -157,7 +161,7 @@ class PGD(Attack):
         measure, region = measures(work), self.threat.region(work.batch)
         for iteration in range(first, self.num_iterations):
             values, gradient = measure.steps.gradient(work.batch.waveforms + run.delta, step=first_key + iteration)
-            run.forwards += measure.steps.num_draws
+            run.forwards += measure.steps.forwards
             if self.keep == "value" and not measure.random:
                 run.remember(values)
             self.steps.advance(run, values, gradient, region, self.threat, iteration, self.num_iterations)

@@ -6,7 +6,7 @@ Legend: B utterances, T samples; d a perturbation, r the radius of the ball.
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.attacks.compaction import Workload
 from robust_asr.attacks.comparison import Measures
-from robust_asr.attacks.expectation import Expectation, room_of
+from robust_asr.attacks.expectation import room_of
 from robust_asr.attacks.goals import Goal, Untargeted
 from robust_asr.attacks.objectives import Loss, Objective
 from robust_asr.attacks.progress import Outcome, Run
@@ -63,6 +63,8 @@ class Square(Attack):
         super().__post_init__()
         if not isinstance(self.threat, Ball):
             raise ValueError(f"threat must be a ball such as Linf, L2 or SNR, found {self.threat}")
+        if not isinstance(self.objective, Objective):
+            raise ValueError(f"objective must be an object such as {{Loss: {{}}}}, found {self.objective!r}")
         for name in ("num_queries", "comparison_draws"):
             if not 1 <= getattr(self, name) < Key.RESTART:
                 raise ValueError(f"{name} must be at least 1 and below {int(Key.RESTART)}, found {getattr(self, name)}")
@@ -75,7 +77,9 @@ class Square(Attack):
     def perturb(
         self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
     ) -> Perturbation:
-        return self.search(recognizer, batch, targets, seeds=seeds, partial=partial).perturbation()
+        found = self.search(recognizer, batch, targets, seeds=seeds, partial=partial).perturbation()
+        # No gradient was asked for, so none was masked.
+        return replace(found, status=())
 
     def search(
         self,
@@ -85,26 +89,30 @@ class Square(Attack):
         *,
         seeds: Tensor,
         partial: Partial = NOWHERE,
+        start: Tensor | None = None,
     ) -> Outcome:
-        """``perturb`` with the scores of its result, for attacks that compare several."""
+        """``perturb`` with the scores of its result, for attacks that compare several. From ``start`` (B, T) it goes on."""
         aim = self.objective.aim(recognizer, batch, targets, self.goal, seeds=seeds)
         work = Workload.whole(batch, aim, self.goal.texts(batch, seeds=seeds), seeds=seeds)
         room = self.max_samples or room_of(recognizer, batch)
-        measure = Measures(
-            Expectation(recognizer, work, max_samples=room),
-            Expectation(recognizer, work, num_draws=self.comparison_draws, max_samples=room),
-        )
-        run, best = Run.at(torch.zeros_like(batch.waveforms)), batch.waveforms.new_full((len(batch),), -torch.inf)
-        first = 0
+        measure = Measures.of(recognizer, work, num_draws=1, comparison_draws=self.comparison_draws, max_samples=room)
+        run = Run.at(torch.zeros_like(batch.waveforms) if start is None else start)
+        run.forwards += self.objective.passes_to_aim(recognizer)
+        best, first, key = batch.waveforms.new_full((len(batch),), -torch.inf), 0, Key.QUERIES
         if (saved := partial.load()) is not None:
             state = {name: value.to(batch.lengths.device) for name, value in saved["run"].items()}
             first, run, best = saved["query"], Run(**state), saved["best"].to(best)
-        # What moves here is the proposal; a gradient is not asked for, so none can be masked.
-        run.moved |= True
+        elif start is not None:
+            best = measure.steps.loss(batch.waveforms + start, step=Key.QUERIES)
+            run.forwards += measure.steps.forwards
+        if start is not None:
+            # Other tones than those that led to the start.
+            key += Key.RESTART
         for query in range(first, self.num_queries):
-            proposal = self._proposal(run.delta, batch, derive(seeds, step=Key.QUERIES + query), query)
+            drawn = derive(seeds, step=key + query)
+            proposal = self._proposal(run.delta, batch, drawn, query, recognizer.sample_rate)
             values = measure.steps.loss(batch.waveforms + proposal, step=Key.QUERIES)
-            run.forwards += measure.steps.num_draws
+            run.forwards += measure.steps.forwards
             run.iterations += 1
             higher = values > best
             run.delta = torch.where(higher[:, None], proposal, run.delta)
@@ -117,16 +125,17 @@ class Square(Attack):
         outcome.update(work.places, run)
         return outcome
 
-    def _proposal(self, delta: Tensor, batch: AudioBatch, seeds: Tensor, query: int) -> Tensor:
+    def _proposal(self, delta: Tensor, batch: AudioBatch, seeds: Tensor, query: int, sample_rate: int) -> Tensor:
         """The perturbation with a new tone in a window of each utterance. Shape: (B, T), seeds (B,) -> (B, T)."""
-        start, pitch, phase = (keyed_uniform(derive(seeds, draw=draw)).to(delta)[:, None] for draw in range(3))
+        drawn = torch.stack([keyed_uniform(derive(seeds, draw=draw)) for draw in range(3)])
+        start, pitch, phase = drawn.to(delta, non_blocking=True)[..., None]
         share = 1.0 if query == 0 else _FIRST_WINDOW / 2 ** sum(query / self.num_queries >= at for at in _HALVINGS)
         lengths = batch.lengths[:, None]
         places = torch.arange(delta.shape[1], device=delta.device)
         first = start * (1 - share) * lengths
         inside = (places >= first) & (places < first + (share * lengths).clamp(min=1))
         hertz = _LOWEST * (_HIGHEST / _LOWEST) ** pitch
-        tone = (2 * math.pi * (hertz / _SAMPLE_RATE * places + phase)).sin().sign()
+        tone = (2 * math.pi * (hertz / sample_rate * places + phase)).sin().sign()
         radius = self.threat.radius(batch)
         if self.threat.norm == "linf":
             changed = torch.where(inside, radius[:, None] * tone, delta)
@@ -134,6 +143,3 @@ class Square(Attack):
             level = radius[:, None] / lengths.clamp(min=1).sqrt()
             changed = scaled_to(torch.where(inside, level * tone, delta) * (places < lengths), radius, norm="l2")
         return self.threat.project(changed, batch)
-
-
-_SAMPLE_RATE = 16_000

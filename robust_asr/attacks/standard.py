@@ -5,6 +5,7 @@ Legend: B utterances, T samples, n utterances still attacked.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 
 import torch
@@ -31,7 +32,8 @@ VERSION = 1
 # The share of the budget that the first round may take, and the share of that round for the queries without a gradient: so few
 # do little damage, they are an alarm.
 _FIRST_ROUND, _QUERIES = 0.7, 0.1
-# A member's perturbations are compared this often. With fewer iterations than the least it would be no attack.
+# A member's perturbations are compared this often, or less often where that would leave fewer iterations than the least, with
+# which it would be no attack.
 _LOOKS, _LEAST, _COMPARISON_DRAWS = 3, 5, 8
 # The second round refines what the first has found, so its first step is half as long.
 _REFINING = Cosine(0.2)
@@ -46,19 +48,22 @@ class Standard(Attack):
     In the first round every member attacks the clean audio: ``PGD`` with falling steps on each of the ``strongest`` objectives
     (for a target, with falling and with halving steps on its loss), the same through the straight-through form of the defences
     where that has another gradient, and ``Square``, whose success without a gradient would show that the gradients are masked.
-    In the second round the member that did the most damage goes on from there, for each utterance.
+    In the second round the member that did the most damage goes on from there, for each utterance. Where steps along
+    gradients did no more damage than the few queries without one, ``Square`` gets half of these passes, or all of them if every
+    gradient was zero.
 
     The perturbation with the most damage to the transcript is kept, judged on draws that neither an iteration nor the verdict
     uses. An utterance that is lost (as many errors as words; the target reached on all of these draws) is not attacked further,
-    and what it leaves of its budget goes to the other utterances of the batch.
+    and what it leaves of its budget goes to the other utterances of the batch. So the second round, and whether the
+    straight-through form is a member, depend on which utterances share a batch; their order changes nothing.
 
     The name holds the version and the budget, and each row of an evaluation names the member that won. AutoAttack (Croce & Hein
     2020) is the same idea for images.
 
     Attributes:
-        forwards: the passes of an utterance, on average over the batch, those that compare perturbations included.
+        forwards: the passes of an utterance, on average over the batch, at most; those that compare perturbations included.
 
-    Errors: ValueError for a budget that is too small for the members.
+    Errors: ValueError for a budget that is too small for the members, and for a recogniser without a gradient in its audio.
     """
 
     threat: Ball
@@ -81,8 +86,11 @@ class Standard(Attack):
         self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
     ) -> Perturbation:
         texts = self.goal.texts(batch, seeds=seeds)
-        contest = Contest(batch, torch.tensor([self.goal.most_damage(text) for text in texts], dtype=torch.float64))
-        members = self._members(recognizer, batch, targets, seeds)
+        views = _views(recognizer, batch, targets, seeds)
+        members = self._members(recognizer, views)
+        lost = torch.tensor([self.goal.most_damage(text) for text in texts], dtype=torch.float64)
+        contest = Contest(batch, lost, len(members))
+        contest.forwards += _probes(recognizer)
         contest.take_up(partial.load())
         for number, member in enumerate(members):
             rows = contest.remaining()
@@ -106,40 +114,38 @@ class Standard(Attack):
         partial: Partial,
     ) -> None:
         """The second round: every utterance that is not lost is attacked further by the member that did the most damage to it."""
-        rows = contest.remaining()
-        spare = (self.forwards * len(contest.batch) - int(contest.forwards.sum())) // max(len(rows), 1)
+        left = self.forwards * len(contest.batch) - int(contest.forwards.sum())
         # An utterance that nothing breaks gets at most three budgets, so the time of an evaluation stays near to what was asked.
-        iterations = _iterations(min(spare, 2 * self.forwards), recognizer)
-        if iterations < _LEAST:
-            return
-        for number, member in enumerate(members):
-            mine = rows[contest.winners[rows] == number]
-            if len(mine):
-                second = member.refined(iterations)
-                start = contest.delta[mine.to(contest.delta.device)]
-                where = partial.part(f"{contest.turn}-{number}")
-                contest.enter(
-                    number, mine, second.search(contest.batch, targets, mine, seeds=seeds, partial=where, start=start)
-                )
+        passes = min(left // max(len(contest.remaining()), 1), 2 * self.forwards)
+        for place, (number, rows, share) in enumerate(_second_round(contest, passes)):
+            aim = members[number].attack.objective.passes_to_aim(recognizer)
+            iterations = share - aim - _LOOKS * _passes_to_look(recognizer)
+            if len(rows) and iterations >= _LEAST:
+                second = members[number].refined(iterations)
+                start, where = contest.delta[rows.to(contest.delta.device)], partial.part(f"{contest.turn}-{place}")
+                found = second.search(contest.batch, targets, rows, seeds=seeds, partial=where, start=start)
+                contest.enter(number, rows, found)
 
-    def _members(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, seeds: Tensor) -> list[Member]:
+    def _members(self, recognizer: Recognizer, views: dict[str, Recognizer]) -> list[Member]:
         settings: list[tuple[Objective, Steps]] = [
             (objective, steps)
             for objective in strongest(recognizer, self.goal)
             for steps in ((Cosine(), Halving()) if self.goal.targeted else (Cosine(),))
         ]
-        views = {"": recognizer} | _straight_through(recognizer, batch, targets, seeds)
-        queries = max(int(_QUERIES * _FIRST_ROUND * self.forwards), 1)
-        number = len(settings) * len(views)
-        iterations = _iterations(int((_FIRST_ROUND * self.forwards - queries) / number), recognizer)
+        objectives = [objective for objective, _ in settings] * len(views)
+        queries, iterations, looks = _shares(self.forwards, objectives, recognizer)
         if iterations < _LEAST:
-            needed = number * _passes(_LEAST, recognizer) / (_FIRST_ROUND * (1 - _QUERIES))
+            enough = self.forwards
+            while _shares(enough, objectives, recognizer)[1] < _LEAST:
+                enough += 1
             raise ValueError(
-                f"forwards is {self.forwards}, too few for the {number + 1} members that attack this recogniser: it must be at "
-                f"least {int(needed) + number + 1}"
+                f"forwards is {self.forwards}, too few for the {len(objectives) + 1} members that attack this recogniser: it "
+                f"must be at least {enough}"
             )
         members = [
-            Member(f"{objective.name or 'loss'} {steps.name}{name}", view, self._pgd(objective, steps, iterations))
+            Member(
+                f"{objective.name or 'loss'} {steps.name}{name}", view, self._pgd(objective, steps, iterations, looks)
+            )
             for name, view in views.items()
             for objective, steps in settings
         ]
@@ -152,14 +158,14 @@ class Standard(Attack):
         )
         return [*members, Member(square.title, recognizer, square)]
 
-    def _pgd(self, objective: Objective, steps: Steps, iterations: int) -> PGD:
+    def _pgd(self, objective: Objective, steps: Steps, iterations: int, looks: int) -> PGD:
         return PGD(
             self.threat,
             goal=self.goal,
             objective=objective,
             steps=steps,
             num_iterations=iterations,
-            check_every=-(-iterations // _LOOKS),
+            check_every=-(-iterations // looks),
             comparison_draws=_COMPARISON_DRAWS,
         )
 
@@ -188,43 +194,84 @@ class Member:
         return self.attack.search(self.view, part, targets.select(rows), seeds=seeds[rows], partial=partial, **begun)
 
     def refined(self, iterations: int) -> Member:
-        """The attack that goes on from a perturbation. Queries are followed by steps: they have no steps to shorten."""
+        """The attack that goes on from a perturbation."""
         if isinstance(self.attack, Square):
-            settings = {name: getattr(self.attack, name) for name in ("goal", "objective", "comparison_draws")}
-            attack = PGD(self.attack.threat, **settings)
-        else:
-            attack = self.attack
+            return replace(self, attack=replace(self.attack, num_queries=iterations))
         every = -(-iterations // _LOOKS)
-        return replace(self, attack=replace(attack, steps=_REFINING, num_iterations=iterations, check_every=every))
+        return replace(self, attack=replace(self.attack, steps=_REFINING, num_iterations=iterations, check_every=every))
 
 
-def _passes(iterations: int, recognizer: Recognizer) -> int:
-    """What an attack of so many iterations costs, its comparisons included."""
-    draws = _COMPARISON_DRAWS if recognizer.stochastic else 1
-    return iterations + _LOOKS * draws * recognizer.forwards_per_look
-
-
-def _iterations(passes: int, recognizer: Recognizer) -> int:
-    """The iterations that so many passes allow."""
-    return passes - _passes(0, recognizer)
-
-
-def _straight_through(
-    recognizer: Recognizer, batch: AudioBatch, targets: Targets, seeds: Tensor
-) -> dict[str, Recognizer]:
-    """The straight-through form of the defences, where there is one and its gradient is another than the exact one."""
-    if not any(isinstance(layer, Defended) for layer in recognizer.layers):
-        return {}
-    try:
-        view = recognizer.view("straight_through")
-    except ValueError:
-        # A defence that changes the number of samples has no such form.
-        return {}
-    slopes = [
-        input_gradient(
-            lambda values, model=model: model.loss(values, batch.lengths, targets, seeds=seeds), batch.waveforms
-        )[1]
-        for model in (recognizer, view)
+def _second_round(contest: Contest, passes: int) -> list[tuple[int, Tensor, int]]:
+    """Which member goes on from which utterances, with how many passes for each. The queries are the last member."""
+    rows, queries = contest.remaining(), contest.damages.shape[1] - 1
+    winners, masked = contest.winners[rows], ~contest.moved[rows]
+    alone = masked | (winners == queries)
+    doubtful = contest.damages[rows, :queries].amax(1) <= contest.damages[rows, queries]
+    shifts = [
+        (number, rows[~alone & (winners == number) & (doubtful == shared)], passes // (1 + shared))
+        for number in range(queries)
+        for shared in (False, True)
     ]
-    alike = torch.nn.functional.cosine_similarity(*(slope.double().nan_to_num(0, 0, 0) for slope in slopes), dim=1)
-    return {} if float(alike.min()) > _SAME else {" straight-through": view}
+    return [*shifts, (queries, rows[alone], passes), (queries, rows[~alone & doubtful], passes // 2)]
+
+
+def _shares(forwards: int, objectives: Sequence[Objective], recognizer: Recognizer) -> tuple[int, int, int]:
+    """The queries without a gradient in the first round, and iterations and comparisons of each of the other members."""
+    first = int(_FIRST_ROUND * forwards) - _probes(recognizer)
+    queries = max(int(_QUERIES * first), 1)
+    # The queries serve the last objective, and are compared once.
+    aims = sum(objective.passes_to_aim(recognizer) for objective in (*objectives, objectives[-1]))
+    left = first - queries - aims - _passes_to_look(recognizer)
+    looks = _LOOKS
+    while looks > 1 and left // len(objectives) - looks * _passes_to_look(recognizer) < _LEAST:
+        looks -= 1
+    return queries, left // len(objectives) - looks * _passes_to_look(recognizer), looks
+
+
+def _passes_to_look(recognizer: Recognizer) -> int:
+    return _draws(recognizer) * recognizer.forwards_per_look
+
+
+def _draws(recognizer: Recognizer) -> int:
+    return _COMPARISON_DRAWS if recognizer.stochastic else 1
+
+
+def _views(recognizer: Recognizer, batch: AudioBatch, targets: Targets, seeds: Tensor) -> dict[str, Recognizer]:
+    """What the members attack: the recogniser, and the straight-through form of its defences where its gradient is another.
+
+    Errors: ValueError where neither has a gradient in the audio.
+    """
+    view = _straight_through(recognizer)
+    if view is None:
+        return {"": recognizer}
+
+    def slope(model: Recognizer) -> Tensor:
+        return input_gradient(lambda values: model.loss(values, batch.lengths, targets, seeds=seeds), batch.waveforms)[
+            1
+        ]
+
+    other = {" straight-through": view}
+    try:
+        exact = slope(recognizer)
+    except ValueError:
+        # A defence cuts the gradient off.
+        return other
+    alike = torch.nn.functional.cosine_similarity(
+        *(found.double().nan_to_num(0, 0, 0) for found in (exact, slope(view))), dim=1
+    )
+    return {"": recognizer} | ({} if float(alike.min()) > _SAME else other)
+
+
+def _probes(recognizer: Recognizer) -> int:
+    """The passes of an utterance in ``_views``."""
+    return 0 if _straight_through(recognizer) is None else 2
+
+
+def _straight_through(recognizer: Recognizer) -> Recognizer | None:
+    """The straight-through form of the defences; None without a defence, or where one changes the number of samples."""
+    if not any(isinstance(layer, Defended) for layer in recognizer.layers):
+        return None
+    try:
+        return recognizer.view("straight_through")
+    except ValueError:
+        return None

@@ -191,19 +191,18 @@ class Halving(Steps):
         run.factors_before, run.summit_before = run.factors.clone(), run.summit.clone()
         run.factors = torch.where(halved, run.factors / 2, run.factors)
         run.rises = torch.zeros_like(run.rises)
-        # The momentum starts anew, because the last movement did not lead to the best perturbation.
         run.delta = torch.where(halved[:, None], run.summit_delta, run.delta)
-        run.previous = torch.where(halved[:, None], run.summit_delta, run.previous)
         run.last = torch.where(halved, run.summit, run.last)
         return torch.where(halved[:, None], run.summit_gradient, gradient)
 
 
 def _checkpoints(total: int) -> list[int]:
     """The iterations at which steps may be halved, after 0 (Croce & Hein 2020, section 3.2)."""
-    shares = [0.0, 0.22]
-    while shares[-1] < 1:
-        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
-    return sorted({math.ceil(share * total) for share in shares if share < 1})
+    # In hundredths, because sums of binary fractions are above .57 and .99.
+    shares = [0, 22]
+    while shares[-1] < 100:
+        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 3, 6))
+    return sorted({-(-share * total // 100) for share in shares if share < 100})
 
 
 def _step(run: Run, gradient: Tensor, region: Region, factor: float | Tensor) -> None:

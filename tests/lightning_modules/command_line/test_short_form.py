@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from jsonargparse import ArgumentParser
 
 from lightning_modules.command_line import catalogue
+from robust_asr.attacks.base import Attack
 from robust_asr.storage import trust
 from tests.lightning_modules.command_line.test_values import settings
 
@@ -45,6 +47,36 @@ def test_an_object_in_short_is_the_object_in_full(tmp_path: Path) -> None:
     assert one(
         tmp_path, f"{{class_path: {PGD}, init_args: {{threat: {{LinfRange: {{eps_min: 1, eps_max: 2}}}}}}}}"
     ) == full(PGD, threat=nested)
+
+
+def attack_of(found: object) -> Attack:
+    """Built as the command line builds it."""
+    parser = ArgumentParser()
+    parser.add_argument("--attack", type=Attack)
+    return parser.instantiate_classes(parser.parse_object({"attack": found})).attack
+
+
+def test_objectives_and_steps_in_short(tmp_path: Path) -> None:
+    objectives, steps = "robust_asr.attacks.objectives", "robust_asr.attacks.steps"
+    loss, margin = full(f"{objectives}.Loss"), full(f"{objectives}.FrameMargin")
+    for parts in ("[{Loss: {}}, {FrameMargin: {}}]", "{parts: [{Loss: }, {FrameMargin: }]}"):
+        text = f"{{PGD: {{threat: {{Linf: 0.001}}, objective: {{Mixture: {parts}}}, steps: {{Cosine: 0.4}}}}}}"
+        found = one(tmp_path, text)
+        assert found == full(
+            PGD,
+            threat=linf(0.001),
+            objective=full(f"{objectives}.Mixture", parts=[loss, margin]),
+            steps=full(f"{steps}.Cosine", first=0.4),
+        )
+        assert attack_of(found).name == "PGD-50 loss+margin cosine"
+    halving = one(tmp_path, "{PGD: {threat: {Linf: 1.0}, steps: {Halving: {}}, objective: {Insertions: {}}}}")
+    assert attack_of(halving).name == "PGD-50 insertions halving"
+    assert one(tmp_path, "{Standard: {Linf: 0.001}}") == full(
+        "robust_asr.attacks.standard.Standard", threat=linf(0.001)
+    )
+    standard = one(tmp_path, "{Standard: {threat: {SNR: 20.0}, forwards: 100}}")
+    assert attack_of(standard).name == "standard-1 (100 forwards)"
+    assert one(tmp_path, "{Square: {Linf: 1}}")["class_path"] == "robust_asr.attacks.square.Square"
 
 
 def test_what_is_no_object_stays_what_it_is(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ import torch
 from robust_asr.attacks.base import Attack, Generated
 from robust_asr.attacks.cw import CarliniWagner
 from robust_asr.attacks.imperceptible import Imperceptible
-from robust_asr.attacks.pgd import PaperPGD
+from robust_asr.attacks.pgd import PGD, PaperPGD
+from robust_asr.attacks.square import Square
+from robust_asr.attacks.standard import Standard
+from robust_asr.attacks.steps import Halving
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.models.base import Recognizer
@@ -24,6 +27,8 @@ ATTACKS = {
     "PGD": PaperPGD(Linf(0.01), num_iterations=9, keep="value"),
     "PGD, restarts": PaperPGD(L2(0.5), num_iterations=5, random_start=True, num_restarts=3, num_draws=2),
     "PGD, stopping": PaperPGD(Linf(0.002), goal=Target("NO"), num_iterations=9, stop_on_success=True, check_every=2),
+    "PGD, halving": PGD(Linf(0.002), num_iterations=9, steps=Halving(), check_every=3, comparison_draws=2),
+    "Square": Square(Linf(0.01), num_queries=9, comparison_draws=2),
     "CW": CarliniWagner(Target("NO"), num_iterations=14, check_every=2, max_decreases=2),
     "Imperceptible": Imperceptible(
         Target("NO"), num_iterations=8, check_every=2, masking_iterations=8, raise_every=2, lower_every=4
@@ -36,21 +41,22 @@ class Killed(Exception):
 
 
 class Dying(PartialState):
-    """Keeps every state, and dies after some of them."""
+    """Keeps every state, and dies after some of them, those of its parts included."""
 
     def __init__(self, path: Path, *, after: int) -> None:
         super().__init__(path, every_seconds=0.0)
-        self.after = after
+        self.left = [after]
 
     def keep(self, state, *, now: bool = False) -> None:
         super().keep(state, now=True)
-        self.after -= 1
-        if not self.after:
+        self.left[0] -= 1
+        if not self.left[0]:
             raise Killed
 
     def part(self, name: str) -> Dying:
-        self.path = self.path.with_name(f"whole-{name}.ckpt")
-        return self
+        part = Dying(super().part(name).path, after=0)
+        part.left = self.left
+        return part
 
 
 def system() -> Recognizer:
@@ -62,7 +68,8 @@ def made(attack: Attack, batch: AudioBatch, partial: PartialState | None = None)
 
 
 def assert_equal(first: Generated, second: Generated) -> None:
-    assert torch.equal(first.waveforms, second.waveforms) and first.status == second.status
+    assert torch.equal(first.waveforms, second.waveforms)
+    assert first.status == second.status and first.members == second.members
     assert torch.equal(first.iterations, second.iterations) and torch.equal(first.forwards, second.forwards)
 
 
@@ -78,6 +85,32 @@ def test_killed_after_any_state_it_ends_the_same(name: str, kept: int, tmp_path:
     assert_equal(made(attack, batch, again), whole)
     again.forget()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_ensemble_goes_on_with_the_member_that_was_at_work(tmp_path: Path) -> None:
+    attack, batch, system = Standard(Linf(0.0005), forwards=90), spoken(2), four_words()
+    whole = attack.generate(system, batch, seeds=seeds_of(batch))
+    passes: list[int] = []
+    # Within the first member, after it, within the queries, and within the second round.
+    for kept, left in ((4, 174), (16, 150), (44, 80), (60, 56)):
+        folder = tmp_path / str(kept)
+        folder.mkdir()
+        with pytest.raises(Killed):
+            attack.generate(system, batch, seeds=seeds_of(batch), partial=Dying(folder / "whole.ckpt", after=kept))
+        again = PartialState(folder / "whole.ckpt", every_seconds=3600)
+        handle = system.front_end.register_forward_hook(lambda _, __, found: passes.append(len(found[0])))
+        try:
+            assert_equal(attack.generate(system, batch, seeds=seeds_of(batch), partial=again), whole)
+        finally:
+            handle.remove()
+        # What was done is not done again: passes of two utterances, 180 in all; labels of the clean audio are.
+        assert sum(passes) <= left, kept
+        passes.clear()
+        # Of a state, at most nine tensors are as large as the audio, and no more states than members and the ensemble's own.
+        sizes = [path.stat().st_size for path in folder.iterdir()]
+        assert max(sizes) < 9.5 * 4 * batch.waveforms.numel() + 2**16 and len(sizes) <= 8
+        again.forget()
+        assert not list(folder.iterdir())
 
 
 @pytest.mark.parametrize("name", ["PGD", "CW"])

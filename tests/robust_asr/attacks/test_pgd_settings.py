@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from robust_asr.attacks.base import Attack
 from robust_asr.attacks.fgsm import FGSM
-from robust_asr.attacks.pgd import PaperPGD
+from robust_asr.attacks.objectives import FrameMargin, Insertions, Loss, Mixture
+from robust_asr.attacks.pgd import PGD, PaperPGD
+from robust_asr.attacks.square import Square
+from robust_asr.attacks.standard import Standard
+from robust_asr.attacks.steps import Constant, Cosine, Halving
 from robust_asr.storage import trust
 from robust_asr.storage.describe import describe
 from robust_asr.threat import L2, SNR, Linf, Unbounded
@@ -53,6 +58,8 @@ def test_names_and_columns_are_those_of_the_papers() -> None:
         ({"num_restarts": 2}, "without random_start"),
         ({"comparison_draws": 0}, "comparison_draws"),
         ({"max_samples": 0}, "max_samples"),
+        ({"objective": "Loss"}, r"objective must be an object such as \{Loss: \{\}\}, found 'Loss'"),
+        ({"steps": "Halving"}, r"steps must be an object such as \{Cosine: \{\}\}, found 'Halving'"),
         ({"keep": "first"}, "keep must be one of last, value, damage, found 'first'"),
         ({"precision": "16"}, "precision must be one of 32-true, bf16-mixed"),
         ({"knowledge": "some"}, "knowledge must be one of exact, straight_through, unaware"),
@@ -84,3 +91,43 @@ def test_default_steps_are_those_of_the_papers() -> None:
         delta = attacked(PaperPGD(threat, num_iterations=2), recognizer, batch) - batch.waveforms
         size = delta.abs().amax(1) if threat.norm == "linf" else euclidean(delta)
         assert float(size) == pytest.approx(2 * factor * float(threat.radius(batch)), rel=1e-4)
+
+
+SETTINGS: list[Attack] = [
+    PGD(Linf(0.001), objective=Loss()),
+    PaperPGD(Linf(0.001)),
+    PGD(Linf(0.001), objective=Loss(), steps=Cosine(0.3)),
+    PGD(Linf(0.001), objective=Loss(), steps=Constant(0.4)),
+    PGD(Linf(0.001), objective=Loss(), steps=Halving()),
+    PGD(Linf(0.001), objective=Loss(), steps=Halving(momentum=0.5)),
+    PGD(Linf(0.001), objective=FrameMargin()),
+    PGD(Linf(0.001), objective=Insertions()),
+    PGD(Linf(0.001), objective=Mixture([Loss(), FrameMargin()])),
+    PGD(Linf(0.001), objective=Mixture([FrameMargin(), Insertions()])),
+    Square(Linf(0.001)),
+    Square(Linf(0.001), objective=FrameMargin()),
+    Standard(Linf(0.001)),
+    Standard(Linf(0.001), forwards=100),
+]
+
+
+def test_every_setting_is_in_the_description() -> None:
+    """Rows are kept by a hash of it, so two settings never share rows."""
+    for attack in SETTINGS:
+        assert trust.build(describe(attack), expected=Attack) == attack
+        assert hash(trust.build(describe(attack), expected=Attack)) == hash(attack)
+    assert len({json.dumps(describe(attack), sort_keys=True) for attack in SETTINGS}) == len(SETTINGS)
+
+
+def test_names_say_what_is_not_the_papers() -> None:
+    assert [attack.name for attack in SETTINGS[:9]] == [
+        "PGD-50 cosine",
+        "PGD-7",
+        "PGD-50 cosine",
+        "PGD-50",
+        "PGD-50 halving",
+        "PGD-50 halving",
+        "PGD-50 margin cosine",
+        "PGD-50 insertions cosine",
+        "PGD-50 loss+margin cosine",
+    ]

@@ -91,7 +91,11 @@ def test_means_over_seeds_name_the_rows(tampered, capsys):
     about = json.loads((tampered / "evaluation.json").read_text())
     about["systems"].pop("b")
     (tampered / "evaluation.json").write_text(json.dumps(about))
-    print_seed_means([str(tampered)] * 2)
+    other, (system,) = tampered / "other", about["systems"].values()
+    other.mkdir()
+    for name in ("evaluation.json", ROWS):
+        (other / name).write_text((tampered / name).read_text().replace(system["hash"], "another seed"))
+    print_seed_means([str(tampered), str(other)])
     assert "warning: 2 recounted" in capsys.readouterr().out
 
 
