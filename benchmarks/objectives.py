@@ -1,7 +1,8 @@
 """Which objective and which steps do the most damage in equal passes: the search behind the standard evaluation.
 
-``python -m benchmarks.objectives``, after ``make demo``: the demo's recognisers by greedy search and among the words of the training
-transcripts, on voices of the dev part, which no table uses. It goes on where it stopped; rows and summary.csv are in the run folder.
+``python -m benchmarks.objectives``, after ``make demo``: the demo's recognisers by greedy search and among the words of the
+training transcripts, on voices of the dev part, which no table uses. It goes on where it stopped; rows and summary.csv are in the
+run folder.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ RESULTS = {
     "an4/noise.csv": ("an4/noise", ""),
     "an4/transfer.csv": ("an4/transfer", ""),
     "quickstart/summary.csv": ("quickstart/evaluation", ""),
-    "quickstart/strong.csv": ("quickstart/strong", ""),
+    "quickstart/standard.csv": ("quickstart/standard", ""),
     "joshi2022/an4/table3_again.csv": ("joshi2022/table3", "an4"),
     "joshi2022/an4/strong.csv": ("joshi2022/strong", "an4"),
     **{
@@ -57,7 +57,8 @@ def test_the_example_of_the_readme_is_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "example.yaml").write_text(text)
     arguments = full_settings(tmp_path / "example.yaml")["model"]["init_args"]
     assert list(arguments["systems"]) == ["baseline", "baseline + RS"]
-    assert list(arguments["conditions"]) == ["none", "PGD-7 0.0001", "PGD-7 0.001"]
+    attacks = [f"{attack} {eps}" for attack in ("PGD-7", "standard") for eps in (0.0001, 0.001)]
+    assert list(arguments["conditions"]) == ["none", *attacks]
 
 
 def summary() -> dict[str, dict]:

@@ -242,5 +242,6 @@ def test_the_callbacks_of_a_run_stand_in_one_order(config: dict, tmp_path: Path,
     config["trainer"] |= {"enable_progress_bar": True, "callbacks": [{"class_path": "tests.callbacks.PoisonAt"}]}
     config["trainer"]["callbacks"][0]["init_args"] = {"epoch": 9, "batch": 0, "rank": 0}
     names = [type(callback).__name__ for callback in assembled("fit", config, tmp_path).trainer.callbacks]
-    measuring = ["PoisonAt", "RunProgress", "ResumedSettings", "RewindLoggers", "LearningRateMonitor", "RunConfig"]
-    assert names == [*measuring, "Preemption", "RunCheckpoint", "LastCheckpoint"]
+    resumed = ["ResumedSettings", "FirstEpoch", "RewindLoggers"]
+    measuring = ["RankWatch", "PoisonAt", "RunProgress", *resumed, "LearningRateMonitor", "RunConfig"]
+    assert names == [*measuring, "Preemption", "PlateauSteps", "RunCheckpoint", "LastCheckpoint"]
