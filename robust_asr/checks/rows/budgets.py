@@ -26,6 +26,9 @@ USED = Question(
 # The share of utterances that may stay as they are. Audio without room for the text is rare; if more than one utterance in
 # twenty is not attacked, the error rate moves by more than its interval.
 _UNCHANGED = 0.05
+# The share of the radius that an attack uses at least. Steps that fall to zero end on the surface; an attack of half the radius
+# is that of another, smaller ball.
+_LEAST_USED = 0.8
 # The rounding of a size, in full scale: float32 stores x + d to 2^-24 a sample, and a row has eight decimals.
 _ROUNDING = {"Linf": 2e-7, "L2": 1e-5}
 _RELATIVE, _DECIBELS = 1e-4, 0.01
@@ -76,34 +79,29 @@ def _changed(rows: list[Row], condition: Condition, where: str) -> Finding | Non
 
 
 def _used(rows: list[Row], condition: Condition, where: str) -> Finding | None:
-    """The share of the bound that is used, by attacks that raise the loss as far as they can and have the steps to reach it."""
+    """The share of the bound that is used by attacks that raise their objective as far as they can, whatever their steps allow."""
     excess, rows = _measure(condition), _perturbed(rows)
-    if excess is None or condition.strength is None or not rows or not _can_reach(condition):
+    stops = condition.settings.get("stop_on_success", False)
+    if excess is None or condition.strength is None or not rows or not condition.is_white_box or stops:
         return None
     if any(row.get("target") is not None for row in rows):
         return None
     inside = -median(excess(row, condition.strength)[0] for row in rows)
     share = 10 ** (-inside / 20) if is_ratio(condition.norm) else 1 - inside / condition.strength
     clause = f"the median perturbation is {share:.3g} of the bound{where}"
-    # Half of the distance that the same steps lead to in random directions.
-    return USED, share > 0.5 * min(_wandered(condition), 1), clause, share
+    if _reach(condition) < 1:
+        clause += f"; its steps add up to {_reach(condition):.3g} of it"
+    return USED, share > _LEAST_USED, clause, share
 
 
-def _can_reach(condition: Condition) -> bool:
-    """Whether the steps of an attack add up to the radius."""
-    stops = condition.settings.get("stop_on_success", False)
-    steps = condition.number("num_iterations", 0) * _step(condition)
-    return condition.is_white_box and not stops and steps >= 1
-
-
-def _wandered(condition: Condition) -> float:
-    """How far a random walk of the attack's steps leads, in radii."""
-    return condition.number("num_iterations", 0) ** 0.5 * _step(condition)
-
-
-def _step(condition: Condition) -> float:
-    """The length of a step, in radii."""
-    return condition.number("step_factor", 0.2 if condition.norm == "Linf" else 0.1)
+def _reach(condition: Condition) -> float:
+    """What constant steps add up to, in radii: fewer than the radius cannot reach the surface of the ball. Else infinite."""
+    steps = condition.settings.get("steps")
+    if not isinstance(steps, dict) or str(steps.get("class_path", "")).rpartition(".")[2] != "Constant":
+        return float("inf")
+    factor = (steps.get("init_args") or {}).get("factor")
+    factor = factor if isinstance(factor, int | float) else 0.2 if condition.norm == "Linf" else 0.1
+    return condition.number("num_iterations", 0) * factor
 
 
 Measure = Callable[[Row, float], tuple[float, float]]

@@ -18,6 +18,7 @@ from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.gradients import straight_through
 from robust_asr.models.base import Recognizer
 from robust_asr.storage.partial import Partial
+from robust_asr.threat import Linf
 from robust_asr.types import AudioBatch, Targets, Transcript
 
 
@@ -85,6 +86,16 @@ class Backwards(PaperPGD):
     """Steps down the loss that it should climb."""
 
     objective: Objective = field(default_factory=Reversed)
+
+
+class Timid(PaperPGD):
+    """Attacks in .55 of its radius."""
+
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial
+    ) -> Perturbation:
+        smaller = replace(self, threat=Linf(0.55 * self.threat.eps))
+        return PaperPGD.perturb(smaller, recognizer, batch, targets, seeds=seeds)
 
 
 class SharedNoise(MatchedNoise):

@@ -11,6 +11,7 @@ from robust_asr.attacks.goals import Targeted
 from robust_asr.attacks.noise import Clean, Gaussian, MatchedNoise, Uniform
 from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.attacks.phrases import PhraseList
+from robust_asr.attacks.steps import Cosine
 from robust_asr.checks import Check
 from robust_asr.checks.verdicts import Question
 from robust_asr.defenses.base import Defended
@@ -34,7 +35,7 @@ CONDITIONS: dict[str, Attack] = {
     "unaware .02": PaperPGD(Linf(0.02), knowledge="unaware"),
     "noise .001": MatchedNoise(Linf(0.001), distribution="signs"),
     "noise .02": MatchedNoise(Linf(0.02), distribution="signs"),
-    "pgd 15 dB": PaperPGD(SNR(15.0), num_iterations=12),
+    "pgd 15 dB": PaperPGD(SNR(15.0), num_iterations=12, steps=Cosine()),
     "noise 15 dB": MatchedNoise(SNR(15.0)),
     "towards .02": PaperPGD(Linf(0.02), goal=GOAL),
     "far towards .02": PaperPGD(Linf(0.02), goal=GOAL, num_iterations=14),

@@ -23,7 +23,7 @@ from robust_asr.checks.rows.transcripts import EMPTIER, HEARS
 from robust_asr.checks.verdicts import Question
 from robust_asr.metrics import count_errors
 from robust_asr.results import Evaluation, Row, audio_path
-from robust_asr.threat import Linf
+from robust_asr.threat import SNR, Linf
 from tests.listeners import five_words
 from tests.robust_asr.checks import faults
 from tests.robust_asr.checks.honest import PART, evaluated, spoken
@@ -302,3 +302,19 @@ def test_audio_saved_in_sixteen_bits_fails(honest: Evaluation) -> None:
             assert verdicts(check_rows(honest), SAVED)["fail"] == {PLAIN}, name
     finally:
         path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("attack", "named"),
+    [
+        (PaperPGD(SNR(15.0), num_iterations=5), "; its steps add up to 0.5 of it"),
+        (PaperPGD(SNR(15.0), num_iterations=12), "of the bound"),
+        (faults.Timid(Linf(0.02)), "median perturbation is 0.55 of the bound"),
+    ],
+    ids=["steps that cannot reach", "steps that wander", "a smaller ball"],
+)
+def test_an_attack_that_leaves_its_budget_fails(attack: PaperPGD, named: str, tmp_path: Path) -> None:
+    conditions = {"clean": Clean(), "attack": attack}
+    checks = check_rows(evaluated(tmp_path, {"plain": five_words()}, conditions, spoken(8, seed=2)))
+    (check,) = [check for check in checks if check.name == USED.name]
+    assert check.verdict == "fail" and named in check.detail
