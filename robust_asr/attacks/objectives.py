@@ -164,7 +164,7 @@ class FrameMargin(Objective):
         if not _has_frames(recognizer):
             name = [type(layer).__name__ for layer in recognizer.layers if not _hands_out_frames(layer)][-1]
             raise ValueError(
-                f"objective: FrameMargin needs scores of labels in every frame, which {name} does not have"
+                f"objective: FrameMargin needs scores of labels in every frame, which {name} does not have: use Loss"
             )
         total, frame_lengths = 0, None
         with torch.no_grad():

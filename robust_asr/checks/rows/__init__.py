@@ -5,6 +5,7 @@ from __future__ import annotations
 from robust_asr.checks.rows.attackers import check_attackers
 from robust_asr.checks.rows.budgets import check_budgets
 from robust_asr.checks.rows.controls import check_controls
+from robust_asr.checks.rows.ensembles import check_ensembles
 from robust_asr.checks.rows.gradients import check_gradients
 from robust_asr.checks.rows.optimizers import check_optimizers
 from robust_asr.checks.rows.records import check_records
@@ -22,6 +23,7 @@ _CHECKS = (
     check_gradients,
     check_optimizers,
     check_controls,
+    check_ensembles,
     check_attackers,
 )
 

@@ -68,8 +68,16 @@ class Condition:
 
     @property
     def wants_loss_alone(self) -> bool:
-        """Whether the loss says how strong the attack is. An attack that stops at success has the loss at which it stopped."""
-        return self.is_bounded and not self.settings.get("stop_on_success", False)
+        """Whether the loss says how strong the attack is: it is what the attack raises, as far as it can, and what it keeps.
+
+        An attack that stops at success has the loss at which it stopped; one on another objective, or one that keeps the worst
+        transcript, may leave the loss lower.
+        """
+        objective = self.settings.get("objective")
+        other = isinstance(objective, dict) and str(objective.get("class_path")).rpartition(".")[2] != "Loss"
+        return self.is_bounded and not (
+            other or self.settings.get("stop_on_success", False) or self.settings.get("keep") == "damage"
+        )
 
     def number(self, name: str, default: float = 1) -> float:
         """A setting that is a number."""
