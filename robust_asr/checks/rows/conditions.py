@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from robust_asr.attacks.objectives import FrameMargin, Insertions, Mixture
 from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.attacks.steps import Constant
 from robust_asr.results import Evaluation, Row
@@ -17,6 +18,8 @@ from robust_asr.threat import Linf
 # Settings by which an optimiser may be tuned when it is given more iterations or more draws.
 TUNED = frozenset({"num_iterations", "steps", "check_every", "max_samples", "precision"})
 _STRENGTHS = frozenset({"eps", "snr_db"})
+# Objectives whose rise says nothing of the loss.
+_NOT_THE_LOSS = frozenset({FrameMargin.__name__, Insertions.__name__, Mixture.__name__})
 _FGSM, _PGD = "robust_asr.attacks.fgsm.FGSM", "robust_asr.attacks.pgd.PaperPGD"
 _ONE_STEP = describe(PaperPGD(Linf(0.0), num_iterations=1, steps=Constant(1.0)))["init_args"]
 
@@ -74,7 +77,7 @@ class Condition:
         transcript, may leave the loss lower.
         """
         objective = self.settings.get("objective")
-        other = isinstance(objective, dict) and str(objective.get("class_path")).rpartition(".")[2] != "Loss"
+        other = isinstance(objective, dict) and str(objective.get("class_path")).rpartition(".")[2] in _NOT_THE_LOSS
         return self.is_bounded and not (
             other or self.settings.get("stop_on_success", False) or self.settings.get("keep") == "damage"
         )
