@@ -75,7 +75,7 @@ class Chain:
         kind = str(small.get("class_path")).rsplit(".", 1)[-1]
         if kind == "OfflinePGD":
             small.setdefault("init_args", {})["iterations"] = [1, 2]
-        if kind == "PGD":
+        if kind in ("PGD", "PaperPGD"):
             small["init_args"] |= {"num_iterations": 2, "precision": "32-true"}
             if "num_draws" in small["init_args"]:
                 small["init_args"]["num_draws"] = 2
