@@ -37,6 +37,7 @@ DEMO_STAGES = [
     ("fit", "quickstart/hardened"),
     ("fit", "quickstart/adversarial"),
     ("test", "quickstart/evaluation"),
+    ("test", "quickstart/standard"),
 ]
 STAGE = r"train.py (\w+) --config recipes/(\S+).yaml(?: --values configs/scale/(\w+).yaml)?( --ckpt_path auto)?$"
 STUB = f"""#!/bin/sh
@@ -95,7 +96,7 @@ def test_the_chain_of_the_conformer_is_another(checkout: Path) -> None:
 def test_the_demo_trains_three_and_evaluates_them_once(checkout: Path) -> None:
     code, stages, others = make(checkout, "demo")
     assert (code, stages) == (0, DEMO_STAGES)
-    assert others == [f"-m robust_asr.report {DEMO}/evaluation --out {DEMO}/report"]
+    assert others == [f"-m robust_asr.report {DEMO}/evaluation {DEMO}/standard --out {DEMO}/report"]
     assert make(checkout, "demo") == (0, [], [])
 
 

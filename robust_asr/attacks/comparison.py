@@ -31,14 +31,14 @@ class Measures:
 
     @classmethod
     def of(
-        cls, recognizer: Recognizer, work: Workload, *, num_draws: int, comparison_draws: int, **settings: Any
+        cls, recognizer: Recognizer, work: Workload, *, num_draws: int, comparison_draws: int | None, **settings: Any
     ) -> Measures:
+        """``comparison_draws`` is None where nothing is compared."""
         steps = Expectation(recognizer, work, num_draws=num_draws, **settings)
-        # All draws of any other recogniser are equal.
-        common = (
-            Expectation(recognizer, work, num_draws=comparison_draws, **settings) if recognizer.stochastic else steps
-        )
-        return cls(steps, common)
+        # All draws of a recogniser that is not random are equal.
+        if comparison_draws is None or not recognizer.stochastic:
+            return cls(steps, steps)
+        return cls(steps, Expectation(recognizer, work, num_draws=comparison_draws, **settings))
 
     @property
     def random(self) -> bool:

@@ -121,11 +121,12 @@ class PGD(Attack):
         aim = self.objective.aim(recognizer, batch, targets, self.goal, seeds=seeds)
         work = Workload.whole(batch, aim, self.goal.texts(batch, seeds=seeds), seeds=seeds)
         room = self.max_samples or room_of(recognizer, batch)
+        compares = self.keep != "last" or self.num_restarts > 1
         measures = partial_function(
             Measures.of,
             recognizer,
             num_draws=self.num_draws,
-            comparison_draws=self.comparison_draws,
+            comparison_draws=self.comparison_draws if compares else None,
             max_samples=room,
             precision=self.precision,
         )

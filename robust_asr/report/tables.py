@@ -91,7 +91,9 @@ def _cost(cell: Cell | None) -> str:
     payers = sorted({row["paid_by"] for row in cell.rows if row.get("paid_by")})
     spent += f"; the attack was paid by {escaped(listed(payers))}" if payers else ""
     winners = Counter(row["member"] for row in cell.rows if row.get("member"))
-    spent += f"; won by {escaped(', '.join(f'{name}: {num}' for name, num in winners.most_common()))}" if winners else ""
+    spent += (
+        f"; won by {escaped(', '.join(f'{name}: {num}' for name, num in winners.most_common()))}" if winners else ""
+    )
     return f'{duration(seconds)} <span class="aside">{relative} per second of audio{spent}</span>'
 
 

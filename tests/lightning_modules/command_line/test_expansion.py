@@ -187,7 +187,7 @@ def test_the_resolved_settings_are_printed(tmp_path: Path, capsys: pytest.Captur
     assert found["run_dir"] == "runs/0.00003" and found["data"]["init_args"]["max_duration"] == 100.0
     condition = found["model"]["init_args"]["conditions"]["PGD 0.00003"]
     assert (
-        condition["init_args"]["threat"]["init_args"]["eps"] == 3e-5 and condition["init_args"]["num_iterations"] == 7
+        condition["init_args"]["threat"]["init_args"]["eps"] == 3e-5 and condition["init_args"]["num_iterations"] == 50
     )
 
 
