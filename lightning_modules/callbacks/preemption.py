@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -18,7 +19,29 @@ from robust_asr.text.terminal import say
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again.
 
 
-class Preemption(Checkpoint):
+class _Handlers(Callback):
+    """Handles signals until the run ends, however it ends, and then puts the handlers before its own back."""
+
+    def __init__(self) -> None:
+        self._previous: dict[int, Any] = {}
+
+    def _handle(self, handler: Callable[[int, FrameType | None], None], *signals: int) -> None:
+        for signum in signals:
+            self._previous.setdefault(signum, signal.signal(signum, handler))
+
+    def _restore(self) -> None:
+        for signum, previous in self._previous.items():
+            signal.signal(signum, previous)
+        self._previous = {}
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._restore()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+
+class Preemption(_Handlers, Checkpoint):
     """On SIGUSR1, SIGTERM or Ctrl-C every rank finishes its batch, rank zero saves ``last.ckpt``, and the process exits with 75.
 
     The job script asks the scheduler to run it again and starts with ``--ckpt_path last``. Lightning's own handlers save inside
@@ -29,9 +52,9 @@ class Preemption(Checkpoint):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._asked = False
         self._name = "a signal to another process"
-        self._previous: dict[int, Any] = {}
 
     def _ask(self, signum: int, frame: Any) -> None:
         if signum == signal.SIGINT:
@@ -41,28 +64,12 @@ class Preemption(Checkpoint):
         self._asked = True
         self._name = signal.Signals(signum).name
 
-    def _listen(self, *signals: int) -> None:
-        for signum in signals:
-            previous = signal.signal(signum, self._ask)
-            self._previous.setdefault(signum, previous)
-
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._listen(signal.SIGUSR1, signal.SIGTERM)
+        self._handle(self._ask, signal.SIGUSR1, signal.SIGTERM)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Lightning puts its own handler of SIGTERM before ours after the hook above.
-        self._listen(signal.SIGTERM, signal.SIGINT)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._restore()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
-        for signum, previous in self._previous.items():
-            signal.signal(signum, previous)
-        self._previous = {}
+        self._handle(self._ask, signal.SIGTERM, signal.SIGINT)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -93,7 +100,7 @@ class Preemption(Checkpoint):
         return trainer.strategy.reduce_boolean_decision(self._asked, all=False)
 
 
-class StoppedEvaluation(Callback):
+class StoppedEvaluation(_Handlers):
     """SIGUSR1, SIGTERM or Ctrl-C end ``test`` and ``predict`` at once with 75: their rows and attacks are on disk while they run.
 
     Not between two batches, one of which may take an hour. Lightning's own handler of SIGTERM waits for that, or for the other
@@ -101,16 +108,15 @@ class StoppedEvaluation(Callback):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._name: str | None = None
-        self._previous: dict[int, Any] = {}
 
     def _begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         def stop(signum: int, frame: FrameType | None) -> NoReturn:
             self._name = signal.Signals(signum).name
             self._leave(trainer, pl_module)
 
-        for signum in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
-            self._previous[signum] = signal.signal(signum, stop)
+        self._handle(stop, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 
     on_test_start = on_predict_start = _begin
 
@@ -130,17 +136,6 @@ class StoppedEvaluation(Callback):
             self._leave(trainer, pl_module)
 
     on_test_batch_end = on_predict_batch_end = _after_batch
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._restore()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
-        for signum, previous in self._previous.items():
-            signal.signal(signum, previous)
-        self._previous = {}
 
 
 def _last_checkpoints(trainer: pl.Trainer) -> list[LastCheckpoint]:

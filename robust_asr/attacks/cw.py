@@ -15,6 +15,7 @@ from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.attacks.compaction import Workload
 from robust_asr.attacks.descent import Descent, State
 from robust_asr.attacks.goals import Goal
+from robust_asr.attacks.settings import require_counts, require_within
 from robust_asr.models.base import Knowledge, Recognizer
 from robust_asr.storage.partial import NOWHERE, Partial
 from robust_asr.threat import ThreatModel, Unbounded
@@ -23,7 +24,6 @@ from robust_asr.types import AudioBatch, Targets
 
 # Full scale of 16-bit audio, the unit of the authors' implementations.
 FULL_SCALE = 32768
-_MOST = 2**30
 
 
 @dataclass(frozen=True)
@@ -176,19 +176,3 @@ class _Shrinking(Descent):
 
 def as_perturbation(batch: AudioBatch, state: State) -> Perturbation:
     return Perturbation(batch.waveforms + state.best, state.iterations, state.forwards, state.status())
-
-
-def require_counts(attack: Attack, *names: str, optional: bool = False) -> None:
-    """Check fields that count iterations or draws: a ValueError names the first whose value is out of range.
-
-    ``optional``: None is accepted too.
-    """
-    for name in names:
-        value = getattr(attack, name)
-        if not (optional and value is None) and not 1 <= value <= _MOST:
-            raise ValueError(f"{name} must lie in [1, {_MOST}]{' or be None' if optional else ''}, found {value}")
-
-
-def require_within(attack: Attack, name: str, holds: bool, accepted: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} must lie in {accepted}, found {getattr(attack, name)}")

@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from robust_asr.attacks.aims import Aim
 from robust_asr.attacks.compaction import Workload
-from robust_asr.attacks.objectives import Aim
 from robust_asr.gradients import input_gradient
 from robust_asr.masking import length_mask
 from robust_asr.models.base import Recognizer

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from robust_asr.attacks.base import Perturbation
 from robust_asr.attacks.compaction import Workload
-from robust_asr.attacks.cw import FULL_SCALE, CarliniWagner, as_perturbation, require_counts, require_within
+from robust_asr.attacks.cw import FULL_SCALE, CarliniWagner, as_perturbation
 from robust_asr.attacks.descent import Descent, State
 from robust_asr.attacks.goals import Goal
 from robust_asr.attacks.psychoacoustics import masking_excess, masking_thresholds
+from robust_asr.attacks.settings import require_counts, require_within
 from robust_asr.gradients import input_gradient
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import Key

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_asr.attacks.base import Attack, Perturbation
+from robust_asr.attacks.settings import require_ball
 from robust_asr.masking import masked
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import keyed_normal, keyed_uniform_noise
@@ -139,8 +140,7 @@ class MatchedNoise(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.threat, Ball):
-            raise ValueError(f"threat must be a ball such as Linf, L2 or SNR, found {self.threat}")
+        require_ball(self)
         if self.distribution not in _MATCHED_NAMES:
             raise ValueError(f"distribution must be one of {', '.join(_MATCHED_NAMES)}, found {self.distribution!r}")
 

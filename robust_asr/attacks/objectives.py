@@ -7,20 +7,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from robust_asr.attacks.aims import Aim, LossOf, Margins, Sum, hands_out_frames, has_encoder, has_frames
 from robust_asr.attacks.goals import Goal
-from robust_asr.masking import length_mask
-from robust_asr.models.base import Encoded, FrameSynchronous, Recognizer
+from robust_asr.models.base import Recognizer
 from robust_asr.randomness import Key, derive
-from robust_asr.types import AudioBatch, Emissions, Targets, Transcript
+from robust_asr.types import AudioBatch, Targets
 
-# The margin by which a frame is lost, in nats. From .3 to 10 the word error rates of benchmarks.objectives are equal.
-_ENOUGH = 1.0
 # The draws of a random recogniser whose mean says what it hears in the clean audio.
 _LABEL_DRAWS = 8
 # The words of insertions: how many of a lexicon, letters, the share of the audio that they fill, and a bound on their number
@@ -47,56 +45,12 @@ class Objective(ABC):
         """What the objective needs to know of each utterance. The recogniser is frozen, ``targets`` are those of the goal's texts.
 
         Shape: seeds (B,) int64.
-        Errors: ValueError for a recogniser or a goal that the objective cannot serve.
+        Errors: ValueError for a recogniser that the objective cannot serve.
         """
 
     def passes_to_aim(self, recognizer: Recognizer) -> int:
         """The passes of each utterance through the recogniser in ``aim``."""
         return 0
-
-
-class Aim(ABC):
-    """An objective for the utterances of a batch: ``Targets`` that know what is to be raised."""
-
-    def passes(self, recognizer: Recognizer) -> int:
-        """The passes of one utterance through the recogniser in ``values``."""
-        return 1
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def select(self, indices: Tensor) -> Aim: ...
-
-    @abstractmethod
-    def repeat(self, num: int) -> Aim: ...
-
-    @abstractmethod
-    def of_audio(self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor) -> Tensor:
-        """The value of each utterance, the higher, the better for the attacker. Shape: (B, T), (B,), (B,) -> (B,)."""
-
-    @abstractmethod
-    def of_hidden(self, recognizer: Encoded, hidden: Tensor, frame_lengths: Tensor) -> Tensor:
-        """The same from hidden units. Shape: (B, F, D), (B,) -> (B,)."""
-
-    def values(self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor) -> Tensor:
-        """The value of each utterance, from one pass through the recogniser where it has an encoder. Shape: -> (B,)."""
-        if _has_encoder(recognizer):
-            return self.of_hidden(recognizer, *recognizer.encode(waveforms, lengths, seeds=seeds))
-        return self.of_audio(recognizer, waveforms, lengths, seeds=seeds)
-
-    def values_and_transcripts(
-        self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor
-    ) -> tuple[Tensor, list[Transcript]]:
-        """``values`` and the transcripts on the same draws, in one pass where the recogniser has an encoder."""
-        if _has_encoder(recognizer):
-            hidden, frame_lengths = recognizer.encode(waveforms, lengths, seeds=seeds)
-            with torch.no_grad():
-                heard = recognizer.transcribe_hidden(hidden.detach(), frame_lengths)
-            return self.of_hidden(recognizer, hidden, frame_lengths), heard
-        values = self.of_audio(recognizer, waveforms, lengths, seeds=seeds)
-        with torch.no_grad():
-            return values, recognizer.transcribe(waveforms, lengths, seeds=seeds)
 
 
 @dataclass(frozen=True)
@@ -110,39 +64,7 @@ class Loss(Objective):
         return ""
 
     def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
-        return _LossOf(targets, goal.sign)
-
-
-@dataclass(frozen=True)
-class _LossOf(Aim):
-    """The loss of given texts, times ``sign``."""
-
-    targets: Targets
-    sign: int
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def select(self, indices: Tensor) -> Aim:
-        return replace(self, targets=self.targets.select(indices))
-
-    def repeat(self, num: int) -> Aim:
-        return replace(self, targets=self.targets.repeat(num))
-
-    def of_audio(self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor) -> Tensor:
-        return self.sign * recognizer.loss(waveforms, lengths, self.targets, seeds=seeds)
-
-    def of_hidden(self, recognizer: Encoded, hidden: Tensor, frame_lengths: Tensor) -> Tensor:
-        return self.sign * recognizer.loss_from_hidden(hidden, frame_lengths, self.targets)
-
-    def values(self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor) -> Tensor:
-        return self.of_audio(recognizer, waveforms, lengths, seeds=seeds)
-
-    def values_and_transcripts(
-        self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor
-    ) -> tuple[Tensor, list[Transcript]]:
-        losses, heard = recognizer.loss_and_transcripts(waveforms, lengths, self.targets, seeds=seeds)
-        return self.sign * losses, heard
+        return LossOf(targets, goal.sign)
 
 
 @dataclass(frozen=True)
@@ -160,9 +82,8 @@ class FrameMargin(Objective):
         return "margin"
 
     def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
-        _require_untargeted(self, goal)
-        if not _has_frames(recognizer):
-            name = [type(layer).__name__ for layer in recognizer.layers if not _hands_out_frames(layer)][-1]
+        if not has_frames(recognizer):
+            name = [type(layer).__name__ for layer in recognizer.layers if not hands_out_frames(layer)][-1]
             raise ValueError(
                 f"objective: FrameMargin needs scores of labels in every frame, which {name} does not have: use Loss"
             )
@@ -172,47 +93,10 @@ class FrameMargin(Objective):
                 keyed = derive(seeds, step=Key.CLEAN_LABELS, draw=draw)
                 emissions = recognizer.emissions(batch.waveforms, batch.lengths, seeds=keyed)
                 total, frame_lengths = total + emissions.log_probs, emissions.frame_lengths
-        return _Margins(total.argmax(-1), frame_lengths)
+        return Margins(total.argmax(-1), frame_lengths)
 
     def passes_to_aim(self, recognizer: Recognizer) -> int:
         return _LABEL_DRAWS if recognizer.stochastic else 1
-
-
-@dataclass(frozen=True)
-class _Margins(Aim):
-    """Shape: labels (B, F) int64, frame_lengths (B,)."""
-
-    labels: Tensor
-    frame_lengths: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def select(self, indices: Tensor) -> Aim:
-        rows = indices.to(self.labels.device)
-        return replace(self, labels=self.labels[rows], frame_lengths=self.frame_lengths[rows])
-
-    def repeat(self, num: int) -> Aim:
-        return replace(
-            self,
-            labels=self.labels.repeat_interleave(num, 0),
-            frame_lengths=self.frame_lengths.repeat_interleave(num, 0),
-        )
-
-    def of_audio(self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor) -> Tensor:
-        return self._of(recognizer.emissions(waveforms, lengths, seeds=seeds))
-
-    def of_hidden(self, recognizer: Encoded, hidden: Tensor, frame_lengths: Tensor) -> Tensor:
-        return self._of(Emissions(recognizer.innermost.log_probs(hidden), frame_lengths))
-
-    def _of(self, emissions: Emissions) -> Tensor:
-        scores = emissions.log_probs
-        # The batch may have shrunk since, and with it the padding.
-        labels = self.labels[:, : scores.shape[1], None]
-        own = scores.gather(-1, labels)[..., 0]
-        others = scores.scatter(-1, labels, -torch.inf).amax(-1)
-        margins = (others - own).clamp(max=_ENOUGH)
-        return (margins * length_mask(emissions.frame_lengths, scores.shape[1])).sum(1)
 
 
 @dataclass(frozen=True)
@@ -231,7 +115,6 @@ class Insertions(Objective):
         return "insertions"
 
     def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
-        _require_untargeted(self, goal)
         words = _short_words(recognizer)
         if not words:
             raise ValueError(
@@ -240,7 +123,7 @@ class Insertions(Objective):
         # On the host, which would wait for every answer of a device.
         lengths = (_DENSITY * batch.lengths.cpu()).long()
         texts = [self._text(recognizer, lengths[row : row + 1], words) for row in range(len(batch))]
-        return _LossOf(recognizer.targets(texts), -1)
+        return LossOf(recognizer.targets(texts), -1)
 
     def _text(self, recognizer: Recognizer, length: Tensor, words: Sequence[str]) -> str:
         """The longest text that fits into the audio, by bisection of its number of words. Shape: length (1,) samples."""
@@ -278,33 +161,10 @@ class Mixture(Objective):
         return "+".join(part.name or "loss" for part in self.parts)
 
     def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
-        return _Sum(tuple(part.aim(recognizer, batch, targets, goal, seeds=seeds) for part in self.parts))
+        return Sum(tuple(part.aim(recognizer, batch, targets, goal, seeds=seeds) for part in self.parts))
 
     def passes_to_aim(self, recognizer: Recognizer) -> int:
         return sum(part.passes_to_aim(recognizer) for part in self.parts)
-
-
-@dataclass(frozen=True)
-class _Sum(Aim):
-    parts: tuple[Aim, ...]
-
-    def passes(self, recognizer: Recognizer) -> int:
-        return 1 if _has_encoder(recognizer) else sum(part.passes(recognizer) for part in self.parts)
-
-    def __len__(self) -> int:
-        return len(self.parts[0])
-
-    def select(self, indices: Tensor) -> Aim:
-        return _Sum(tuple(part.select(indices) for part in self.parts))
-
-    def repeat(self, num: int) -> Aim:
-        return _Sum(tuple(part.repeat(num) for part in self.parts))
-
-    def of_audio(self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor) -> Tensor:
-        return sum(part.of_audio(recognizer, waveforms, lengths, seeds=seeds) for part in self.parts)
-
-    def of_hidden(self, recognizer: Encoded, hidden: Tensor, frame_lengths: Tensor) -> Tensor:
-        return sum(part.of_hidden(recognizer, hidden, frame_lengths) for part in self.parts)
 
 
 def _short_words(recognizer: Recognizer) -> list[str]:
@@ -315,22 +175,6 @@ def _short_words(recognizer: Recognizer) -> list[str]:
     return [word for word in shortest if not recognizer.unwritable(word)]
 
 
-def _hands_out_frames(layer: Recognizer) -> bool:
-    return hasattr(layer, "emissions") and isinstance(layer.innermost, FrameSynchronous)
-
-
-def _has_frames(recognizer: Recognizer) -> bool:
-    """Whether a recogniser, its wrappers included, hands out the scores of labels in every frame."""
-    return all(_hands_out_frames(layer) for layer in recognizer.layers)
-
-
-def _has_encoder(recognizer: Recognizer) -> bool:
-    """Whether a recogniser, its wrappers included, hands out hidden units, from which everything follows in one pass."""
-    innermost = recognizer.innermost
-    scored = hasattr(innermost, "log_probs") or not isinstance(innermost, FrameSynchronous)
-    return isinstance(innermost, Encoded) and scored and all(hasattr(layer, "encode") for layer in recognizer.layers)
-
-
 def strongest(recognizer: Recognizer, goal: Goal) -> list[Objective]:
     """The objectives of which, for some utterance and recogniser, each is the strongest (benchmarks.objectives)."""
     if goal.targeted:
@@ -338,14 +182,7 @@ def strongest(recognizer: Recognizer, goal: Goal) -> list[Objective]:
     found: list[Objective] = [Loss()]
     if _short_words(recognizer):
         found.append(Insertions())
-    if _has_frames(recognizer):
+    if has_frames(recognizer):
         # Without an encoder the two parts of a mixture would cost two passes.
-        found.append(Mixture((Loss(), FrameMargin())) if _has_encoder(recognizer) else FrameMargin())
+        found.append(Mixture((Loss(), FrameMargin())) if has_encoder(recognizer) else FrameMargin())
     return found
-
-
-def _require_untargeted(objective: Objective, goal: Goal) -> None:
-    if goal.targeted:
-        raise ValueError(
-            f"objective: {type(objective).__name__} leads away from a text, the goal is targeted: use Loss"
-        )

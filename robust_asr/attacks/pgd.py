@@ -13,13 +13,14 @@ from typing import Literal, get_args, get_type_hints
 import torch
 from torch import Tensor
 
-from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.attacks.compaction import Workload
 from robust_asr.attacks.comparison import Measures
 from robust_asr.attacks.expectation import Expectation, Precision, room_of
 from robust_asr.attacks.goals import Goal, Untargeted
 from robust_asr.attacks.objectives import FrameMargin, Loss, Mixture, Objective
 from robust_asr.attacks.progress import Outcome, Run
+from robust_asr.attacks.scored import ScoredAttack
+from robust_asr.attacks.settings import require_ball, require_counts, require_objective
 from robust_asr.attacks.steps import Constant, Cosine, Steps
 from robust_asr.models.base import Knowledge, Recognizer
 from robust_asr.randomness import Key, derive
@@ -29,7 +30,7 @@ from robust_asr.types import AudioBatch, Targets
 
 
 @dataclass(frozen=True)
-class PGD(Attack):
+class PGD(ScoredAttack):
     """d <- P(d + step * direction): steepest ascent of an objective in the ball's norm, then projection P into ball and box.
 
     Each iteration is one forward and backward pass on ``num_draws`` draws of the recogniser, whose gradients are averaged. An
@@ -77,35 +78,23 @@ class PGD(Attack):
         if self.objective is None:
             chosen = Loss() if self.goal.targeted else Mixture((Loss(), FrameMargin()))
             object.__setattr__(self, "objective", chosen)
-        if not isinstance(self.threat, Ball):
-            raise ValueError(f"threat must be a ball such as Linf, L2 or SNR, found {self.threat}")
-        for name, kind, example in (("objective", Objective, "Loss"), ("steps", Steps, "Cosine")):
-            if not isinstance(getattr(self, name), kind):
-                raise ValueError(f"{name} must be an object such as {{{example}: {{}}}}, found {getattr(self, name)!r}")
-        for name in ("num_iterations", "num_restarts", "num_draws", "comparison_draws", "check_every"):
-            if not 1 <= getattr(self, name) < Key.RESTART:
-                raise ValueError(f"{name} must be at least 1 and below {int(Key.RESTART)}, found {getattr(self, name)}")
+        require_ball(self)
+        require_objective(self, self.objective)
+        if not isinstance(self.steps, Steps):
+            raise ValueError(f"steps must be an object such as {{Cosine: {{}}}}, found {self.steps!r}")
+        require_counts(self, "num_iterations", "num_restarts", "num_draws", "comparison_draws", "check_every")
+        require_counts(self, "max_samples", optional=True)
         for name, accepted in _CHOICES.items():
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name} must be one of {', '.join(accepted)}, found {getattr(self, name)!r}")
-        if self.max_samples is not None and self.max_samples < 1:
-            raise ValueError(f"max_samples must be at least 1, found {self.max_samples}")
         if self.num_restarts > 1 and not self.random_start:
             raise ValueError(f"num_restarts is {self.num_restarts}, but without random_start all runs are the same")
-        if self.goal.targeted and not self.objective.targeted:
-            kind = type(self.objective).__name__
-            raise ValueError(f"objective: {kind} leads away from a text, the goal is targeted: use Loss")
 
     @property
     def name(self) -> str:
         draws = f" EoT-{self.num_draws}" if self.num_draws > 1 else ""
         ours = "".join(f" {part.name}" for part in (self.objective, self.steps) if part.name)
         return f"PGD-{self.num_iterations}{' targeted' if self.goal.targeted else ''}{ours}{draws}"
-
-    def perturb(
-        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
-    ) -> Perturbation:
-        return self.search(recognizer, batch, targets, seeds=seeds, partial=partial).perturbation()
 
     def search(
         self,
@@ -117,9 +106,7 @@ class PGD(Attack):
         partial: Partial = NOWHERE,
         start: Tensor | None = None,
     ) -> Outcome:
-        """``perturb`` with the scores of its result, for attacks that compare several. ``start`` (B, T) replaces x as the start."""
-        aim = self.objective.aim(recognizer, batch, targets, self.goal, seeds=seeds)
-        work = Workload.whole(batch, aim, self.goal.texts(batch, seeds=seeds), seeds=seeds)
+        work = self.workload(recognizer, batch, targets, seeds=seeds)
         room = self.max_samples or room_of(recognizer, batch)
         compares = self.keep != "last" or self.num_restarts > 1
         measures = partial_function(
@@ -138,8 +125,7 @@ class PGD(Attack):
         if (saved := partial.load()) is not None:
             outcome.take_up(saved["outcome"])
             restart, work = saved["restart"], work.select(saved["places"])
-            state = {name: value.to(batch.lengths.device) for name, value in saved["run"].items()}
-            descent = (saved["iteration"], self.steps.run(**state))
+            descent = (saved["iteration"], self.steps.run.restored(saved["run"], batch.lengths.device))
         for number in range(restart, self.num_restarts):
             if len(work):
                 keep = partial_function(self._keep, partial, outcome, number)

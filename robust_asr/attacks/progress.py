@@ -6,6 +6,7 @@ Legend: B utterances, T samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -45,6 +46,11 @@ class Run:
         iterations, forwards = torch.zeros_like(scores, dtype=torch.long).repeat(2, 1)
         return cls(delta, delta, scores, ~moved, moved, iterations, forwards)
 
+    @classmethod
+    def restored(cls, state: dict[str, Tensor], device: torch.device) -> Self:
+        """The run whose tensors a killed attack saved."""
+        return cls(**{name: value.to(device) for name, value in state.items()})
+
     def remember(self, scores: Tensor) -> None:
         better = scores > self.scores
         self.best = torch.where(better[:, None], self.delta, self.best)
@@ -61,7 +67,7 @@ class Outcome:
 
     def take_up(self, state: dict[str, Tensor]) -> None:
         """Restore the ``state`` that a killed attack saved."""
-        self.state = Run(**{name: value.to(self.batch.waveforms.device) for name, value in state.items()})
+        self.state = Run.restored(state, self.batch.waveforms.device)
 
     def update(self, places: Tensor, run: Run) -> None:
         """Keep the perturbation of a run where its score is higher than before; add up its work. Shape: places (num,)."""

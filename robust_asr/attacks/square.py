@@ -12,13 +12,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robust_asr.attacks.base import Attack, Perturbation
-from robust_asr.attacks.compaction import Workload
+from robust_asr.attacks.base import Perturbation
 from robust_asr.attacks.comparison import Measures
 from robust_asr.attacks.expectation import room_of
 from robust_asr.attacks.goals import Goal, Untargeted
 from robust_asr.attacks.objectives import Loss, Objective
 from robust_asr.attacks.progress import Outcome, Run
+from robust_asr.attacks.scored import ScoredAttack
+from robust_asr.attacks.settings import require_ball, require_counts, require_objective
 from robust_asr.models.base import Knowledge, Recognizer
 from robust_asr.randomness import Key, derive, keyed_uniform
 from robust_asr.storage.partial import NOWHERE, Partial
@@ -35,7 +36,7 @@ _LOWEST, _HIGHEST = 100.0, 4000.0
 
 
 @dataclass(frozen=True)
-class Square(Attack):
+class Square(ScoredAttack):
     """d gets a tone in a random window of each utterance, and keeps it where the objective rises.
 
     The perturbation always fills the ball: in the maximum norm a window holds the signs of a tone, times the radius; in the
@@ -61,13 +62,10 @@ class Square(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.threat, Ball):
-            raise ValueError(f"threat must be a ball such as Linf, L2 or SNR, found {self.threat}")
-        if not isinstance(self.objective, Objective):
-            raise ValueError(f"objective must be an object such as {{Loss: {{}}}}, found {self.objective!r}")
-        for name in ("num_queries", "comparison_draws"):
-            if not 1 <= getattr(self, name) < Key.RESTART:
-                raise ValueError(f"{name} must be at least 1 and below {int(Key.RESTART)}, found {getattr(self, name)}")
+        require_ball(self)
+        require_objective(self, self.objective)
+        require_counts(self, "num_queries", "comparison_draws")
+        require_counts(self, "max_samples", optional=True)
 
     @property
     def name(self) -> str:
@@ -77,7 +75,7 @@ class Square(Attack):
     def perturb(
         self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
     ) -> Perturbation:
-        found = self.search(recognizer, batch, targets, seeds=seeds, partial=partial).perturbation()
+        found = super().perturb(recognizer, batch, targets, seeds=seeds, partial=partial)
         # No gradient was asked for, so none was masked.
         return replace(found, status=())
 
@@ -91,17 +89,15 @@ class Square(Attack):
         partial: Partial = NOWHERE,
         start: Tensor | None = None,
     ) -> Outcome:
-        """``perturb`` with the scores of its result, for attacks that compare several. From ``start`` (B, T) it goes on."""
-        aim = self.objective.aim(recognizer, batch, targets, self.goal, seeds=seeds)
-        work = Workload.whole(batch, aim, self.goal.texts(batch, seeds=seeds), seeds=seeds)
+        work = self.workload(recognizer, batch, targets, seeds=seeds)
         room = self.max_samples or room_of(recognizer, batch)
         measure = Measures.of(recognizer, work, num_draws=1, comparison_draws=self.comparison_draws, max_samples=room)
         run = Run.at(torch.zeros_like(batch.waveforms) if start is None else start)
         run.forwards += self.objective.passes_to_aim(recognizer)
         best, first, key = batch.waveforms.new_full((len(batch),), -torch.inf), 0, Key.QUERIES
         if (saved := partial.load()) is not None:
-            state = {name: value.to(batch.lengths.device) for name, value in saved["run"].items()}
-            first, run, best = saved["query"], Run(**state), saved["best"].to(best)
+            run = Run.restored(saved["run"], batch.lengths.device)
+            first, best = saved["query"], saved["best"].to(best)
         elif start is not None:
             best = measure.steps.loss(batch.waveforms + start, step=Key.QUERIES)
             run.forwards += measure.steps.forwards

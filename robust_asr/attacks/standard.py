@@ -17,12 +17,13 @@ from robust_asr.attacks.goals import Goal, Untargeted
 from robust_asr.attacks.objectives import Objective, strongest
 from robust_asr.attacks.pgd import PGD
 from robust_asr.attacks.progress import Outcome
+from robust_asr.attacks.scored import ScoredAttack
+from robust_asr.attacks.settings import require_ball, require_counts
 from robust_asr.attacks.square import Square
 from robust_asr.attacks.steps import Cosine, Halving, Steps
 from robust_asr.defenses.base import Defended
 from robust_asr.gradients import input_gradient
 from robust_asr.models.base import Recognizer
-from robust_asr.randomness import Key
 from robust_asr.storage.partial import NOWHERE, Partial
 from robust_asr.threat import Ball
 from robust_asr.types import AudioBatch, Targets
@@ -73,10 +74,8 @@ class Standard(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.threat, Ball):
-            raise ValueError(f"threat must be a ball such as Linf, L2 or SNR, found {self.threat}")
-        if not 1 <= self.forwards < Key.RESTART:
-            raise ValueError(f"forwards must be at least 1 and below {int(Key.RESTART)}, found {self.forwards}")
+        require_ball(self)
+        require_counts(self, "forwards")
 
     @property
     def name(self) -> str:
@@ -176,7 +175,7 @@ class Member:
 
     name: str
     view: Recognizer
-    attack: PGD | Square
+    attack: ScoredAttack
 
     def search(
         self,

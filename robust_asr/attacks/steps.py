@@ -17,6 +17,9 @@ from robust_asr.attacks.progress import Run
 from robust_asr.threat import Ball, Region
 from robust_asr.threat.norms import steepest
 
+# Of ``Halving``: the share of a movement that is the new step, and of the iterations that must have raised the value.
+_MOMENTUM, _RISING = 0.75, 0.75
+
 
 class Steps(ABC):
     """A value that moves the perturbations of a ``Run`` by one step. The attack raises the values of its objective.
@@ -133,25 +136,20 @@ class Halving(Steps):
     """Auto-PGD's steps: momentum, and a step that is halved where it no longer pays (Croce & Hein 2020, algorithm 1).
 
     At checkpoints, whose distances shrink from 22 % of the iterations to 6 %, the step of an utterance is halved and the utterance
-    goes back to its best perturbation, if its value rose in fewer than ``rising`` of the iterations since the last checkpoint, or
-    if neither its step nor its highest value has changed since then.
+    goes back to its best perturbation, if its value rose in fewer than three quarters of the iterations since the last
+    checkpoint, or if neither its step nor its highest value has changed since then. Three quarters of a movement are the new
+    step, one repeats the last movement.
 
     Attributes:
         first: the first step divided by the radius; 2 crosses the ball.
-        momentum: the share of the new step; the rest repeats the last movement.
     """
 
     first: float = 2.0
-    momentum: float = 0.75
-    rising: float = 0.75
 
     run: ClassVar[type[Run]] = HalvingRun
 
     def __post_init__(self) -> None:
         _require_factor(self.first)
-        for name in ("momentum", "rising"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in (0, 1], found {getattr(self, name)}")
 
     @property
     def name(self) -> str:
@@ -181,13 +179,13 @@ class Halving(Steps):
         before = run.delta.clone()
         _step(run, gradient, region, run.factors)
         if iteration > 0:
-            moved = before + self.momentum * (run.delta - before) + (1 - self.momentum) * (before - run.previous)
+            moved = before + _MOMENTUM * (run.delta - before) + (1 - _MOMENTUM) * (before - run.previous)
             run.delta = region.project_(torch.where(run.intact[:, None], moved, before))
         run.previous = before
 
     def _look_back(self, run: HalvingRun, gradient: Tensor, distance: int) -> Tensor:
         stuck = (run.factors == run.factors_before) & (run.summit == run.summit_before)
-        halved = stuck | (run.rises < self.rising * distance)
+        halved = stuck | (run.rises < _RISING * distance)
         run.factors_before, run.summit_before = run.factors.clone(), run.summit.clone()
         run.factors = torch.where(halved, run.factors / 2, run.factors)
         run.rises = torch.zeros_like(run.rises)

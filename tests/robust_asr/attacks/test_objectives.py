@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from robust_asr.attacks.aims import Aim
 from robust_asr.attacks.goals import Untargeted
-from robust_asr.attacks.objectives import Aim, FrameMargin, Insertions, Loss, Mixture, Objective, strongest
+from robust_asr.attacks.objectives import FrameMargin, Insertions, Loss, Mixture, Objective, strongest
 from robust_asr.attacks.pgd import PGD
 from robust_asr.attacks.steps import Cosine
 from robust_asr.defenses.base import Defended

@@ -51,7 +51,7 @@ def test_names_and_columns_are_those_of_the_papers() -> None:
     ("options", "message"),
     [
         ({"threat": Unbounded()}, "threat must be a ball"),
-        ({"num_iterations": 0}, "num_iterations must be at least 1"),
+        ({"num_iterations": 0}, "num_iterations must lie in"),
         ({"num_draws": 0}, "num_draws"),
         ({"check_every": 0}, "check_every"),
         ({"num_restarts": 0}, "num_restarts"),
@@ -99,7 +99,7 @@ SETTINGS: list[Attack] = [
     PGD(Linf(0.001), objective=Loss(), steps=Cosine(0.3)),
     PGD(Linf(0.001), objective=Loss(), steps=Constant(0.4)),
     PGD(Linf(0.001), objective=Loss(), steps=Halving()),
-    PGD(Linf(0.001), objective=Loss(), steps=Halving(momentum=0.5)),
+    PGD(Linf(0.001), objective=Loss(), steps=Halving(1.0)),
     PGD(Linf(0.001), objective=FrameMargin()),
     PGD(Linf(0.001), objective=Insertions()),
     PGD(Linf(0.001), objective=Mixture([Loss(), FrameMargin()])),

@@ -99,7 +99,7 @@ def test_wrong_settings_are_refused_and_the_name_says_the_queries() -> None:
     assert Square(Linf(0.01)).name == "square-100" and Square(SNR(20.0), num_queries=7).name == "square-7"
     with pytest.raises(ValueError, match="threat must be a ball"):
         Square(Unbounded())
-    with pytest.raises(ValueError, match="num_queries must be at least 1"):
+    with pytest.raises(ValueError, match="num_queries must lie in"):
         Square(Linf(0.01), num_queries=0)
     with pytest.raises(ValueError, match=r"objective must be an object .*, found 'Loss'"):
         Square(Linf(0.01), objective="Loss")

@@ -219,5 +219,5 @@ def test_names_settings_and_descriptions() -> None:
     assert trust.build(describe(attack), expected=Standard) == attack and hash(attack) == hash(replace(attack))
     with pytest.raises(ValueError, match="threat must be a ball such as Linf, L2 or SNR, found Unbounded"):
         Standard(Unbounded())
-    with pytest.raises(ValueError, match="forwards must be at least 1"):
+    with pytest.raises(ValueError, match="forwards must lie in"):
         Standard(Linf(0.001), forwards=0)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from robust_asr.attacks import steps
 from robust_asr.attacks.objectives import Loss
 from robust_asr.attacks.pgd import PGD
 from robust_asr.attacks.steps import Constant, Cosine, Halving, Steps, _checkpoints
@@ -99,12 +100,13 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_halving_is_algorithm_1_of_auto_pgd(name: str) -> None:
+def test_halving_is_algorithm_1_of_auto_pgd(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     threat, first, num, rising, met = RUNS[name]
+    monkeypatch.setattr(steps, "_RISING", rising)
     batch = audio_batch((500,), level=0.3)
     batch = batch.replace(batch.waveforms.double())
     recognizer = Recorded(weights()).double()
-    attack = PGD(threat, objective=Loss(), num_iterations=num, steps=Halving(first, rising=rising), keep="last")
+    attack = PGD(threat, objective=Loss(), num_iterations=num, steps=Halving(first), keep="last")
     attack.generate(recognizer, batch, seeds=seeds_of(batch))
     points, reasons = auto_pgd(batch.waveforms[0].numpy(), threat, num, first, rising)
     assert met <= reasons
@@ -167,8 +169,6 @@ def test_halving_keeps_its_state_where_utterances_leave() -> None:
         (lambda: Constant(0.0), r"a step must lie in \(0, 2\] times the radius, found 0.0"),
         (lambda: Cosine(2.5), "found 2.5"),
         (lambda: Halving(-1.0), "found -1.0"),
-        (lambda: Halving(momentum=0.0), r"momentum must lie in \(0, 1\], found 0.0"),
-        (lambda: Halving(rising=1.5), r"rising must lie in \(0, 1\], found 1.5"),
     ],
 )
 def test_wrong_settings_are_refused(make: object, message: str) -> None:

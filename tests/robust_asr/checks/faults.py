@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from robust_asr.attacks.aims import Aim
 from robust_asr.attacks.base import Perturbation
 from robust_asr.attacks.goals import Goal
 from robust_asr.attacks.noise import MatchedNoise
-from robust_asr.attacks.objectives import Aim, Loss, Objective
+from robust_asr.attacks.objectives import Loss, Objective
 from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise

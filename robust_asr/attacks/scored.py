@@ -1,0 +1,48 @@
+"""Attacks on an objective, whose results can be compared with those of others."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor
+
+from robust_asr.attacks.base import Attack, Perturbation
+from robust_asr.attacks.compaction import Workload
+from robust_asr.attacks.objectives import Objective
+from robust_asr.attacks.progress import Outcome
+from robust_asr.models.base import Recognizer
+from robust_asr.storage.partial import NOWHERE, Partial
+from robust_asr.types import AudioBatch, Targets
+
+
+class ScoredAttack(Attack):
+    """An attack whose perturbations have scores, so that an ensemble can choose among its members; ``search`` is what it writes.
+
+    Attributes:
+        objective: what is raised.
+    """
+
+    objective: Objective
+
+    @abstractmethod
+    def search(
+        self,
+        recognizer: Recognizer,
+        batch: AudioBatch,
+        targets: Targets,
+        *,
+        seeds: Tensor,
+        partial: Partial = NOWHERE,
+        start: Tensor | None = None,
+    ) -> Outcome:
+        """``perturb``, with the scores of its result. It begins at the perturbations ``start`` (B, T), if they are given."""
+
+    def perturb(
+        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
+    ) -> Perturbation:
+        return self.search(recognizer, batch, targets, seeds=seeds, partial=partial).perturbation()
+
+    def workload(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Workload:
+        """The batch with what the objective aims at. Shape: seeds (B,)."""
+        aim = self.objective.aim(recognizer, batch, targets, self.goal, seeds=seeds)
+        return Workload.whole(batch, aim, self.goal.texts(batch, seeds=seeds), seeds=seeds)
