@@ -29,6 +29,8 @@ class DenoiserTraining(Recognition):
         denoiser: what is trained.
         loss: between what the denoiser returns and the clean audio.
         recognition: the other arguments of ``Recognition``.
+
+    Errors: ValueError, before the first step, where the network has taps that reach beyond the crops of the data.
     """
 
     def __init__(
@@ -49,6 +51,17 @@ class DenoiserTraining(Recognition):
     @property
     def held(self) -> list[nn.Module]:
         return [self.recognizer.recognizer]
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        crop = getattr(self.trainer.datamodule, "crop_seconds", None)
+        reach = getattr(self.recognizer.defense.network, "reach", 0) / self.sample_rate
+        if stage == "fit" and crop is not None and reach >= crop:
+            raise ValueError(
+                f"data.crop_seconds is {crop:g} s, and a layer of the denoiser reaches {reach:.3g} s to either side: its outer "
+                f"weights would never be trained, and would act on longer audio. Take crops longer than {reach:.3g} s (null: "
+                "whole utterances), or fewer layers in a stack of model.denoiser.network"
+            )
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         if not isinstance(batch, PairedBatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import nn
@@ -23,6 +24,8 @@ class JointDenoiserASR(AdversarialFinetuning):
         recognizer: the tandem, such as the checkpoint of ``DenoiserTraining``; or, with ``denoiser``, the recogniser behind it.
         denoiser: a trained defence that is put in front of ``recognizer``: ``robust_asr.checkpoint.load_defense``.
         hold_recognizer: whether only the denoiser learns.
+        denoiser_lr: the learning rate of the denoiser, beside that of the optimiser for everything else. JO22 takes a tenth of
+            what each part was trained with, and these differ: on LibriSpeech 1e-4 and 1.2e-5. Null: one rate for both.
         checkpointing: compute the inside of the denoiser's blocks again for each gradient instead of keeping it: a third more
             time, a fraction of the memory.
         adversarial: the other arguments of ``AdversarialFinetuning``.
@@ -35,17 +38,24 @@ class JointDenoiserASR(AdversarialFinetuning):
         attack: Attack,
         denoiser: Defense | None = None,
         hold_recognizer: bool = False,
+        denoiser_lr: float | None = None,
         checkpointing: bool = True,
         **adversarial: Any,
     ) -> None:
         tandem = joined(denoiser, recognizer)
         super().__init__(tandem, attack=attack, **adversarial)
-        self.hold_recognizer = hold_recognizer
+        if denoiser_lr is not None and not 0 < denoiser_lr < math.inf:
+            raise ValueError(f"denoiser_lr must be positive and finite, or null, found {denoiser_lr}")
+        self.hold_recognizer, self.denoiser_lr = hold_recognizer, denoiser_lr
         use_checkpointing(tandem, checkpointing=checkpointing)
 
     @property
     def parts(self) -> dict[str, str]:
         return {**super().parts, "denoiser": "recognizer.defense"}
+
+    @property
+    def rates(self) -> list[tuple[nn.Module, float]]:
+        return [] if self.denoiser_lr is None else [(self.recognizer.defense, self.denoiser_lr)]
 
     @property
     def held(self) -> list[nn.Module]:

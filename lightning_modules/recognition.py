@@ -92,6 +92,11 @@ class Recognition(pl.LightningModule):
         """Modules that do not learn, and through which gradients flow; an objective that has some overrides it."""
         return []
 
+    @property
+    def rates(self) -> list[tuple[nn.Module, float]]:
+        """Modules with a constant learning rate of their own; an objective that has some overrides it."""
+        return []
+
     def setup(self, stage: str) -> None:
         # DDP is wrapped around the module after this hook, and must not wait for gradients that never come.
         if stage == "fit":

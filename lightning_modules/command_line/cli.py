@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ProgressB
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from torch import nn
 
 from lightning_modules.callbacks.checkpoint_io import SafeCheckpointIO, clean_leftovers, find_resumable
 from lightning_modules.callbacks.checkpoints import Checkpoints
@@ -253,10 +254,25 @@ class RobustCLI(LightningCLI):
         lightning_module: pl.LightningModule, optimizer: torch.optim.Optimizer, lr_scheduler: Any = None
     ) -> Any:
         configured = LightningCLI.configure_optimizers(lightning_module, optimizer, lr_scheduler)
+        rates = getattr(lightning_module, "rates", [])
+        if rates and lr_scheduler is not None:
+            raise ValueError("lr_scheduler: scales the one rate of the optimizer; leave it out, or model.denoiser_lr")
+        for module, rate in rates:
+            use_rate(optimizer, module, rate)
         if isinstance(configured, tuple):
             interval = getattr(lightning_module, "lr_interval", "epoch")
             configured = {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler, "interval": interval}}
         return configured
+
+
+def use_rate(optimizer: torch.optim.Optimizer, module: nn.Module, rate: float) -> None:
+    """Give the parameters of a module, which the optimiser holds, a group with a learning rate of its own."""
+    own = {id(parameter) for parameter in module.parameters()}
+    taken = []
+    for group in optimizer.param_groups:
+        taken += [parameter for parameter in group["params"] if id(parameter) in own]
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in own]
+    optimizer.add_param_group({"params": taken, "lr": rate})
 
 
 def sample_rate(model: pl.LightningModule) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lightning_modules.adversarial import AdversarialFinetuning
+from lightning_modules.command_line.cli import RobustCLI
 from lightning_modules.denoiser import DenoiserTraining
 from lightning_modules.joint import JointDenoiserASR
 from robust_asr import checkpoint
@@ -166,6 +169,30 @@ def test_two_checkpoints_become_one_tandem() -> None:
         JointDenoiserASR(recognizer, attack=ATTACK, denoiser=GaussianNoise(0.01))
 
 
+def test_the_denoiser_has_a_learning_rate_of_its_own() -> None:
+    training = JointDenoiserASR(tandem(), attack=ATTACK, denoiser_lr=0.25)
+    optimizer = torch.optim.AdamW(training.parameters(), lr=0.5, weight_decay=0.125)
+    assert RobustCLI.configure_optimizers(training, optimizer) is optimizer
+    first, second = optimizer.param_groups
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.25] and second["weight_decay"] == 0.125
+    assert set(first["params"]) == set(training.recognizer.recognizer.parameters())
+    assert second["params"] == list(training.recognizer.defense.parameters())
+    with pytest.raises(ValueError, match=r"lr_scheduler: .* model.denoiser_lr"):
+        RobustCLI.configure_optimizers(training, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer))
+    with pytest.raises(ValueError, match="denoiser_lr must be positive"):
+        JointDenoiserASR(tandem(), attack=ATTACK, denoiser_lr=0)
+
+
+def test_crops_that_do_not_reach_a_tap_are_refused() -> None:
+    training = DenoiserTraining(ToyCTC(), denoiser=Denoise(ConvTasNet(**{**TINY, "num_layers": 9})))
+    training._trainer = FakeTrainer()
+    for crop, refused in ((None, False), (0.129, False), (0.128, True)):
+        training._trainer.datamodule = SimpleNamespace(crop_seconds=crop)
+        with pytest.raises(ValueError, match=r"0\.128 s to either side") if refused else nullcontext():
+            training.setup("fit")
+        training.setup("validate")
+
+
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clean") / "clean.ckpt"
@@ -218,7 +245,9 @@ def test_pairs_to_denoiser_to_joint_finetuning_on_two_ranks(
         "recognizer": load(clean),
         "denoiser": {**load(denoiser / "run" / "checkpoints" / "last.ckpt"), "class_path": LOAD_DEFENSE},
         "hold_recognizer": True,
+        "denoiser_lr": 1.0e-3,
     }
+    config.pop("lr_scheduler")
     config["trainer"] |= {"max_epochs": 1, "limit_train_batches": 3}
     result = train("fit", "--config", write_config(tmp_path / "j.yaml", config), timeout=600)
     assert result.returncode == 0, result.stdout

@@ -127,12 +127,12 @@ def test_half_precision_where_a_dilation_exceeds_the_frames(checkpointing: bool)
         assert ((exact - rounded).norm() < 0.1 * exact.norm()).item()
 
 
-TWO_STACKS = "denoiser.network={ConvTasNet: {num_layers: 8, num_stacks: 2}}"
+ONE_STACK = "denoiser.network={ConvTasNet: {num_layers: 16, num_stacks: 1}}"
 
 
 @pytest.mark.parametrize(
     ("scale", "value", "millions"),
-    [("librispeech", "chain=runs", 3.195), ("librispeech", TWO_STACKS, 3.195), ("an4", "chain=runs", 0.0647)],
+    [("librispeech", "chain=runs", 3.195), ("librispeech", ONE_STACK, 3.195), ("an4", "chain=runs", 0.0647)],
 )
 def test_denoisers_of_the_chain_have_their_sizes(scale: str, value: str, millions: float) -> None:
     recipe, scales = ROOT / "recipes" / "joshi2022" / "denoiser.yaml", ROOT / "configs" / "scale"
@@ -158,3 +158,19 @@ def test_description_builds_it_again() -> None:
 def test_settings_are_checked(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
         ConvTasNet(**{**TINY, field: value})
+
+
+@pytest.mark.parametrize(("settings", "seconds"), [({}, 0.064), ({"num_layers": 16, "num_stacks": 1}, 16.384)])
+def test_reach_of_a_single_layer(settings: dict[str, int], seconds: float) -> None:
+    with torch.device("meta"):
+        assert ConvTasNet(**settings).reach / 16_000 == seconds
+
+
+@pytest.mark.parametrize("longer", [False, True])
+def test_the_outermost_taps_get_a_gradient_from_audio_longer_than_the_reach(longer: bool) -> None:
+    own = network(num_layers=6, num_stacks=1)
+    outer = own.blocks[-1].depthwise
+    samples = own.reach + (own.filter_size if longer else -own.filter_size)
+    own(torch.randn(1, samples, dtype=torch.float64), torch.tensor([samples])).square().sum().backward()
+    taps = torch.zeros(3) if outer.weight.grad is None else outer.weight.grad.abs().amax((0, 1))
+    assert bool(taps[0] > 0) is bool(taps[2] > 0) is longer
