@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from datamodules import prepare
+from datamodules import Speech, prepare
+from robust_asr.types import AudioBatch
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -30,6 +31,23 @@ def manifests(corpus: Path | None, part: str) -> str:
     else:
         prepare.main(["librispeech", str(corpus), folder, "--parts", part])
     return folder
+
+
+def one_batch(manifests: str, part: str, num: int) -> AudioBatch:
+    """``num`` utterances of a part in one batch, in the order of their length."""
+    data = Speech(manifests=manifests, test=[part], eval_utterances=num)
+    data.setup("test")
+    picked = sorted(
+        (
+            (batch.waveforms[row, : batch.lengths[row]], batch.texts[row], batch.ids[row])
+            for batch in data.test_dataloader()[0]
+            for row in range(len(batch))
+        ),
+        key=lambda utterance: (len(utterance[0]), utterance[2]),
+    )
+    waveforms, texts, ids = zip(*picked, strict=True)
+    padded = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
+    return AudioBatch(padded, torch.tensor([len(waveform) for waveform in waveforms]), texts, ids)
 
 
 def hardware() -> str:
