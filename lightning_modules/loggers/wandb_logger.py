@@ -169,6 +169,11 @@ class RunWandbLogger(WandbLogger):
                 self._send(row.pop("step"), row)
 
     @rank_zero_only
+    def mark_preempted(self) -> None:
+        """Tell W&B that a scheduler stops this run, so that the next agent of its sweep goes on with it."""
+        self.experiment.mark_preempting()
+
+    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Send the last row and close the run; a row that a failure left incomplete will be sent by the resumed run."""
         if self._experiment is None:
