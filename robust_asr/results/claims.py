@@ -5,7 +5,9 @@ if the whole 95 % interval lies where the claim says, it **fails** if no point o
 otherwise. A claim of several lines, such as one on every budget, holds if each line holds and fails if one fails.
 
 The file is a CSV table beside the recipes. Its columns: ``claim``; ``results``, a ``differences.csv`` relative to the file;
-``condition``, ``system`` and ``baseline``, which name one line of it; ``direction`` and ``margin``.
+``condition``, ``system`` and ``baseline``, which name one line of it; ``direction`` and ``margin``. A claim on a rate itself has
+the direction ``above`` or ``below``, and the rate in per cent as its margin: ``results`` is a ``summary.csv``, and ``baseline``
+its metric.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from robust_asr.results.csv_cells import decode
+from robust_asr.results.summary import COLUMNS as SUMMARY_COLUMNS
 from robust_asr.results.summary import DIFFERENCE_COLUMNS
 from robust_asr.text.mistakes import leave
 from robust_asr.text.terminal import guard_terminal, printable, say
@@ -33,11 +36,16 @@ DIRECTIONS = {
     "not lower": lambda margin: (-margin, math.inf),
     "not higher": lambda margin: (-math.inf, margin),
     "equal": lambda margin: (-margin, margin),
+    "above": lambda rate: (rate, math.inf),
+    "below": lambda rate: (-math.inf, rate),
 }
+# Directions of a rate itself.
+_LEVELS = ("above", "below")
 
 
-class Difference(NamedTuple):
-    """WER of ``system`` minus that of ``baseline`` under ``condition``, in points, and its 95 % interval."""
+class Found(NamedTuple):
+    """WER of ``system`` minus that of ``baseline`` under ``condition``, in points, and its 95 % interval; or a rate of ``system``
+    in per cent, whose metric stands in the place of the baseline."""
 
     condition: str
     system: str
@@ -50,12 +58,12 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Line:
-    """One difference that a claim speaks of, and what it says of it."""
+    """One difference or rate that a claim speaks of, and what it says of it."""
 
     claim: str
     direction: str
     margin: float
-    difference: Difference
+    found: Found
     verdict: str
 
 
@@ -93,12 +101,13 @@ def read_claims(path: str | Path) -> dict[str, list[Line]]:
     for number, row in _rows(path, COLUMNS):
         where = f"{path}, line {number}"
         asked = {"direction": row["direction"], "margin": _number(row, "margin", where)}
-        found = _difference(path.parent / row["results"], row, where)
+        look = _rate if row["direction"] in _LEVELS else _difference
+        found = look(path.parent / row["results"], row, where)
         try:
             reads = verdict(found.low, found.high, **asked)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
-        claims.setdefault(row["claim"], []).append(Line(row["claim"], **asked, difference=found, verdict=reads))
+        claims.setdefault(row["claim"], []).append(Line(row["claim"], **asked, found=found, verdict=reads))
     return claims
 
 
@@ -107,7 +116,7 @@ def table(claims: dict[str, list[Line]]) -> str:
     lines = ["| claim | asked, points | found, points | n | verdict |", "|---|---|---|---|---|"]
     for claim, members in claims.items():
         asked = dict.fromkeys(f"{member.direction}, {member.margin:g}" for member in members)
-        sizes = dict.fromkeys(str(member.difference.n) for member in members)
+        sizes = dict.fromkeys(str(member.found.n) for member in members)
         reached = together([member.verdict for member in members])
         cells = (claim, "; ".join(asked), "; ".join(_found(members)), ", ".join(sizes), f"**{reached}**")
         lines.append("| " + " | ".join(printable(cell).replace("|", r"\|") for cell in cells) + " |")
@@ -115,18 +124,22 @@ def table(claims: dict[str, list[Line]]) -> str:
 
 
 def _found(members: Sequence[Line]) -> Iterator[str]:
-    """The differences of each pair of systems; what each line reads by itself, where they differ."""
+    """What was found for each pair of systems, or system and metric; what each line reads by itself, where they differ."""
     differ = len({member.verdict for member in members}) > 1
-    for (system, baseline), lines in groupby(members, key=lambda line: line.difference[1:3]):
+    for (system, baseline, is_rate), lines in groupby(members, key=_whose):
         shown = [
-            f"{line.difference.condition} {line.difference.value:+.1f} "
-            f"[{line.difference.low:.1f}, {line.difference.high:.1f}]" + (f" {line.verdict}" if differ else "")
+            f"{line.found.condition} {line.found.value:{'' if is_rate else '+'}.1f} "
+            f"[{line.found.low:.1f}, {line.found.high:.1f}]" + (f" {line.verdict}" if differ else "")
             for line in lines
         ]
-        yield f"{system} minus {baseline}: {', '.join(shown)}"
+        yield f"{f'{baseline} of {system}' if is_rate else f'{system} minus {baseline}'}: {', '.join(shown)}"
 
 
-def _difference(path: Path, named: dict[str, str], where: str) -> Difference:
+def _whose(line: Line) -> tuple[str, str, bool]:
+    return line.found.system, line.found.baseline, line.direction in _LEVELS
+
+
+def _difference(path: Path, named: dict[str, str], where: str) -> Found:
     """The one line of a ``differences.csv`` that a claim names; the two systems may stand there the other way round."""
     columns = ("condition", "system", "baseline")
     wanted = tuple(named[name] for name in columns)
@@ -137,13 +150,30 @@ def _difference(path: Path, named: dict[str, str], where: str) -> Difference:
         for place, sign in ((wanted, 1), (turned, -1))
         if tuple(str(decode(row[name])) for name in columns) == place
     ]
+    return _one(found, named, path, where)
+
+
+def _rate(path: Path, named: dict[str, str], where: str) -> Found:
+    """The one line of a ``summary.csv`` that a claim names."""
+    wanted = {"condition": named["condition"], "system": named["system"], "metric": named["baseline"]}
+    found = [
+        (number, row, 1)
+        for number, row in _rows(path, SUMMARY_COLUMNS)
+        if {name: str(decode(row[name])) for name in wanted} == wanted
+    ]
+    return _one(found, named, path, where)
+
+
+def _one(found: list[tuple[int, dict[str, str], int]], named: dict[str, str], path: Path, where: str) -> Found:
+    """The numbers of the line, times its sign, if it is one."""
+    wanted = [named[name] for name in ("condition", "system", "baseline")]
     if len(found) != 1:
-        what = ", ".join(f"{name} {named[name]!r}" for name in columns)
+        what = ", ".join(f"{name} {named[name]!r}" for name in ("condition", "system", "baseline"))
         raise ValueError(f"{where}: must name one line of {path}, found {len(found)} with {what}")
     ((number, row, sign),) = found
     inside = f"{path}, line {number}"
     value, low, high = (sign * _number(row, name, inside) for name in ("value", "ci_low", "ci_high"))
-    return Difference(*wanted, value, min(low, high), max(low, high), int(_number(row, "n", inside)))
+    return Found(*wanted, value, min(low, high), max(low, high), int(_number(row, "n", inside)))
 
 
 def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:

@@ -16,6 +16,12 @@ none,test,WER,conformer + RS,RS,-0.6,% absolute,60,-3.7,2.5
 pgd,test,GT_WER,asr + RS,RS,-8.9,% absolute,60,-14.8,-2.6
 pgd 2,test,GT_WER,asr + RS,RS,-3.6,% absolute,60,-9.4,2.5
 """
+SUMMARY = """system,model,defense,sigma,attack,norm,strength,strength_unit,eval_set,metric,value,unit,note,knowledge,n,\
+ci_low,ci_high,seconds,forwards,condition
+asr,CTC,none,,PGD-7 targeted,Linf,0.1,amplitude,test,TGT_WER,97.5,%,,exact,60,91.5,104.0,1,8,pgd
+asr,CTC,none,,PGD-7 targeted,Linf,0.1,amplitude,test,GT_WER,80.0,%,,exact,60,71.0,88.0,1,8,pgd
+rs,CTC,RS,0.1,PGD-7 targeted,Linf,0.1,amplitude,test,TGT_WER,92.5,%,,exact,60,88.0,99.0,1,8,pgd
+"""
 HEAD = "claim,results,condition,system,baseline,direction,margin\n"
 
 
@@ -37,6 +43,10 @@ HEAD = "claim,results,condition,system,baseline,direction,margin\n"
         ((-1, 1.9), "equal", 2, HOLDS),
         ((-1, 2.1), "equal", 2, UNDECIDABLE),
         ((2, 3), "equal", 2, FAILS),
+        ((91, 99), "above", 90, HOLDS),
+        ((80, 91), "above", 90, UNDECIDABLE),
+        ((80, 90), "above", 90, FAILS),
+        ((80, 89), "below", 90, HOLDS),
     ],
 )
 def test_an_interval_is_judged_by_the_side_of_the_margin_that_it_lies_on(interval, direction, margin, expected) -> None:
@@ -65,6 +75,7 @@ def test_a_claim_on_all_budgets_needs_all_of_them(verdicts: list[str], expected:
 @pytest.fixture
 def write(tmp_path: Path):
     (tmp_path / "differences.csv").write_text(DIFFERENCES)
+    (tmp_path / "summary.csv").write_text(SUMMARY)
 
     def written(*lines: str, head: str = HEAD) -> Path:
         (tmp_path / "claims.csv").write_text(head + "".join(line + "\n" for line in lines))
@@ -88,6 +99,17 @@ def test_the_table_holds_the_numbers_of_the_differences(write) -> None:
     ]
 
 
+def test_a_rate_itself_is_judged(write) -> None:
+    path = write(
+        "no target is reached,summary.csv,pgd,asr,TGT_WER,above,90",
+        "no target is reached,summary.csv,pgd,rs,TGT_WER,above,90",
+    )
+    assert table(read_claims(path)).split("\n")[2:] == [
+        "| no target is reached | above, 90 | TGT_WER of asr: pgd 97.5 [91.5, 104.0] holds; "
+        "TGT_WER of rs: pgd 92.5 [88.0, 99.0] undecidable | 60 | **undecidable** |"
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -99,6 +121,7 @@ def test_the_table_holds_the_numbers_of_the_differences(write) -> None:
         ("c,differences.csv,pgd,asr + RS,RS,lower,-1", "line 2: margin must be .* 0 or more, found -1"),
         ("c,differences.csv,pgd,asr + RS,RS,lower,two", "line 2: margin must be a finite number, found 'two'"),
         ("c,differences.csv,pgd,asr + RS,RS,lower", "line 2: must hold 7 cells"),
+        ("c,summary.csv,pgd,asr,WER,above,90", "must name one line of .*summary.csv, found 0 with .* baseline 'WER'"),
     ],
 )
 def test_a_wrong_line_is_named(write, line: str, message: str) -> None:
