@@ -6,9 +6,9 @@ Legend: B utterances, T samples; x a waveform, d its perturbation, r the radius 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial as partial_function
-from typing import Literal, get_args, get_type_hints
+from typing import Literal, Self, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ from robust_asr.randomness import Key, derive
 from robust_asr.storage.partial import NOWHERE, Partial
 from robust_asr.threat import Ball
 from robust_asr.types import AudioBatch, Targets
+
+_REFINING, _LOOKS = Cosine(0.2), 3
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,11 @@ class PGD(ScoredAttack):
                 work = self._descend(measures, work, outcome, keep, first_key=number * Key.RESTART, begun=descent)
             descent = None
         return outcome
+
+    def refining(self, iterations: int) -> Self:
+        """With a first step of half the usual length, and three comparisons."""
+        every = -(-iterations // _LOOKS)
+        return replace(self, steps=_REFINING, num_iterations=iterations, check_every=every)
 
     def _descend(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Self
 
 from torch import Tensor
 
@@ -36,6 +37,10 @@ class ScoredAttack(Attack):
         start: Tensor | None = None,
     ) -> Outcome:
         """``perturb``, with the scores of its result. It begins at the perturbations ``start`` (B, T), if they are given."""
+
+    @abstractmethod
+    def refining(self, iterations: int) -> Self:
+        """The attack that goes on from a perturbation that was found, in so many iterations."""
 
     def perturb(
         self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE

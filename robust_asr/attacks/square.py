@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -120,6 +120,9 @@ class Square(ScoredAttack):
         outcome = Outcome(batch, num_draws=measure.common.num_draws)
         outcome.update(work.places, run)
         return outcome
+
+    def refining(self, iterations: int) -> Self:
+        return replace(self, num_queries=iterations)
 
     def _proposal(self, delta: Tensor, batch: AudioBatch, seeds: Tensor, query: int, sample_rate: int) -> Tensor:
         """The perturbation with a new tone in a window of each utterance. Shape: (B, T), seeds (B,) -> (B, T)."""

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from robust_asr import checkpoint
 from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.attacks.contest import Contest
 from robust_asr.attacks.goals import Goal, Untargeted
@@ -21,6 +24,7 @@ from robust_asr.attacks.scored import ScoredAttack
 from robust_asr.attacks.settings import require_ball, require_counts
 from robust_asr.attacks.square import Square
 from robust_asr.attacks.steps import Cosine, Halving, Steps
+from robust_asr.attacks.transfer import Transfer
 from robust_asr.defenses.base import Defended
 from robust_asr.gradients import input_gradient
 from robust_asr.models.base import Recognizer
@@ -36,8 +40,6 @@ _FIRST_ROUND, _QUERIES = 0.7, 0.1
 # A member's perturbations are compared this often, or less often where that would leave fewer iterations than the least, with
 # which it would be no attack.
 _LOOKS, _LEAST, _COMPARISON_DRAWS = 3, 5, 8
-# The second round refines what the first has found, so its first step is half as long.
-_REFINING = Cosine(0.2)
 # Two gradients whose cosine is larger are one.
 _SAME = 0.99
 
@@ -48,10 +50,10 @@ class Standard(Attack):
 
     In the first round every member attacks the clean audio: ``PGD`` with falling steps on each of the ``strongest`` objectives
     (for a target, with falling and with halving steps on its loss), the same through the straight-through form of the defences
-    where that has another gradient, and ``Square``, whose success without a gradient would show that the gradients are masked.
-    In the second round the member that did the most damage goes on from there, for each utterance. Where steps along
-    gradients did no more damage than the few queries without one, ``Square`` gets half of these passes, or all of them if every
-    gradient was zero.
+    where that has another gradient, and on a surrogate where one is named; and ``Square``, whose success without a gradient would
+    show that the gradients are masked. In the second round the member that did the most damage goes on from there, for each
+    utterance. Where steps along gradients did no more damage than the few queries without one, ``Square`` gets half of these
+    passes, or all of them if every gradient was zero.
 
     The perturbation with the most damage to the transcript is kept, judged on draws that neither an iteration nor the verdict
     uses. An utterance that is lost (as many errors as words; the target reached on all of these draws) is not attacked further,
@@ -62,7 +64,10 @@ class Standard(Attack):
     2020) is the same idea for images.
 
     Attributes:
-        forwards: the passes of an utterance, on average over the batch, at most; those that compare perturbations included.
+        forwards: the passes of an utterance, on average over the batch, at most; those that compare perturbations included, and
+            those of a surrogate.
+        surrogate: the checkpoint of another recogniser, whose gradients one more member follows: what transfers from it breaks a
+            recogniser whose own gradients are masked.
 
     Errors: ValueError for a budget that is too small for the members, and for a recogniser without a gradient in its audio.
     """
@@ -71,6 +76,8 @@ class Standard(Attack):
     _: KW_ONLY
     goal: Goal = field(default_factory=Untargeted)
     forwards: int = 200
+    surrogate: str | None = None
+    file_arguments: ClassVar[tuple[str, ...]] = ("surrogate",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,7 +86,8 @@ class Standard(Attack):
 
     @property
     def name(self) -> str:
-        return f"standard-{VERSION}{' targeted' if self.goal.targeted else ''} ({self.forwards} forwards)"
+        surrogate = ", a surrogate" if self.surrogate else ""
+        return f"standard-{VERSION}{' targeted' if self.goal.targeted else ''} ({self.forwards} forwards{surrogate})"
 
     def perturb(
         self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
@@ -116,11 +124,15 @@ class Standard(Attack):
         left = self.forwards * len(contest.batch) - int(contest.forwards.sum())
         # An utterance that nothing breaks gets at most three budgets, so the time of an evaluation stays near to what was asked.
         passes = min(left // max(len(contest.remaining()), 1), 2 * self.forwards)
-        for place, (number, rows, share) in enumerate(_second_round(contest, passes)):
-            aim = members[number].attack.objective.passes_to_aim(recognizer)
-            iterations = share - aim - _LOOKS * _passes_to_look(recognizer)
+        guided = torch.tensor([isinstance(member.attack, Transfer) for member in members])
+        for place, (number, rows, share) in enumerate(_second_round(contest, guided, passes)):
+            model = _passing(members[number])
+            aim = members[number].attack.objective.passes_to_aim(model)
+            iterations = (
+                share - aim - _LOOKS * _passes_to_look(model) - int(guided[number]) * _passes_to_look(recognizer)
+            )
             if len(rows) and iterations >= _LEAST:
-                second = members[number].refined(iterations)
+                second = replace(members[number], attack=members[number].attack.refining(iterations))
                 start, where = contest.delta[rows.to(contest.delta.device)], partial.part(f"{contest.turn}-{place}")
                 found = second.search(contest.batch, targets, rows, seeds=seeds, partial=where, start=start)
                 contest.enter(number, rows, found)
@@ -131,11 +143,15 @@ class Standard(Attack):
             for objective in strongest(recognizer, self.goal)
             for steps in ((Cosine(), Halving()) if self.goal.targeted else (Cosine(),))
         ]
-        objectives = [objective for objective, _ in settings] * len(views)
-        queries, iterations, looks = _shares(self.forwards, objectives, recognizer)
+        objectives = [(objective, recognizer) for objective, _ in settings] * len(views)
+        if self._other is not None:
+            guiding = strongest(self._other, self.goal)[0]
+            objectives.append((guiding, self._other))
+        queried = settings[-1][0]
+        queries, iterations, looks = _shares(self.forwards, objectives, queried, recognizer)
         if iterations < _LEAST:
             enough = self.forwards
-            while _shares(enough, objectives, recognizer)[1] < _LEAST:
+            while _shares(enough, objectives, queried, recognizer)[1] < _LEAST:
                 enough += 1
             raise ValueError(
                 f"forwards is {self.forwards}, too few for the {len(objectives) + 1} members that attack this recogniser: it "
@@ -148,14 +164,18 @@ class Standard(Attack):
             for name, view in views.items()
             for objective, steps in settings
         ]
+        if self._other is not None:
+            attack = Transfer(self._pgd(guiding, Cosine(), iterations, looks), self._other)
+            members.append(Member("transfer", recognizer, attack))
         square = Square(
-            self.threat,
-            goal=self.goal,
-            objective=settings[-1][0],
-            num_queries=queries,
-            comparison_draws=_COMPARISON_DRAWS,
+            self.threat, goal=self.goal, objective=queried, num_queries=queries, comparison_draws=_COMPARISON_DRAWS
         )
         return [*members, Member(square.title, recognizer, square)]
+
+    @cached_property
+    def _other(self) -> Recognizer | None:
+        """The surrogate."""
+        return None if self.surrogate is None else checkpoint.load(self.surrogate)
 
     def _pgd(self, objective: Objective, steps: Steps, iterations: int, looks: int) -> PGD:
         return PGD(
@@ -192,18 +212,15 @@ class Member:
         begun = {} if start is None else {"start": start[:, : part.waveforms.shape[1]]}
         return self.attack.search(self.view, part, targets.select(rows), seeds=seeds[rows], partial=partial, **begun)
 
-    def refined(self, iterations: int) -> Member:
-        """The attack that goes on from a perturbation."""
-        if isinstance(self.attack, Square):
-            return replace(self, attack=replace(self.attack, num_queries=iterations))
-        every = -(-iterations // _LOOKS)
-        return replace(self, attack=replace(self.attack, steps=_REFINING, num_iterations=iterations, check_every=every))
 
+def _second_round(contest: Contest, guided: Tensor, passes: int) -> list[tuple[int, Tensor, int]]:
+    """Which member goes on from which utterances, with how many passes for each. The queries are the last member.
 
-def _second_round(contest: Contest, passes: int) -> list[tuple[int, Tensor, int]]:
-    """Which member goes on from which utterances, with how many passes for each. The queries are the last member."""
+    Shape: guided (M,) bool, whether a member follows the gradients of a surrogate.
+    """
     rows, queries = contest.remaining(), contest.damages.shape[1] - 1
-    winners, masked = contest.winners[rows], ~contest.moved[rows]
+    winners = contest.winners[rows]
+    masked = ~contest.moved[rows] & ~guided[winners]
     alone = masked | (winners == queries)
     doubtful = contest.damages[rows, :queries].amax(1) <= contest.damages[rows, queries]
     shifts = [
@@ -214,17 +231,31 @@ def _second_round(contest: Contest, passes: int) -> list[tuple[int, Tensor, int]
     return [*shifts, (queries, rows[alone], passes), (queries, rows[~alone & doubtful], passes // 2)]
 
 
-def _shares(forwards: int, objectives: Sequence[Objective], recognizer: Recognizer) -> tuple[int, int, int]:
-    """The queries without a gradient in the first round, and iterations and comparisons of each of the other members."""
+def _passing(member: Member) -> Recognizer:
+    """The recogniser that a member's iterations pass."""
+    return member.attack.surrogate if isinstance(member.attack, Transfer) else member.view
+
+
+def _shares(
+    forwards: int, objectives: Sequence[tuple[Objective, Recognizer]], queried: Objective, recognizer: Recognizer
+) -> tuple[int, int, int]:
+    """The queries without a gradient in the first round, and iterations and comparisons of each of the other members.
+
+    Args:
+        objectives: those of the other members, each with the recogniser that the member's iterations pass.
+        queried: the objective of the queries.
+    """
     first = int(_FIRST_ROUND * forwards) - _probes(recognizer)
     queries = max(int(_QUERIES * first), 1)
-    # The queries serve the last objective, and are compared once.
-    aims = sum(objective.passes_to_aim(recognizer) for objective in (*objectives, objectives[-1]))
-    left = first - queries - aims - _passes_to_look(recognizer)
+    aims = sum(objective.passes_to_aim(model) for objective, model in (*objectives, (queried, recognizer)))
+    # What queries and surrogates find is compared once.
+    once = 1 + sum(model is not recognizer for _, model in objectives)
+    left = (first - queries - aims - once * _passes_to_look(recognizer)) // len(objectives)
+    look = max(_passes_to_look(model) for _, model in objectives)
     looks = _LOOKS
-    while looks > 1 and left // len(objectives) - looks * _passes_to_look(recognizer) < _LEAST:
+    while looks > 1 and left - looks * look < _LEAST:
         looks -= 1
-    return queries, left // len(objectives) - looks * _passes_to_look(recognizer), looks
+    return queries, left - looks * look, looks
 
 
 def _passes_to_look(recognizer: Recognizer) -> int:

@@ -1,0 +1,77 @@
+"""Attacks that are made against another recogniser and played to the one that is attacked.
+
+Legend: B utterances, T samples.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from robust_asr.attacks.comparison import Measures
+from robust_asr.attacks.expectation import room_of
+from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.progress import Outcome
+from robust_asr.attacks.scored import ScoredAttack
+from robust_asr.gradients import frozen_for_attack
+from robust_asr.models.base import Recognizer
+from robust_asr.storage.partial import NOWHERE, Partial
+from robust_asr.types import AudioBatch, Targets
+
+
+class Transfer(ScoredAttack):
+    """PGD with the gradients of a surrogate, whose result is scored on the recogniser that is attacked (ZE21, Table I).
+
+    A recogniser whose gradients are masked has none that help; those of a similar recogniser do.
+
+    Args:
+        attack: what is done to the surrogate; its threat and goal are those of the whole.
+        surrogate: a recogniser of the same sample rate that can write the texts.
+
+    Errors: ValueError for a surrogate of another sample rate.
+    """
+
+    def __init__(self, attack: PGD, surrogate: Recognizer) -> None:
+        self.attack, self.surrogate = attack, surrogate
+        self.threat, self.goal, self.objective = attack.threat, attack.goal, attack.objective
+
+    @property
+    def name(self) -> str:
+        return f"{self.attack.name} on a surrogate"
+
+    def search(
+        self,
+        recognizer: Recognizer,
+        batch: AudioBatch,
+        targets: Targets,
+        *,
+        seeds: Tensor,
+        partial: Partial = NOWHERE,
+        start: Tensor | None = None,
+    ) -> Outcome:
+        if self.surrogate.sample_rate != recognizer.sample_rate:
+            rates = f"{self.surrogate.sample_rate} Hz, and the recogniser {recognizer.sample_rate}"
+            raise ValueError(f"surrogate: hears {rates}; they must be equal")
+        other = self.surrogate.to(batch.waveforms.device)
+        its_targets = other.targets(self.goal.texts(batch, seeds=seeds))
+        with frozen_for_attack(other):
+            found = self.attack.search(other, batch, its_targets, seeds=seeds, partial=partial, start=start)
+        work = self.workload(recognizer, batch, targets, seeds=seeds)
+        measure = Measures.of(
+            recognizer,
+            work,
+            num_draws=1,
+            comparison_draws=self.attack.comparison_draws,
+            max_samples=room_of(recognizer, batch),
+        )
+        scores, passes = measure.damage(batch.waveforms + found.state.delta, self.goal)
+        found.state.scores, found.num_draws = scores, measure.common.num_draws
+        found.state.forwards += passes
+        # The gradients were the surrogate's: they say nothing about those of the recogniser.
+        found.state.moved, found.state.intact = torch.zeros(2, len(batch), dtype=torch.bool, device=scores.device)
+        return found
+
+    def refining(self, passes: int) -> Self:
+        return Transfer(self.attack.refining(passes), self.surrogate)
