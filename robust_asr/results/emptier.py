@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robust_asr.results import Cell, Evaluation, Row
 from robust_asr.results.intervals import difference_interval
-from robust_asr.results.summary import counts, edit_counts
+from robust_asr.results.summary import counts, edit_counts, without_breaking
 
 # Points by which the share of empty transcripts, or of deleted words, rises. Smaller rises occur between any two systems.
 LEAST_RISE = 5.0
@@ -49,7 +49,7 @@ def emptier_cells(evaluation: Evaluation) -> dict[Cell, Emptier]:
     first, *others = evaluation.systems or [""]
     cells = {}
     for part in evaluation.parts:
-        for condition in evaluation.conditions:
+        for condition in without_breaking(evaluation.conditions):
             before = evaluation.select(first, condition, part)
             for system in others:
                 emptier = emptier_gain(evaluation.select(system, condition, part), before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from robust_asr.metrics import word_edits
 from robust_asr.results import Evaluation, Row
+from robust_asr.results.breaking import breaking_lines, is_breaking
 from robust_asr.results.csv_cells import encode
 from robust_asr.results.intervals import (
     difference_interval,
@@ -51,25 +52,35 @@ def summarize(evaluation: Evaluation) -> list[dict[str, Any]]:
     WER counts all word edits over all reference words. ``GT_WER`` is its name under an attack, ``TGT_WER`` compares with the
     target. ``WER_capped`` lets no utterance count more errors than it has words, so a few transcripts full of inserted words
     cannot make it; ``utterances_with_error`` is the share of transcripts that are not right word for word. A cell that lacks
-    utterances says so in ``note``.
+    utterances says so in ``note``. Breaking points come last, under metrics of their own (``breaking.breaking_lines``).
 
     Units: value, ci_low and ci_high in ``unit``; seconds are the sum over the utterances, forwards the mean of them.
     """
-    shared, metrics = [], []
+    shared, metrics, breaking = [], [], []
     for part in evaluation.parts:
         for condition, about in evaluation.conditions.items():
             for system in evaluation.systems:
                 rows = evaluation.select(system, condition, part)
-                if rows:
+                if not rows:
+                    continue
+                columns = _shared(evaluation, system, about["columns"], condition, part, rows)
+                if is_breaking(about):
+                    breaking += [{**columns, **line} for line in breaking_lines(rows)]
+                else:
                     found = _metrics(rows, attacked=is_attack(about))
-                    shared += [_shared(evaluation, system, about["columns"], condition, part, rows)] * len(found)
+                    shared += [columns] * len(found)
                     metrics += found
-    return [{**columns, **line} for columns, line in zip(shared, _lines(metrics), strict=True)]
+    return [*({**columns, **line} for columns, line in zip(shared, _lines(metrics), strict=True)), *breaking]
 
 
 def is_attack(condition: dict[str, Any]) -> bool:
     """Whether an attacker aimed: noise and clean audio have no column ``knowledge``."""
     return bool(condition["columns"].get("knowledge"))
+
+
+def without_breaking(conditions: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The conditions of one budget each, whose error rates can be compared."""
+    return {name: about for name, about in conditions.items() if not is_breaking(about)}
 
 
 def cell_metrics(rows: Sequence[Row], *, attacked: bool) -> list[dict[str, Any]]:
@@ -152,11 +163,12 @@ def edit_counts(rows: Sequence[Row]) -> Tensor:
 def differences(evaluation: Evaluation) -> list[dict[str, Any]]:
     """WER of each system minus that of each one before it, on the utterances that both have, under each condition.
 
-    The differences to the first system come first. Paired: the interval is that of the difference on the same utterances.
+    The differences to the first system come first; conditions that are breaking points have none. Paired: the interval is that of
+    the difference on the same utterances.
     """
     lines, gains = [], []
     for part in evaluation.parts:
-        for condition, about in evaluation.conditions.items():
+        for condition, about in without_breaking(evaluation.conditions).items():
             known = {
                 name: {row["id"]: row for row in evaluation.select(name, condition, part)}
                 for name in evaluation.systems
