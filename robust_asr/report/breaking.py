@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from robust_asr.report.blocks import figure, group_row, part_head, plain_table, scroll, section
 from robust_asr.report.grid import Cell, Grid
@@ -52,7 +53,7 @@ def breaking_cells(cell: Cell) -> list[str]:
     partial = f" of {cell.expected}" if cell.partial else ""
     excluded = f", {points.excluded} excluded" if points.excluded else ""
     censored = [str(points.unperturbed), str(points.smallest), str(points.beyond)]
-    return [*decibels(snr), *_amplitudes(level), *censored, f"{points.n}{partial}{excluded}"]
+    return [*decibels(snr), *amplitudes(level), *censored, f"{points.n}{partial}{excluded}"]
 
 
 def decibels(found: Median | None) -> list[str]:
@@ -62,7 +63,8 @@ def decibels(found: Median | None) -> list[str]:
     return [found.value.text(rate), f"[{_limit(found.low)}, {_limit(found.high)}]"]
 
 
-def _amplitudes(found: Median | None) -> list[str]:
+def amplitudes(found: Median | None) -> list[str]:
+    """A median of levels and its interval, as amplitudes."""
     if found is None:
         return ["undefined", ""]
 
@@ -95,13 +97,18 @@ def _table(grid: Grid, names: list[str], cells: list[Cell]) -> str:
 
 
 def _figure(grid: Grid, part: str, name: str, cells: list[Cell]) -> str:
-    falls = is_ratio(grid.evaluation.conditions[name]["columns"].get("norm"))
-    drawn = [
-        Staircase.of(cell.system, grid.systems.index(cell.system), points, falls=falls)
-        for cell in cells
-        if (points := breaking_points(cell.rows)).n
-    ]
     caption = f"{name}: share of the utterances that a budget breaks" + (f", {part}" if len(grid.parts) > 1 else "")
+    # Every system of the report has a place, so that its colour is the same in every plot.
+    known = {cell.system: breaking_points(cell.rows) for cell in cells}
+    systems = [(system, known.get(system, breaking_points(()))) for system in grid.systems]
+    return staircase_figure(caption, systems, falls=is_ratio(grid.evaluation.conditions[name]["columns"].get("norm")))
+
+
+def staircase_figure(caption: str, systems: Sequence[tuple[str, BreakingPoints]], *, falls: bool) -> str:
+    """The share of the utterances that each budget breaks, with its data; nothing where nothing was measured."""
+    drawn = [
+        Staircase.of(system, index, points, falls=falls) for index, (system, points) in enumerate(systems) if points.n
+    ]
     rows = [
         [stairs.system, stairs.shown(level), rate(100 * share), len(stairs.levels)]
         for stairs in drawn

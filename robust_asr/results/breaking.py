@@ -109,6 +109,16 @@ def median(spans: Sequence[Span]) -> Median | None:
     return Median(Span(_middle(lows), _middle(highs)), low, high, len(spans))
 
 
+def paired_snr(rows: Sequence[Row], others: Sequence[Row]) -> Median | None:
+    """The median of breaking SNRs minus those of ``others``, on the utterances that both have; None where there are none.
+
+    Above zero, the rows break earlier than the others.
+    """
+    known = {row["id"]: span for row in others for span in breaking_points([row]).snrs}
+    pairs = [(span, known[row["id"]]) for row in rows if row["id"] in known for span in breaking_points([row]).snrs]
+    return median([Span(mine.low - theirs.high, mine.high - theirs.low) for mine, theirs in pairs])
+
+
 def broken_shares(levels: Sequence[Span]) -> list[tuple[float, float]]:
     """Level or SNR -> the share of the utterances that break there or before, one pair for each budget at which some break.
 

@@ -70,6 +70,9 @@ def wrong_description(content: dict[str, Any]) -> str:
             for entry in entries.values()
         ):
             return f"field {name!r} must map names to {', '.join(fields)}"
+    for name, about in content["systems"].items():
+        if not _is_count(about.get("forwards_per_transcript", 1)):
+            return f"field 'systems': forwards_per_transcript of {name!r} must be a count"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Medians of breaking points: against their definition, with utterances that are censored at either end, and as lines of a summary."""
+"""Medians of breaking points: against their definition, with utterances censored at either end, and as lines of a summary."""
 
 from __future__ import annotations
 
@@ -20,21 +20,14 @@ from robust_asr.results.breaking import (
     breaking_points,
     broken_shares,
     median,
+    paired_snr,
 )
 from robust_asr.results.csv_cells import decode
 from robust_asr.results.intervals import median_ranks
 from robust_asr.results.summary import COLUMNS, differences, headline, summarize, write_summary
 from robust_asr.types import Broken
-from tests.robust_asr.report.example import CONDITIONS, SYSTEMS, row, write_example
-
-COLUMNS_OF_BREAKING = {
-    "attack": "breaking point (50 % of the words): standard-1 (60 forwards)",
-    "norm": "Linf",
-    "strength": "0.0001 to 0.1",
-    "strength_unit": "amplitude",
-    "knowledge": "exact",
-    "breaking": "50 % of the words",
-}
+from tests.robust_asr.report.breaking_example import write_breaking
+from tests.robust_asr.report.example import SYSTEMS, row
 
 
 def exact(*values: float) -> list[Span]:
@@ -133,35 +126,7 @@ def test_lines_of_a_cell() -> None:
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return breaking_run(tmp_path_factory.mktemp("breaking") / "run")
-
-
-def breaking_run(
-    folder: Path, *, num_utterances: int = 12, seed: int = 0, columns: dict | None = None, **more: Any
-) -> Path:
-    """A run of the example's systems with clean audio, an attack, and breaking points that fall from system to system."""
-    conditions = {name: CONDITIONS[name] for name in ("clean", "pgd7-0.001")} | {
-        "breaking": columns or COLUMNS_OF_BREAKING
-    }
-    write_example(folder, conditions=conditions, num_utterances=num_utterances, seed=seed, keep_audio=0, **more)
-    path, chance, places = folder / "results.jsonl", random.Random(seed), {}
-    import json
-
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    for entry in rows:
-        if entry["condition"] == "breaking":
-            place = list(SYSTEMS).index(entry["system"]) if entry["system"] in SYSTEMS else 0
-            level = places.setdefault(entry["id"], chance.gauss(-60, 6)) + 10 * place
-            outcome = Broken.BEYOND if level > -40 else Broken.WITHIN
-            level = min(level, -40.0)
-            entry |= {
-                "breaking": str(outcome),
-                "breaking_amplitude": 10 ** (level / 20),
-                "breaking_snr_db": -26.0 - level,
-            }
-            entry |= {"budgets_tried": 6, "forwards": 300, "target": None}
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in rows))
-    return folder
+    return write_breaking(tmp_path_factory.mktemp("breaking") / "run")
 
 
 def test_a_summary_has_breaking_points_and_no_error_rates_of_them(run_dir: Path) -> None:
@@ -178,6 +143,17 @@ def test_a_summary_has_breaking_points_and_no_error_rates_of_them(run_dir: Path)
     assert list(written[0]) == COLUMNS and len(written) == len(SYSTEMS)
     medians = [decode(line["value"]) for line in written]
     assert medians[0] > medians[1] and written[2]["note"] == ""
+
+
+def test_pairs_are_compared_within_what_their_ends_allow() -> None:
+    ours = [broken(0.01, 20.0), broken(0.02, 10.0, Broken.BEYOND), broken(0.03, 5.0)]
+    theirs = [{**each, "breaking_snr_db": each["breaking_snr_db"] + 4} for each in ours[:2]]
+    found = paired_snr(ours, theirs)
+    # What is known of the first pair is -4; the second is open on both sides.
+    assert found.n == 2 and str(found.value) == "unknown"
+    assert str(paired_snr([*ours[:1]] * 2 + ours[1:2], theirs).value) == "-4.0"
+    assert str(paired_snr(ours[:1], [{**theirs[1], "id": ours[0]["id"]}]).value) == "> 6.0"
+    assert paired_snr(ours, []) is None
 
 
 def test_points_of_an_empty_cell() -> None:
