@@ -19,7 +19,6 @@ HEAD = (
     "rank",
     "system",
     "breaks at, dB",
-    "95 % interval",
     "amplitude",
     "behind the first, dB",
     "below",
@@ -63,7 +62,7 @@ def separations(tables: Sequence[Table]) -> list[str]:
 def heading(ranked: Table, number: int) -> str:
     sizes = dict.fromkeys(entry.points.n + entry.points.excluded for entry in ranked.entries)
     utterances = ", ".join(count(size, "utterance") for size in sizes)
-    return f"Table {number}: {ranked.terms.attack}, {ranked.terms.budgets}, {utterances}"
+    return f"Table {number}: {ranked.terms.attack}; {ranked.terms.budgets}; {utterances}"
 
 
 def cells(entry: Entry, place: int) -> list[str]:
@@ -78,7 +77,7 @@ def cells(entry: Entry, place: int) -> list[str]:
     return [
         str(place),
         entry.system,
-        *decibels(entry.snr),
+        " ".join(decibels(entry.snr)),
         level,
         behind,
         *counts,
@@ -97,7 +96,7 @@ def _section(ranked: Table, number: int) -> str:
     rows = []
     for place, entry in enumerate(ranked.entries, start=1):
         row = [escaped(cell) for cell in cells(entry, place)]
-        row[1] = f"{swatch(place - 1)} {row[1]}"
+        row[1] = f'{swatch(place - 1)} {row[1]}<br><span class="aside">{row.pop()}</span>'
         kind = "caution" if entry.failed is None else "bad" if entry.failed else "good"
         row[HEAD.index("checks")] = chip(kind, checked(entry))
         rows.append(row)
@@ -105,7 +104,7 @@ def _section(ranked: Table, number: int) -> str:
     systems = [(entry.system, entry.points) for entry in ranked.entries]
     falls = is_ratio(ranked.columns.get("norm"))
     plot = staircase_figure(f"Table {number}: share of the utterances that a budget breaks", systems, falls=falls)
-    listed = scroll(title, table(HEAD, rows, caption=title, texts=2))
+    listed = scroll(title, table(HEAD[:-1], rows, caption=title, texts=2))
     return section(
         f"table-{number}", title, listed, legend([system for system, _ in systems]), f'<div class="plots">{plot}</div>'
     )

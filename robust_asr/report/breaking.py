@@ -30,7 +30,7 @@ _INTRO = (
     "attack may need less. The table has the median over utterances, as the SNR of a perturbation that fills the ball (<b>the "
     "lower, the more a system withstands</b>) and as amplitude. Utterances that are broken without a perturbation, or at the "
     "smallest budget, lie below the range that was searched, those that nothing breaks above it; they count as anything beyond "
-    "its end, and where they leave the median open, it is written as a bound."
+    "its end. Where they leave the median open, it is written as a bound; a limit of an interval is then open too."
 )
 
 
@@ -69,13 +69,13 @@ def amplitudes(found: Median | None) -> list[str]:
         return ["undefined", ""]
 
     def shown(level: float) -> str:
-        return "any" if math.isinf(level) and level > 0 else strength(float(f"{amplitude(level):.3g}"))
+        return "open" if math.isinf(level) and level > 0 else strength(float(f"{amplitude(level):.3g}"))
 
     return [found.value.text(shown), f"[{shown(found.low)}, {shown(found.high)}]"]
 
 
 def _limit(value: float) -> str:
-    return rate(value) if math.isfinite(value) else "any"
+    return rate(value) if math.isfinite(value) else "open"
 
 
 def _table(grid: Grid, names: list[str], cells: list[Cell]) -> str:
