@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +16,10 @@ from robust_asr.results.breaking import (
     is_breaking,
     median,
     paired_snr,
+    without_breaking,
 )
 from robust_asr.results.families import clean_conditions
-from robust_asr.results.summary import cell_metrics, without_breaking
+from robust_asr.results.summary import cell_metrics
 
 COLUMNS = (
     "table rank system run breaking_SNR ci_low ci_high breaking_amplitude behind_first behind_low behind_high below not_broken n "
@@ -225,5 +226,5 @@ def _cells(found: Median | None, names: Sequence[str]) -> dict[str, Any]:
     return dict(zip(names, (_value(found), found.low, found.high), strict=True)) if found else {}
 
 
-def _value(found: Median, shown: Any = float) -> Any:
+def _value(found: Median, shown: Callable[[float], float] = float) -> float | str:
     return shown(found.value.low) if found.value.exact else found.value.text(lambda each: f"{shown(each):.4g}")

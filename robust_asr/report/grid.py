@@ -12,10 +12,10 @@ from robust_asr.report.labels import label
 from robust_asr.report.runs import Run, Runs
 from robust_asr.results import Cell as Place
 from robust_asr.results import Evaluation, Row
-from robust_asr.results.breaking import is_breaking
+from robust_asr.results.breaking import is_breaking, without_breaking
 from robust_asr.results.emptier import Emptier, emptier_cells
 from robust_asr.results.families import Family, clean_conditions, families
-from robust_asr.results.summary import remarks, summary_of, with_status, without_breaking
+from robust_asr.results.summary import remarks, summary_of, with_status
 from robust_asr.types import Status
 
 Line = dict[str, Any]

@@ -7,7 +7,7 @@ the range. A number that this leaves open is written as a bound, such as "> 0.1"
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ class Span:
     def __str__(self) -> str:
         return self.text(lambda value: f"{value:.1f}")
 
-    def text(self, shown: Any) -> str:
+    def text(self, shown: Callable[[float], str]) -> str:
         """The number where the limits agree, else what is known of it; ``shown`` writes a finite number."""
         low, high = math.isfinite(self.low), math.isfinite(self.high)
         if low and high:
@@ -81,6 +81,11 @@ class BreakingPoints:
 def is_breaking(about: Mapping[str, Any]) -> bool:
     """Whether a condition of an evaluation is a breaking point. Its error rates say nothing: each row is of another budget."""
     return bool(about["columns"].get("breaking"))
+
+
+def without_breaking(conditions: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The conditions of one budget each, whose error rates can be compared."""
+    return {name: about for name, about in conditions.items() if not is_breaking(about)}
 
 
 def breaking_points(rows: Sequence[Row]) -> BreakingPoints:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from robust_asr.results import Cell, Evaluation, Row
+from robust_asr.results.breaking import without_breaking
 from robust_asr.results.intervals import difference_interval
-from robust_asr.results.summary import counts, edit_counts, without_breaking
+from robust_asr.results.summary import counts, edit_counts
 
 # Points by which the share of empty transcripts, or of deleted words, rises. Smaller rises occur between any two systems.
 LEAST_RISE = 5.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,8 @@ _CHARACTERS = 100_000
 # A larger count is not its own float; a sum of larger numbers may not be finite.
 _COUNTS_BELOW = 2**53
 _NUMBERS_BELOW = 1e300
+# A plot has a tick every ten decibels; float32 audio holds less than twice this ratio.
+_DECIBELS = 1000
 
 
 def wrong_row(row: Any) -> str:
@@ -42,7 +45,8 @@ def wrong_row(row: Any) -> str:
         (present & _OPTIONAL_FLAGS, lambda value: isinstance(value, bool), "true or false"),
         ({"status"}, lambda value: _is_text(value) and value in _STATUSES, f"one of {', '.join(_STATUSES)}"),
         ({"breaking"} & present, lambda value: value in _BREAKS, f"one of {', '.join(_BREAKS)}"),
-        ({"breaking_amplitude"} if "breaking" in present else set(), _is_positive, "a positive number"),
+        ({"breaking_amplitude"} if "breaking" in present else set(), _is_amplitude, "a positive amplitude"),
+        ({"breaking_snr_db"} & present, _is_ratio, f"a number of at most {_DECIBELS} dB"),
         ({"budgets_tried"} if "breaking" in present else set(), _is_count, "a count"),
         ({"hashes"}, lambda value: isinstance(value, dict) and all(map(_is_text, value.values())), "a map of texts"),
     ]
@@ -90,8 +94,12 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _COUNTS_BELOW
 
 
-def _is_positive(value: Any) -> bool:
-    return _is_number(value) and value > 0
+def _is_amplitude(value: Any) -> bool:
+    return _is_number(value) and value > 0 and abs(math.log10(value)) <= _DECIBELS / 20
+
+
+def _is_ratio(value: Any) -> bool:
+    return _is_number(value) and abs(value) <= _DECIBELS
 
 
 def _is_number(value: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robust_asr.metrics import word_edits
 from robust_asr.results import Evaluation, Row
-from robust_asr.results.breaking import breaking_lines, is_breaking
+from robust_asr.results.breaking import SNR, breaking_lines, is_breaking, without_breaking
 from robust_asr.results.csv_cells import encode
 from robust_asr.results.intervals import (
     difference_interval,
@@ -76,11 +76,6 @@ def summarize(evaluation: Evaluation) -> list[dict[str, Any]]:
 def is_attack(condition: dict[str, Any]) -> bool:
     """Whether an attacker aimed: noise and clean audio have no column ``knowledge``."""
     return bool(condition["columns"].get("knowledge"))
-
-
-def without_breaking(conditions: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The conditions of one budget each, whose error rates can be compared."""
-    return {name: about for name, about in conditions.items() if not is_breaking(about)}
 
 
 def cell_metrics(rows: Sequence[Row], *, attacked: bool) -> list[dict[str, Any]]:
@@ -212,23 +207,28 @@ def _paired(gains: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[float, float, 
 
 
 def headline(evaluation: Evaluation, summary: Summary | None = None) -> str:
-    """WER of each system under each condition with its interval, as text for a terminal.
+    """WER of each system under each condition, or its median breaking point, with the interval, as text for a terminal.
 
     ``summary`` is that of the evaluation, where it is there already.
     """
     summary = summary or summary_of(evaluation)
-    lines = [line for line in summary.lines if line["metric"] in ("WER", "GT_WER")]
+    lines = [line for line in summary.lines if line["metric"] in ("WER", "GT_WER", SNR)]
     width = max((len(line["condition"]) for line in lines), default=0)
     shown = []
     for part, condition in dict.fromkeys((line["eval_set"], line["condition"]) for line in lines):
         cells = [
-            f"{line['system']} {line['value']:6.2f} % [{line['ci_low']:.2f}, {line['ci_high']:.2f}]"
+            f"{line['system']} {_two_digits(line['value'])} {line['unit']} [{line['ci_low']:.2f}, {line['ci_high']:.2f}]"
             + (f" ({line['note']})" if line["note"] else "")
             for line in lines
             if (line["eval_set"], line["condition"]) == (part, condition)
         ]
         shown.append(f"{part}  {condition:<{width}}  " + "   ".join(cells))
     return "\n".join(printable(line) for line in shown)
+
+
+def _two_digits(value: float | str) -> str:
+    """A value; the bound that a breaking point may be is a text already."""
+    return value if isinstance(value, str) else f"{value:6.2f}"
 
 
 def write_table(path: Path, lines: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
