@@ -132,7 +132,7 @@ def breaking_sentences(grid: Grid) -> list[str]:
             found.sort(key=lambda pair: (pair[0].value.high, pair[0].value.low))
             each = ", ".join(f"{system} {middle.value.text(rate)} dB" for middle, system in found)
             if each:
-                sentences.append(f"Median breaking point, {name}{where} (the lower, the more it takes): {each}.")
+                sentences.append(f"Median breaking point, {name}{where} (the lower, the more it withstands): {each}.")
     return sentences
 
 
