@@ -37,6 +37,7 @@ class Key(IntEnum):
     LOOK_AT_SUCCESS = 2**52
     CLEAN_LABELS = 2**53
     QUERIES = 2**54
+    BREAKING = 2**55
 
 
 def _hash63(*key: int | str) -> int:

@@ -179,3 +179,20 @@ class Status(StrEnum):
     BROKEN_OFF = "broken off"
     # Every gradient was zero, so the attack never changed the audio. This is no evidence of robustness.
     MASKED_GRADIENT = "masked gradient"
+
+
+class Broken(StrEnum):
+    """Where an utterance breaks, as a row of the breaking point records it: in the range that was searched, or outside of it."""
+
+    WITHIN = "within the range"
+    # Already the smallest budget breaks it, so the breaking point lies at or below that budget.
+    SMALLEST = "at the smallest budget"
+    # The goal is reached without any perturbation.
+    UNPERTURBED = "unperturbed"
+    # Not even the largest budget breaks it.
+    BEYOND = "not broken"
+
+    @property
+    def below(self) -> bool:
+        """Whether the breaking point lies below the range."""
+        return self in (Broken.SMALLEST, Broken.UNPERTURBED)

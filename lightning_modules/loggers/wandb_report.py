@@ -8,6 +8,7 @@ from typing import Any
 from robust_asr.metrics import word_edits
 from robust_asr.report.clips import read_clip
 from robust_asr.results import Evaluation, Row, audio_path, key
+from robust_asr.results.breaking import without_breaking
 from robust_asr.results.summary import COLUMNS, DIFFERENCE_COLUMNS, Summary, summary_of
 from robust_asr.results.worst import worst_rows
 from robust_asr.text.alignment import align_text
@@ -58,7 +59,9 @@ def _name(line: dict[str, Any]) -> str:
 
 
 def _worst(evaluation: Evaluation, num_worst: int) -> list[Row]:
-    cells = [(s, c, p) for p in evaluation.parts for c in evaluation.conditions for s in evaluation.systems]
+    cells = [
+        (s, c, p) for p in evaluation.parts for c in without_breaking(evaluation.conditions) for s in evaluation.systems
+    ]
     return [row for cell in cells for row in worst_rows(evaluation.select(*cell), keep=num_worst)]
 
 

@@ -38,6 +38,8 @@ class Perturbation:
     Attributes:
         status: the status of each utterance; an empty tuple if every utterance was attacked to the end.
         members: of an ensemble, the name of the attack that found each perturbation; else an empty tuple.
+        facts: fields of the results that only this attack has, one dictionary of plain data for each utterance; else an empty
+            tuple.
     """
 
     waveforms: Tensor
@@ -45,6 +47,7 @@ class Perturbation:
     forwards: Tensor
     status: tuple[Status, ...] = ()
     members: tuple[str, ...] = ()
+    facts: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Generated:
         texts: the text that each utterance was attacked with: its target, or its reference.
         status, notes: the status of each utterance, and a sentence that explains any status other than "attacked", else "".
         members: of an ensemble, the name of the attack that found each perturbation; else "".
+        facts: fields of the results that only this attack has; empty for an utterance that was refused.
     """
 
     batch: AudioBatch
@@ -65,6 +69,7 @@ class Generated:
     status: tuple[Status, ...]
     notes: tuple[str, ...]
     members: tuple[str, ...]
+    facts: tuple[dict[str, Any], ...]
 
     @property
     def waveforms(self) -> Tensor:
@@ -86,6 +91,8 @@ class Attack(ABC):
     knowledge: Knowledge = "exact"
     # Whether perturb computes the loss of a text. Noise computes none, so its texts need not be writable by the recogniser.
     needs_targets: ClassVar[bool] = True
+    # Whether perturb accepts perturbations ``start`` (B, T) that it goes on from.
+    takes_start: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_knowledge(self.knowledge)
@@ -151,6 +158,7 @@ class Attack(ABC):
             waveforms = batch.waveforms.clone()
             iterations, forwards = torch.zeros(2, len(batch), dtype=torch.long)
             members = [""] * len(batch)
+            facts: list[dict[str, Any]] = [{} for _ in range(len(batch))]
             possible = [row for row, given in enumerate(status) if given is not Status.REFUSED]
             for number, rows in enumerate(rows_that_pass_together(known, batch, possible)):
                 part = batch.select(rows)
@@ -163,8 +171,12 @@ class Attack(ABC):
                     status[row], notes[row] = given, _SENTENCES[given]
                 for row, member in zip(rows, made.members, strict=bool(made.members)):
                     members[row] = member
+                for row, known_of_it in zip(rows, made.facts, strict=bool(made.facts)):
+                    facts[row] = known_of_it
         attacked = batch.replace(waveforms)
-        return Generated(attacked, texts, iterations, forwards, tuple(status), tuple(notes), tuple(members))
+        return Generated(
+            attacked, texts, iterations, forwards, tuple(status), tuple(notes), tuple(members), tuple(facts)
+        )
 
     def _made(
         self, recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], seeds: Tensor, partial: Partial = NOWHERE
@@ -174,6 +186,7 @@ class Attack(ABC):
         if saved is not None and saved.get("finished"):
             made = Perturbation(*(saved[name] for name in ("waveforms", "iterations", "forwards")))
             made = replace(made, status=tuple(map(Status, saved["status"])), members=tuple(saved["members"]))
+            made = replace(made, facts=tuple(saved.get("facts", ())))
         else:
             targets = recognizer.targets(texts) if self.needs_targets else None
             made = self.perturb(recognizer, batch, targets, seeds=seeds, partial=partial)
@@ -213,6 +226,7 @@ class Attack(ABC):
             status=status,
             notes=notes,
             members=generated.members,
+            facts=generated.facts,
         )
 
     @final
@@ -228,6 +242,8 @@ class Attack(ABC):
     ) -> tuple[list[Status], list[str]]:
         """The status of each utterance before the attack, and the reason where it is refused; "" where it can be attacked."""
         reasons = _audio_reasons(self.threat, batch)
+        wordless = map(self.goal.unattackable, texts)
+        reasons = [audio or text for audio, text in zip(reasons, wordless, strict=True)]
         if self.needs_targets:
             possible = [row for row, reason in enumerate(reasons) if not reason]
             wanted = zip(possible, _text_reasons(recognizer, batch.lengths, texts, possible), strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,10 @@ class Goal(ABC):
         """The damage from which an utterance counts as lost."""
         return 1.0
 
+    def unattackable(self, text: str) -> str:
+        """Why no transcript of ``text`` can be a success, as a clause for a note; "" where one can."""
+        return ""
+
     def reached(self, texts: Sequence[str], transcripts: Sequence[Transcript]) -> list[bool]:
         """Whether each transcript is a success. A flagged transcript never is: the system does not act on flagged audio."""
         pairs = zip(texts, transcripts, strict=True)
@@ -72,6 +77,32 @@ class Untargeted(Goal):
     def most_damage(self, text: str) -> float:
         """As many errors as the reference has words."""
         return float(word_errors(text, "")[1])
+
+
+@dataclass(frozen=True)
+class WordsWrong(Untargeted):
+    """Make a share of the words wrong. Reached with at least that share of the reference's words as word errors.
+
+    Units: share as a fraction of the words, in (0, 1].
+    """
+
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share must lie in (0, 1], a fraction of the words, found {self.share}")
+
+    def wins(self, text: str, transcript: Transcript) -> bool:
+        errors, words = word_errors(text, transcript.text)
+        return words > 0 and errors >= self.most_damage(text)
+
+    def most_damage(self, text: str) -> float:
+        """The fewest whole errors that are the share."""
+        # A share such as 0.1 of 30 words is 3 of them, whatever the last bit of the product says.
+        return float(max(math.ceil(self.share * word_errors(text, "")[1] - 1e-9), 1))
+
+    def unattackable(self, text: str) -> str:
+        return "" if normalize(text) else "its reference has no word that could be wrong"
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Self
+from typing import ClassVar, Self
 
 from torch import Tensor
 
 from robust_asr.attacks.base import Attack, Perturbation
 from robust_asr.attacks.compaction import Workload
+from robust_asr.attacks.comparison import Measures
 from robust_asr.attacks.objectives import Objective
-from robust_asr.attacks.progress import Outcome
+from robust_asr.attacks.progress import Outcome, Run
 from robust_asr.models.base import Recognizer
 from robust_asr.storage.partial import NOWHERE, Partial
 from robust_asr.types import AudioBatch, Targets
@@ -24,6 +25,7 @@ class ScoredAttack(Attack):
     """
 
     objective: Objective
+    takes_start: ClassVar[bool] = True
 
     @abstractmethod
     def search(
@@ -43,9 +45,25 @@ class ScoredAttack(Attack):
         """The attack that goes on from a perturbation that was found, in so many iterations."""
 
     def perturb(
-        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
+        self,
+        recognizer: Recognizer,
+        batch: AudioBatch,
+        targets: Targets,
+        *,
+        seeds: Tensor,
+        partial: Partial = NOWHERE,
+        start: Tensor | None = None,
     ) -> Perturbation:
-        return self.search(recognizer, batch, targets, seeds=seeds, partial=partial).perturbation()
+        return self.search(recognizer, batch, targets, seeds=seeds, partial=partial, start=start).perturbation()
+
+    def scored(self, measures: Measures, work: Workload, run: Run) -> Outcome:
+        """The present perturbations of a run as its result, judged by their damage."""
+        scores, passes = measures.damage(work.batch.waveforms + run.delta, self.goal)
+        run.forwards += passes
+        run.remember(scores)
+        outcome = Outcome(work.batch, num_draws=measures.common.num_draws)
+        outcome.update(work.places, run)
+        return outcome
 
     def workload(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Workload:
         """The batch with what the objective aims at. Shape: seeds (B,)."""

@@ -73,9 +73,16 @@ class Square(ScoredAttack):
         return f"{self.title}-{self.num_queries}{' targeted' if self.goal.targeted else ''}{ours}"
 
     def perturb(
-        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
+        self,
+        recognizer: Recognizer,
+        batch: AudioBatch,
+        targets: Targets,
+        *,
+        seeds: Tensor,
+        partial: Partial = NOWHERE,
+        start: Tensor | None = None,
     ) -> Perturbation:
-        found = super().perturb(recognizer, batch, targets, seeds=seeds, partial=partial)
+        found = super().perturb(recognizer, batch, targets, seeds=seeds, partial=partial, start=start)
         # No gradient was asked for, so none was masked.
         return replace(found, status=())
 
@@ -114,12 +121,7 @@ class Square(ScoredAttack):
             run.delta = torch.where(higher[:, None], proposal, run.delta)
             best = torch.where(higher, values, best)
             partial.keep(lambda query=query, best=best: {"query": query + 1, "run": vars(run), "best": best})
-        scores, passes = measure.damage(batch.waveforms + run.delta, self.goal)
-        run.forwards += passes
-        run.remember(scores)
-        outcome = Outcome(batch, num_draws=measure.common.num_draws)
-        outcome.update(work.places, run)
-        return outcome
+        return self.scored(measure, work, run)
 
     def refining(self, iterations: int) -> Self:
         return replace(self, num_queries=iterations)

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from robust_asr import checkpoint
 from robust_asr.attacks.base import Attack, Perturbation
+from robust_asr.attacks.comparison import Measures
 from robust_asr.attacks.contest import Contest
+from robust_asr.attacks.expectation import room_of
 from robust_asr.attacks.goals import Goal, Untargeted
 from robust_asr.attacks.objectives import Objective, strongest
 from robust_asr.attacks.pgd import PGD
-from robust_asr.attacks.progress import Outcome
+from robust_asr.attacks.progress import Outcome, Run
 from robust_asr.attacks.scored import ScoredAttack
 from robust_asr.attacks.settings import require_ball, require_counts
 from robust_asr.attacks.square import Square
@@ -60,6 +62,8 @@ class Standard(Attack):
     and what it leaves of its budget goes to the other utterances of the batch. So the second round, and whether the
     straight-through form is a member, depend on which utterances share a batch; their order changes nothing.
 
+    Perturbations to start from count as results of the first member: the second round may go on from them.
+
     The name holds the version and the budget, and each row of an evaluation names the member that won. AutoAttack (Croce & Hein
     2020) is the same idea for images.
 
@@ -78,6 +82,7 @@ class Standard(Attack):
     forwards: int = 200
     surrogate: str | None = None
     file_arguments: ClassVar[tuple[str, ...]] = ("surrogate",)
+    takes_start: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,7 +95,14 @@ class Standard(Attack):
         return f"standard-{VERSION}{' targeted' if self.goal.targeted else ''} ({self.forwards} forwards{surrogate})"
 
     def perturb(
-        self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
+        self,
+        recognizer: Recognizer,
+        batch: AudioBatch,
+        targets: Targets,
+        *,
+        seeds: Tensor,
+        partial: Partial = NOWHERE,
+        start: Tensor | None = None,
     ) -> Perturbation:
         texts = self.goal.texts(batch, seeds=seeds)
         views = _views(recognizer, batch, targets, seeds)
@@ -99,6 +111,8 @@ class Standard(Attack):
         contest = Contest(batch, lost, len(members))
         contest.forwards += _probes(recognizer)
         contest.take_up(partial.load())
+        if start is not None and contest.turn == 0:
+            contest.enter(0, torch.arange(len(batch)), members[0].judged(batch, targets, start, seeds=seeds))
         for number, member in enumerate(members):
             rows = contest.remaining()
             if contest.turn == number:
@@ -126,8 +140,8 @@ class Standard(Attack):
         passes = min(left // max(len(contest.remaining()), 1), 2 * self.forwards)
         guided = torch.tensor([isinstance(member.attack, Transfer) for member in members])
         for place, (number, rows, share) in enumerate(_second_round(contest, guided, passes)):
-            model = _passing(members[number])
-            aim = members[number].attack.objective.passes_to_aim(model)
+            objective, model = _passing(members[number])
+            aim = objective.passes_to_aim(model)
             iterations = (
                 share - aim - _LOOKS * _passes_to_look(model) - int(guided[number]) * _passes_to_look(recognizer)
             )
@@ -212,6 +226,15 @@ class Member:
         begun = {} if start is None else {"start": start[:, : part.waveforms.shape[1]]}
         return self.attack.search(self.view, part, targets.select(rows), seeds=seeds[rows], partial=partial, **begun)
 
+    def judged(self, batch: AudioBatch, targets: Targets, delta: Tensor, *, seeds: Tensor) -> Outcome:
+        """Perturbations that others found, as if they were the member's. Shape: delta (B, T)."""
+        work = self.attack.workload(self.view, batch, targets, seeds=seeds)
+        room = room_of(self.view, batch)
+        measures = Measures.of(self.view, work, num_draws=1, comparison_draws=_COMPARISON_DRAWS, max_samples=room)
+        run = Run.at(delta)
+        run.forwards += self.attack.objective.passes_to_aim(self.view)
+        return self.attack.scored(measures, work, run)
+
 
 def _second_round(contest: Contest, guided: Tensor, passes: int) -> list[tuple[int, Tensor, int]]:
     """Which member goes on from which utterances, with how many passes for each. The queries are the last member.
@@ -231,9 +254,11 @@ def _second_round(contest: Contest, guided: Tensor, passes: int) -> list[tuple[i
     return [*shifts, (queries, rows[alone], passes), (queries, rows[~alone & doubtful], passes // 2)]
 
 
-def _passing(member: Member) -> Recognizer:
-    """The recogniser that a member's iterations pass."""
-    return member.attack.surrogate if isinstance(member.attack, Transfer) else member.view
+def _passing(member: Member) -> tuple[Objective, Recognizer]:
+    """What a member's iterations raise, and the recogniser that they pass."""
+    if isinstance(member.attack, Transfer):
+        return member.attack.attack.objective, member.attack.surrogate
+    return member.attack.objective, member.view
 
 
 def _shares(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from robust_asr.attacks.comparison import Measures
 from robust_asr.attacks.expectation import room_of
+from robust_asr.attacks.objectives import Loss
 from robust_asr.attacks.pgd import PGD
 from robust_asr.attacks.progress import Outcome
 from robust_asr.attacks.scored import ScoredAttack
@@ -35,7 +36,9 @@ class Transfer(ScoredAttack):
 
     def __init__(self, attack: PGD, surrogate: Recognizer) -> None:
         self.attack, self.surrogate = attack, surrogate
-        self.threat, self.goal, self.objective = attack.threat, attack.goal, attack.objective
+        self.threat, self.goal = attack.threat, attack.goal
+        # It only orders equal damages here; the surrogate's may be one that this recogniser does not have.
+        self.objective = Loss()
 
     @property
     def name(self) -> str:
@@ -66,12 +69,11 @@ class Transfer(ScoredAttack):
             comparison_draws=self.attack.comparison_draws,
             max_samples=room_of(recognizer, batch),
         )
-        scores, passes = measure.damage(batch.waveforms + found.state.delta, self.goal)
-        found.state.scores, found.num_draws = scores, measure.common.num_draws
-        found.state.forwards += passes
+        run = found.state
+        run.scores = torch.full_like(run.scores, -torch.inf)
         # The gradients were the surrogate's: they say nothing about those of the recogniser.
-        found.state.moved, found.state.intact = torch.zeros(2, len(batch), dtype=torch.bool, device=scores.device)
-        return found
+        run.moved, run.intact = torch.zeros(2, len(batch), dtype=torch.bool, device=run.scores.device)
+        return self.scored(measure, work, run)
 
     def refining(self, passes: int) -> Self:
         return Transfer(self.attack.refining(passes), self.surrogate)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class AttackResult:
         transcripts: the transcripts of the attacked audio, with a detector's score and flag if there is a detector.
         status, notes: the status of each utterance, and a sentence that explains any status other than "attacked", else "".
         members: of an ensemble, the name of the attack that found each perturbation; else "".
+        facts: further fields of each utterance's row, which only this attack has.
     """
 
     batch: AudioBatch
@@ -47,6 +49,7 @@ class AttackResult:
     status: tuple[Status, ...]
     notes: tuple[str, ...]
     members: tuple[str, ...]
+    facts: tuple[dict[str, Any], ...]
 
     @property
     def hypotheses(self) -> tuple[str, ...]:

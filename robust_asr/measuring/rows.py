@@ -50,7 +50,7 @@ def measured(
     """The measured fields of a row: texts and errors, size of the perturbation, cost.
 
     ``forwards`` and ``iterations`` count the work of the attack, without the verdict; ``member`` names the attack of an ensemble
-    that won. The SNR is computed from the audio.
+    that won. The SNR is computed from the audio. ``AttackResult.facts`` add the fields of an attack of its own.
 
     Units: seconds_per_sample in seconds of computing time; snr_db in dB, null if the audio is unchanged.
     """
@@ -69,6 +69,7 @@ def measured(
         "note": result.notes[index],
         **({"member": result.members[index]} if result.members[index] else {}),
         **_detected(result.transcripts[index]),
+        **result.facts[index],
     }
 
 

@@ -15,7 +15,7 @@ from robust_asr.storage.describe import describe, files_of
 
 
 def describe_system(recognizer: Recognizer) -> dict[str, Any]:
-    """Describe a system: its ``hash``, its ``columns`` in the papers' tables, and its ``description`` as plain data.
+    """Describe a system: its ``hash``, its ``columns`` in the papers' tables, its ``description`` as plain data, and its cost.
 
     Two systems have the same hash only if weights, settings, search and files are equal, so rows of different systems are never
     mixed.
@@ -26,7 +26,8 @@ def describe_system(recognizer: Recognizer) -> dict[str, Any]:
         "weights": weights_hash(recognizer),
         "files": _hashes({*files_of(recognizer), *files_of(recognizer.search)}),
     }
-    return {"hash": digest(description), "columns": recognizer.columns(), "description": description}
+    cost = {"forwards_per_transcript": recognizer.forwards_per_transcript}
+    return {"hash": digest(description), "columns": recognizer.columns(), **cost, "description": description}
 
 
 def describe_condition(attack: Attack, *, seed: int) -> dict[str, Any]:

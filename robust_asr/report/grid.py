@@ -12,6 +12,7 @@ from robust_asr.report.labels import label
 from robust_asr.report.runs import Run, Runs
 from robust_asr.results import Cell as Place
 from robust_asr.results import Evaluation, Row
+from robust_asr.results.breaking import is_breaking, without_breaking
 from robust_asr.results.emptier import Emptier, emptier_cells
 from robust_asr.results.families import Family, clean_conditions, families
 from robust_asr.results.summary import remarks, summary_of, with_status
@@ -62,12 +63,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """Everything that a report shows. ``differences`` are those of all pairs of systems."""
+    """Everything that a report shows.
+
+    Attributes:
+        differences: those of all pairs of systems.
+        cells: those of conditions with one budget, whose error rates can be compared.
+        breaking: those of breaking points.
+    """
 
     runs: Runs
     lines: tuple[Line, ...]
     differences: tuple[Line, ...]
     cells: dict[Place, Cell]
+    breaking: dict[Place, Cell]
 
     @property
     def evaluation(self) -> Evaluation:
@@ -87,11 +95,11 @@ class Grid:
 
     @cached_property
     def families(self) -> tuple[Family, ...]:
-        return families(self.evaluation.conditions)
+        return families(without_breaking(self.evaluation.conditions))
 
     @cached_property
     def clean(self) -> list[str]:
-        return clean_conditions(self.evaluation.conditions)
+        return clean_conditions(without_breaking(self.evaluation.conditions))
 
     @cached_property
     def conditions(self) -> list[str]:
@@ -162,7 +170,9 @@ def tabulate(runs: Runs) -> Grid:
         )
         for place in places
     }
-    return Grid(runs, tuple(lines), tuple(paired), cells)
+    breaking = {place: cell for place, cell in cells.items() if is_breaking(evaluation.conditions[place[1]])}
+    cells = {place: cell for place, cell in cells.items() if place not in breaking}
+    return Grid(runs, tuple(lines), tuple(paired), cells, breaking)
 
 
 def _place(line: Line) -> Place:

@@ -14,7 +14,7 @@ from robust_asr.report.series import colour, dash, marker
 from robust_asr.results.families import Family
 
 WIDTH, HEIGHT = 360, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 350, 22, 206
+LEFT, RIGHT, TOP, BOTTOM = 40, 350, 22, 206
 # Where an axis cannot reach zero, the clean audio stands this far to the left of it.
 _CLEAN_ROOM = 44
 
@@ -60,13 +60,13 @@ def line_plot(family: Family, lines: Sequence[Line], *, label: str, metric: str 
     across = _Across(family, lines)
     largest = max((estimate.high for line in lines for estimate in line.estimates), default=0)
     top, step = nice_top(max(largest, 1))
-    up = Axis(0, top, _BOTTOM, _TOP)
+    up = Axis(0, top, BOTTOM, TOP)
     described = "; ".join(_in_words(family, line) for line in lines)
     # Many bands over each other would hide the lines.
     opacity = 0.13 if len(lines) <= 4 else 0.05
     return (
         f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escaped(f"{label}. {described}")}">'
-        f"{_grid(up, top, step)}{across.markup(family)}"
+        f"{grid_lines(up, top, step)}{across.markup(family)}"
         f'<text class="axis" x="4" y="11">{escaped(metric)}, %</text>'
         f"{''.join(_band(line, across, up, opacity) for line in lines)}{''.join(_line(line, across, up) for line in lines)}</svg>"
     )
@@ -82,9 +82,9 @@ class _Across:
         logarithmic = not family.falls and is_logarithmic(strengths)
         self.apart = family.falls or logarithmic or strengths[0] < 0
         low, high = (strengths[-1], strengths[0]) if family.falls else (strengths[0], strengths[-1])
-        start = _LEFT + 12 + (_CLEAN_ROOM if self.apart and has_clean else 0)
-        self.axis = Axis(low if self.apart else 0.0, high, start, _RIGHT - 16, logarithmic=logarithmic)
-        self.clean = _LEFT + 12 if has_clean else None
+        start = LEFT + 12 + (_CLEAN_ROOM if self.apart and has_clean else 0)
+        self.axis = Axis(low if self.apart else 0.0, high, start, RIGHT - 16, logarithmic=logarithmic)
+        self.clean = LEFT + 12 if has_clean else None
 
     def __call__(self, value: float | None) -> float:
         return self.clean if value is None else self.axis(value)
@@ -92,15 +92,15 @@ class _Across:
     def markup(self, family: Family) -> str:
         labels = [] if self.clean is None else [(self.clean, "clean")]
         labels += [(self.axis(value), strength(value)) for value in sorted(self.strengths, reverse=family.falls)]
-        ticks = "".join(f'<path class="tick" d="M{x:.1f} {_BOTTOM}v4"/>' for x, _ in labels)
+        ticks = "".join(f'<path class="tick" d="M{x:.1f} {BOTTOM}v4"/>' for x, _ in labels)
         texts = "".join(
-            f'<text class="tick-label" x="{x:.1f}" y="{_BOTTOM + 17}" text-anchor="middle">{escaped(text)}</text>'
+            f'<text class="tick-label" x="{x:.1f}" y="{BOTTOM + 17}" text-anchor="middle">{escaped(text)}</text>'
             for x, text in without_collisions(labels)
         )
         cut = self.axis.start - _CLEAN_ROOM / 2
-        broken = f'<path class="cut" d="M{cut - 4:.1f} {_BOTTOM + 4}l4 -8M{cut + 1:.1f} {_BOTTOM + 4}l4 -8"/>'
+        broken = f'<path class="cut" d="M{cut - 4:.1f} {BOTTOM + 4}l4 -8M{cut + 1:.1f} {BOTTOM + 4}l4 -8"/>'
         name = scale(family) or "strength"
-        middle = (_LEFT + _RIGHT) / 2
+        middle = (LEFT + RIGHT) / 2
         return (
             f"{ticks}{texts}{broken if self.apart and self.clean is not None else ''}"
             f'<text class="axis" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escaped(name)}: stronger to the right</text>'
@@ -122,13 +122,14 @@ def _in_words(family: Family, line: Line) -> str:
     return f"{line.system}: {', '.join(points)}"
 
 
-def _grid(up: Axis, top: float, step: float) -> str:
+def grid_lines(up: Axis, top: float, step: float) -> str:
+    """Lines across a plot from 0 to ``top``, with their numbers. Units: per cent."""
     rules = []
     for value in steps(0, top, step):
         y = up(value)
         strong = " zero" if value == 0 else " whole" if value == 100 else ""
-        rules.append(f'<path class="rule{strong}" d="M{_LEFT} {y:.1f}H{_RIGHT}"/>')
-        rules.append(f'<text class="tick-label" x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
+        rules.append(f'<path class="rule{strong}" d="M{LEFT} {y:.1f}H{RIGHT}"/>')
+        rules.append(f'<text class="tick-label" x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
     return "".join(rules)
 
 

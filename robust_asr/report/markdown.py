@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from robust_asr.report.breaking import HEAD, breaking_cells
 from robust_asr.report.grid import Cell, Grid
 from robust_asr.report.numbers import MINUS, interval, rate, signed
 from robust_asr.report.verdict import failures, progress, verdict
@@ -41,6 +42,10 @@ def markdown_text(grid: Grid, title: str) -> str:
                 for line in differences
             ]
             blocks += [f"## {plain(part)}: paired differences in WER, points", _table(head, rows, texts=3)]
+        breaking = [cell for cell in grid.breaking.values() if cell.part == part and cell.rows]
+        if breaking:
+            rows = [[plain(cell.condition), plain(cell.system), *map(plain, breaking_cells(cell))] for cell in breaking]
+            blocks += [f"## {plain(part)}: breaking points, medians", _table(["condition", *HEAD], rows, texts=2)]
         blocks += [f"## {plain(part)}: kinds of errors, % of the reference words", _edits(grid, part)]
     return "\n\n".join(block for block in blocks if block) + "\n"
 

@@ -38,6 +38,12 @@ _DEFINITIONS = (
         "words heard right: the rest are words no longer inserted.",
     ),
     (
+        "Breaking points",
+        "The smallest budget of a grid in dB at which the attack makes the named share of the words wrong, or reaches its target. "
+        "Bisection for each utterance, perturbations of neighbouring budgets used again. Their median has the interval between "
+        "two order statistics (Thompson 1936), in which utterances outside of the range count as anything beyond its end.",
+    ),
+    (
         "Cost",
         "Computing time of attack, defence and recogniser as it was measured; forwards and iterations are what the attacker "
         "spent on an utterance, on average, without the passes that judge the result.",

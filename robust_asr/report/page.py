@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from robust_asr.report.blocks import chip, part_head, section
+from robust_asr.report.breaking import breaking_section
 from robust_asr.report.check_list import check_section
 from robust_asr.report.figures import distributions, strengths
 from robust_asr.report.grid import Grid
@@ -23,6 +24,7 @@ _LINKS = {
     "checks": "Checks",
     "wer": "WER",
     "strength": "Strength",
+    "breaking": "Breaking points",
     "utterances": "Single utterances",
     "differences": "Differences",
     "papers": "Papers",
@@ -40,6 +42,7 @@ def page_text(grid: Grid, title: str, *, max_bytes: int) -> str:
         "checks": check_section(grid),
         "wer": _each_part(grid, headline_table, "wer", "Word error rates", _WER),
         "strength": strengths(grid),
+        "breaking": breaking_section(grid),
         "utterances": distributions(grid),
         "differences": _differences(grid),
         "papers": _papers(grid),

@@ -56,6 +56,11 @@ def read_runs(run_dirs: Sequence[str | Path]) -> Runs:
 
     Errors: ValueError names the file, or the folder that was given twice.
     """
+    return join(read_each(run_dirs))
+
+
+def read_each(run_dirs: Sequence[str | Path]) -> list[Run]:
+    """The runs, each by itself. Errors: ValueError names the file, or the folder that was given twice."""
     folders = [Path(run_dir) for run_dir in run_dirs]
     if not folders:
         raise ValueError("name at least one run folder")
@@ -63,7 +68,7 @@ def read_runs(run_dirs: Sequence[str | Path]) -> Runs:
     for folder, place in zip(folders, resolved, strict=True):
         if resolved.count(place) > 1:
             raise ValueError(f"{folder} is named twice: a report holds a run once")
-    return join([_read_run(folder, name) for folder, name in zip(folders, run_names(resolved), strict=True)])
+    return [_read_run(folder, name) for folder, name in zip(folders, run_names(resolved), strict=True)]
 
 
 def begin_with(system: str, runs: Runs) -> Runs:

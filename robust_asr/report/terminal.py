@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from robust_asr.report.breaking import HEAD, breaking_cells
 from robust_asr.report.grid import Cell, Grid
 from robust_asr.report.numbers import MINUS, interval, rate
 from robust_asr.report.verdict import failures, progress, verdict
@@ -26,7 +29,28 @@ def terminal_text(grid: Grid) -> str:
         table = [[part, "system", "WER, %", "95 % interval", *_BESIDE, "n", ""], *map(_cells, cells)]
         widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
         lines += ["  ".join(_padded(row, widths)).rstrip() for row in table] + [""]
+        lines += _breaking(grid, part)
     return "\n".join(map(printable, [*lines, *progress(grid), *failures(grid), *verdict(grid)])).replace(MINUS, "-")
+
+
+def _breaking(grid: Grid, part: str) -> list[str]:
+    cells = [cell for cell in grid.breaking.values() if cell.part == part and cell.rows]
+    if not cells:
+        return []
+    table = [
+        [f"{part}, breaking points", *HEAD],
+        *([cell.condition, cell.system, *breaking_cells(cell)] for cell in cells),
+    ]
+    return [*aligned([[printable(cell) for cell in row] for row in table], texts=2), ""]
+
+
+def aligned(table: Sequence[Sequence[str]], *, texts: int) -> list[str]:
+    """The lines of a table; from column ``texts`` on, cells stand at the right."""
+    widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
+    return [
+        "  ".join(f"{cell:{'<' if place < texts else '>'}{widths[place]}}" for place, cell in enumerate(row)).rstrip()
+        for row in table
+    ]
 
 
 def _cells(cell: Cell) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from robust_asr.report.breaking import breaking_sentences
 from robust_asr.report.grid import Cell, Grid
 from robust_asr.report.numbers import count, interval, listed, rate
 from robust_asr.results.summary import is_attack
@@ -12,11 +13,12 @@ _VERDICTS = {"pass": "passed", "fail": "failed", "not run": "not run"}
 
 def verdict(grid: Grid) -> list[str]:
     """Sentences on the scope, the best and the worst system, the gain of each, and results that are missing or in doubt."""
-    if not any(True for _ in grid.done()):
+    if not any(True for _ in grid.done()) and not breaking_sentences(grid):
         return [*_scope(grid), "No result is there yet."]
     return [
         *_scope(grid),
         *_by_part(grid),
+        *breaking_sentences(grid),
         *_gains(grid),
         *_emptier(grid),
         *_masked(grid),
@@ -35,7 +37,7 @@ def progress(grid: Grid) -> list[str]:
 
 
 def not_run(grid: Grid) -> list[Cell]:
-    return [cell for cell in grid.cells.values() if not cell.rows and cell.expected]
+    return [cell for cell in [*grid.cells.values(), *grid.breaking.values()] if not cell.rows and cell.expected]
 
 
 def _scope(grid: Grid) -> list[str]:
@@ -45,6 +47,7 @@ def _scope(grid: Grid) -> list[str]:
         "clean audio" if grid.clean else "",
         count(attacks.count(False), "condition of noise", "conditions of noise") if False in attacks else "",
         count(attacks.count(True), "attack") if True in attacks else "",
+        count(len({cell.condition for cell in grid.breaking.values()}), "breaking point") if grid.breaking else "",
     ]
     conditions = listed([kind for kind in kinds if kind])
     return [f"{count(len(grid.systems), 'system')} on {listed(sizes) or 'no data'}: {conditions or 'no condition'}."]

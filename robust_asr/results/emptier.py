@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from robust_asr.results import Cell, Evaluation, Row
+from robust_asr.results.breaking import without_breaking
 from robust_asr.results.intervals import difference_interval
 from robust_asr.results.summary import counts, edit_counts
 
@@ -49,7 +50,7 @@ def emptier_cells(evaluation: Evaluation) -> dict[Cell, Emptier]:
     first, *others = evaluation.systems or [""]
     cells = {}
     for part in evaluation.parts:
-        for condition in evaluation.conditions:
+        for condition in without_breaking(evaluation.conditions):
             before = evaluation.select(first, condition, part)
             for system in others:
                 emptier = emptier_gain(evaluation.select(system, condition, part), before)

@@ -1,4 +1,4 @@
-"""Confidence intervals over utterances: of error rates, of paired differences, of means and of shares.
+"""Confidence intervals over utterances: of error rates, of paired differences, of means, of medians and of shares.
 
 All are in closed form: no resampling, so that the same rows give the same limits, and every cell of a large table takes no time.
 ``benchmarks/coverage.py`` measures how often they hold the truth, beside the percentile, BCa and studentised bootstraps.
@@ -129,6 +129,18 @@ def share_interval(count: int, total: int, *, confidence: float = CONFIDENCE) ->
     low = beta_quantile(tail, count, total - count + 1) if count else 0.0
     high = beta_quantile(1 - tail, count + 1, total - count) if count < total else 1.0
     return low, high
+
+
+def median_ranks(num: int, *, confidence: float = CONFIDENCE) -> tuple[int, int] | None:
+    """Ranks from 1 of the order statistics between which the median of any distribution lies, None where N is too small (below 6).
+
+    The interval from the k-th smallest to the k-th largest of N values holds it with 1 - 2 P(B < k), B binomial of N fair coins
+    (Thompson 1936); k is the largest for which that is at least ``confidence``. Equal values only make it hold more often.
+    """
+    tail, below, rank = _tail(confidence), 0.0, 0
+    while (below := below + math.comb(num, rank) / 2**num) <= tail:
+        rank += 1
+    return (rank, num + 1 - rank) if rank else None
 
 
 def _studentised(estimate: Tensor, deviations: Tensor, confidence: float) -> tuple[Tensor, Tensor]:

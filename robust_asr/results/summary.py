@@ -14,6 +14,7 @@ from torch import Tensor
 
 from robust_asr.metrics import word_edits
 from robust_asr.results import Evaluation, Row
+from robust_asr.results.breaking import SNR, breaking_lines, is_breaking, without_breaking
 from robust_asr.results.csv_cells import encode
 from robust_asr.results.intervals import (
     difference_interval,
@@ -51,20 +52,25 @@ def summarize(evaluation: Evaluation) -> list[dict[str, Any]]:
     WER counts all word edits over all reference words. ``GT_WER`` is its name under an attack, ``TGT_WER`` compares with the
     target. ``WER_capped`` lets no utterance count more errors than it has words, so a few transcripts full of inserted words
     cannot make it; ``utterances_with_error`` is the share of transcripts that are not right word for word. A cell that lacks
-    utterances says so in ``note``.
+    utterances says so in ``note``. Breaking points come last, under metrics of their own (``breaking.breaking_lines``).
 
     Units: value, ci_low and ci_high in ``unit``; seconds are the sum over the utterances, forwards the mean of them.
     """
-    shared, metrics = [], []
+    shared, metrics, breaking = [], [], []
     for part in evaluation.parts:
         for condition, about in evaluation.conditions.items():
             for system in evaluation.systems:
                 rows = evaluation.select(system, condition, part)
-                if rows:
+                if not rows:
+                    continue
+                columns = _shared(evaluation, system, about["columns"], condition, part, rows)
+                if is_breaking(about):
+                    breaking += [{**columns, **line} for line in breaking_lines(rows)]
+                else:
                     found = _metrics(rows, attacked=is_attack(about))
-                    shared += [_shared(evaluation, system, about["columns"], condition, part, rows)] * len(found)
+                    shared += [columns] * len(found)
                     metrics += found
-    return [{**columns, **line} for columns, line in zip(shared, _lines(metrics), strict=True)]
+    return [*({**columns, **line} for columns, line in zip(shared, _lines(metrics), strict=True)), *breaking]
 
 
 def is_attack(condition: dict[str, Any]) -> bool:
@@ -152,11 +158,12 @@ def edit_counts(rows: Sequence[Row]) -> Tensor:
 def differences(evaluation: Evaluation) -> list[dict[str, Any]]:
     """WER of each system minus that of each one before it, on the utterances that both have, under each condition.
 
-    The differences to the first system come first. Paired: the interval is that of the difference on the same utterances.
+    The differences to the first system come first; conditions that are breaking points have none. Paired: the interval is that of
+    the difference on the same utterances.
     """
     lines, gains = [], []
     for part in evaluation.parts:
-        for condition, about in evaluation.conditions.items():
+        for condition, about in without_breaking(evaluation.conditions).items():
             known = {
                 name: {row["id"]: row for row in evaluation.select(name, condition, part)}
                 for name in evaluation.systems
@@ -200,23 +207,28 @@ def _paired(gains: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[float, float, 
 
 
 def headline(evaluation: Evaluation, summary: Summary | None = None) -> str:
-    """WER of each system under each condition with its interval, as text for a terminal.
+    """WER of each system under each condition, or its median breaking point, with the interval, as text for a terminal.
 
     ``summary`` is that of the evaluation, where it is there already.
     """
     summary = summary or summary_of(evaluation)
-    lines = [line for line in summary.lines if line["metric"] in ("WER", "GT_WER")]
+    lines = [line for line in summary.lines if line["metric"] in ("WER", "GT_WER", SNR)]
     width = max((len(line["condition"]) for line in lines), default=0)
     shown = []
     for part, condition in dict.fromkeys((line["eval_set"], line["condition"]) for line in lines):
         cells = [
-            f"{line['system']} {line['value']:6.2f} % [{line['ci_low']:.2f}, {line['ci_high']:.2f}]"
+            f"{line['system']} {_two_digits(line['value'])} {line['unit']} [{line['ci_low']:.2f}, {line['ci_high']:.2f}]"
             + (f" ({line['note']})" if line["note"] else "")
             for line in lines
             if (line["eval_set"], line["condition"]) == (part, condition)
         ]
         shown.append(f"{part}  {condition:<{width}}  " + "   ".join(cells))
     return "\n".join(printable(line) for line in shown)
+
+
+def _two_digits(value: float | str) -> str:
+    """A value; the bound that a breaking point may be is a text already."""
+    return value if isinstance(value, str) else f"{value:6.2f}"
 
 
 def write_table(path: Path, lines: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:

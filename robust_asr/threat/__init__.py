@@ -2,8 +2,8 @@
 
 This module holds the contract ``ThreatModel``, the balls ``Linf``, ``L2`` and ``SNR``, and ``Region``, a ball around one batch
 prepared for the many projections of an attack. ``norms`` holds the arithmetic of norms, ``ranges`` a ball whose radius is drawn
-for each utterance in training. A class path of a threat model occurs in recipes and in saved evaluations, so the classes stay
-in this module and are not moved to files of their own.
+for each utterance in training, ``shares`` one whose radius a search sets for each utterance. A class path of a threat model
+occurs in recipes and in saved evaluations, so the classes stay in this module and are not moved to files of their own.
 
 Legend: B utterances, T samples; x a waveform, d its perturbation, n its length in samples.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from statistics import median
 
@@ -39,7 +40,7 @@ _NOISE_DECIBELS = 0.5
 def check_budgets(evaluation: Evaluation) -> Iterator[Check]:
     conditions = {condition.name: condition for condition in conditions_of(evaluation)}
     for system, name, part, rows in cells(evaluation):
-        for check in (_within, _changed, _used):
+        for check in (_within, _changed, _used, _within_own):
             finding = check(rows, conditions[name], of_part(evaluation, part))
             if finding is not None:
                 question, holds, text, value = finding
@@ -64,6 +65,27 @@ def _within(rows: list[Row], condition: Condition, where: str) -> Finding | None
     clause = f"{len(beyond)} of {len(rows)} exceed {bound}, the largest by {max(worst, 0):.3g}{where}"
     clause += f": {some(beyond)}" if beyond else ""
     return WITHIN, not beyond, clause, worst
+
+
+def _within_own(rows: list[Row], condition: Condition, where: str) -> Finding | None:
+    """The excess of each perturbation over the budget at which its utterance is said to break."""
+    found = [row for row in _perturbed(rows) if row.get("breaking") is not None]
+    if not found:
+        return None
+    excess = {row["id"]: _own_excess(row, condition.norm) for row in found}
+    beyond = [name for name, value in excess.items() if value > _DECIBELS]
+    worst = max(excess.values())
+    clause = f"{len(beyond)} of {len(found)} exceed their breaking point, the largest by {max(worst, 0):.3g} dB{where}"
+    clause += f": {some(beyond)}" if beyond else ""
+    return WITHIN, not beyond, clause, worst
+
+
+def _own_excess(row: Row, norm: str) -> float:
+    """By the SNR of the perturbation, and in the maximum norm by its largest sample too. Units: dB."""
+    over = [row["breaking_snr_db"] - row["snr_db"]] if row.get("breaking_snr_db") is not None else []
+    if norm == "Linf":
+        over.append(20 * math.log10(max(row["size"] - _ROUNDING[norm], 1e-9) / row["breaking_amplitude"]))
+    return max(over, default=0.0)
 
 
 def _changed(rows: list[Row], condition: Condition, where: str) -> Finding | None:

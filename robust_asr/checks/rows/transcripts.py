@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from robust_asr.checks.rows.conditions import cells, of_part
 from robust_asr.checks.verdicts import Check, Question
 from robust_asr.results import Evaluation, Row
+from robust_asr.results.breaking import is_breaking
 from robust_asr.results.emptier import emptier_gain
 from robust_asr.results.families import clean_conditions
 from robust_asr.results.summary import paired_difference
@@ -33,7 +34,7 @@ def check_transcripts(evaluation: Evaluation) -> Iterator[Check]:
     for system, name, part, rows in cells(evaluation):
         if name in clean:
             yield _hears(rows, system=system, condition=name, where=of_part(evaluation, part))
-        elif system != baseline:
+        elif system != baseline and not is_breaking(evaluation.conditions[name]):
             first = evaluation.select(baseline, name, part)
             yield _gains(rows, first, baseline, system=system, condition=name, where=of_part(evaluation, part))
 

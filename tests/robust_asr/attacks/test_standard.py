@@ -262,3 +262,16 @@ def test_names_settings_and_descriptions() -> None:
         Standard(Unbounded())
     with pytest.raises(ValueError, match="forwards must lie in"):
         Standard(Linf(0.001), forwards=0)
+
+
+def test_a_start_is_kept_where_nothing_better_is_found() -> None:
+    recognizer, batch = four_words(), spoken(3, seed=5)
+    seeds, targets = seeds_of(batch), four_words().targets(batch.texts)
+    strong = Standard(Linf(0.0005), forwards=200)(recognizer, batch, seeds=seeds)
+    weak = Standard(Linf(0.0005), forwards=40)
+    start = strong.batch.waveforms - batch.waveforms
+    made = weak.perturb(recognizer, batch, targets, seeds=seeds, start=start)
+    heard = recognizer.transcribe(made.waveforms, batch.lengths)
+    found = [word_errors(text, said.text)[0] for text, said in zip(batch.texts, heard, strict=True)]
+    assert all(mine >= theirs for mine, theirs in zip(found, errors(strong, batch), strict=True))
+    assert int(made.forwards.sum()) <= 3 * 40

@@ -16,6 +16,7 @@ from robust_asr.results.families import budget, clean_conditions, families, is_c
 from robust_asr.results.papers import column
 from robust_asr.threat import L2, SNR, Ball, Linf, ThreatModel, Unbounded
 from robust_asr.threat.ranges import LinfRange
+from robust_asr.threat.shares import OwnShare
 from robust_asr.types import AudioBatch
 from tests.robust_asr.report.example import CONDITIONS
 
@@ -102,7 +103,7 @@ def concrete(kind: type) -> set[type]:
 
 def test_every_threat_model_is_asked():
     asked = {type(threat) for threats in AT_STRENGTHS.values() for threat in threats}
-    assert concrete(ThreatModel) == asked | {Unbounded, LinfRange}
+    assert concrete(ThreatModel) == asked | {Unbounded, LinfRange, OwnShare}
     assert len({threat.columns()["norm"] for threats in AT_STRENGTHS.values() for threat in threats}) == len(
         AT_STRENGTHS
     )
