@@ -139,8 +139,8 @@ def broken_shares(levels: Sequence[Span]) -> list[tuple[float, float]]:
 def breaking_lines(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """``metric``, ``value``, ``unit``, ``n``, ``ci_low`` and ``ci_high`` of a cell, as ``summary.cell_metrics`` of other cells.
 
-    ``breaking_SNR`` is the number by which systems are compared: the lower, the more noise a system withstands. A value that censored
-    utterances leave open is a text such as "> 0.1"; a limit that they leave open is infinite.
+    ``breaking_SNR`` is the number by which systems are compared: the lower, the more noise a system withstands. A value that
+    censored utterances leave open is a text such as "> 0.1"; a limit that they leave open is infinite.
     """
     points = breaking_points(rows)
     lines = []
