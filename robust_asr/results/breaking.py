@@ -30,10 +30,10 @@ class Span:
         return self.text(lambda value: f"{value:.1f}")
 
     def text(self, shown: Callable[[float], str]) -> str:
-        """The number where the limits agree, else what is known of it; ``shown`` writes a finite number."""
+        """The number where the limits agree as they are shown, else what is known of it; ``shown`` writes a finite number."""
         low, high = math.isfinite(self.low), math.isfinite(self.high)
         if low and high:
-            return shown(self.low) if self.low == self.high else f"{shown(self.low)} to {shown(self.high)}"
+            return " to ".join(dict.fromkeys((shown(self.low), shown(self.high))))
         return f"> {shown(self.low)}" if low else f"< {shown(self.high)}" if high else "unknown"
 
     @property

@@ -75,6 +75,7 @@ def test_censored_numbers_leave_the_median_where_fewer_than_half_are_at_one_end(
     assert str(median([*exact(1, 2), below, below, below]).value) == "< 0.0"
     assert str(median([*exact(1, 2), above, above]).value) == "> 5.5"
     assert str(median([above, below]).value) == "unknown"
+    assert str(Span(5.02, 5.04)) == "5.0" and not Span(5.02, 5.04).exact
     # Two utterances censored at an SNR of their own: the median lies between what the two may be.
     assert str(median([*exact(1, 2, 30), Span(-math.inf, 20), Span(-math.inf, 25)]).value) == "1.0 to 20.0"
     # What they may be cannot matter here.
