@@ -196,6 +196,42 @@ class Thresholded(Fronted):
         return torch.where(waveforms.abs() > 0.1, waveforms, waveforms.detach())
 
 
+class PartlyDetached(Fronted):
+    """Detaches a part of the audio; a subclass says which part keeps its gradient."""
+
+    def keeps(self, waveforms: Tensor) -> Tensor:
+        """Shape: (B, T) -> (B, T) bool."""
+        raise NotImplementedError
+
+    def front(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> Tensor:
+        return torch.where(self.keeps(waveforms.detach()), waveforms, waveforms.detach())
+
+
+class LoudDetached(PartlyDetached):
+    """The louder third of the frames has no gradient."""
+
+    def keeps(self, waveforms: Tensor) -> Tensor:
+        loudness = functional.avg_pool1d(waveforms.square()[:, None], 401, 1, 200)[:, 0]
+        return loudness <= loudness.quantile(2 / 3, dim=1, keepdim=True)
+
+
+class SoftDetached(LoudDetached):
+    """Only the louder third of the frames has a gradient."""
+
+    def keeps(self, waveforms: Tensor) -> Tensor:
+        return ~super().keeps(waveforms)
+
+
+class FifthOfSamples(PartlyDetached):
+    def keeps(self, waveforms: Tensor) -> Tensor:
+        return torch.arange(waveforms.shape[1]).expand_as(waveforms) % 5 == 0
+
+
+class FifthOfFrames(PartlyDetached):
+    def keeps(self, waveforms: Tensor) -> Tensor:
+        return torch.arange(waveforms.shape[1]).expand_as(waveforms) // 160 % 5 == 0
+
+
 class Dropping(Fronted):
     """Dropout that no mode switches off."""
 

@@ -16,6 +16,7 @@ from robust_asr.attacks.noise import Clean, Gaussian, MatchedNoise
 from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.checks import Check, check_system, lines
 from robust_asr.checks.live.draws import AVERAGES, ONE_PASS, OWN_DRAWS, REPEATS
+from robust_asr.checks.live.loudness import EVERYWHERE
 from robust_asr.checks.live.passage import ACTS, KEPT, PADDING
 from robust_asr.checks.live.probes import REACHES, SLOPE, check_gradient
 from robust_asr.checks.live.states import EVALUATING, UNCHANGED
@@ -90,6 +91,10 @@ LIVE_FAULTS: dict[str, tuple[Question, Callable[[], Recognizer], Attack]] = {
     "rounded, straight through": (SLOPE, lambda: faults.RoundedCoarsely(Even(100.0)), PaperPGD(Linf(0.001))),
     "detached": (SLOPE, lambda: faults.Detached(Even()), PaperPGD(Linf(0.001))),
     "shattered": (SLOPE, lambda: faults.Shattered(Even()), PaperPGD(Linf(0.001))),
+    "loud frames detached": (EVERYWHERE, lambda: faults.LoudDetached(five_words()), PaperPGD(Linf(0.001))),
+    "soft frames detached": (EVERYWHERE, lambda: faults.SoftDetached(five_words()), PaperPGD(Linf(0.001))),
+    "four fifths of the samples": (EVERYWHERE, lambda: faults.FifthOfSamples(five_words()), PaperPGD(Linf(0.001))),
+    "four fifths of the frames": (EVERYWHERE, lambda: faults.FifthOfFrames(five_words()), PaperPGD(Linf(0.001))),
     "dropout left on": (REPEATS, lambda: faults.Dropping(five_words()), PaperPGD(Linf(0.001))),
     "padding heard": (PADDING, lambda: faults.Circular(five_words()), Clean()),
     "defence off": (ACTS, lambda: smoothed(0.0), Clean()),
@@ -122,7 +127,7 @@ def test_a_loss_that_hardly_rises_has_a_slope_in_loud_noise() -> None:
     waveform = batch.waveforms[0] * (0.05 / batch.waveforms[0].square().sum()).sqrt()
     batch = batch.replace(waveform[None])
     checks = check_gradient(Certain(0.9 * waveform), batch, ["GO"], seeds=seeds_of(batch))
-    assert [check.verdict for check in checks] == ["pass", "pass"] and checks[1].value == pytest.approx(1, abs=0.01)
+    assert [check.verdict for check in checks] == ["pass"] * 3 and checks[1].value == pytest.approx(1, abs=0.01)
 
 
 def test_one_seed_for_all_utterances_fails() -> None:
@@ -145,7 +150,7 @@ def test_what_cannot_be_attacked_is_said() -> None:
     batch = replace(spoken(2, seed=3), texts=("1", "2"))
     checks = check_system(five_words(), PaperPGD(Linf(0.001)), batch, seeds=seeds_of(batch))
     assert {check.name for check in checks if check.verdict == "not run"} == {
-        question.name for question in (REPEATS, PADDING, REACHES, SLOPE)
+        question.name for question in (REPEATS, PADDING, REACHES, SLOPE, EVERYWHERE)
     }
     assert lines(checks, "fail") == []
 
