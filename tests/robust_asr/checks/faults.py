@@ -17,6 +17,7 @@ from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.gradients import straight_through
+from robust_asr.masking import masked
 from robust_asr.models.base import Recognizer
 from robust_asr.storage.partial import Partial
 from robust_asr.threat import Linf
@@ -133,6 +134,32 @@ class Bypassed(Recognizer):
 
     def transcribe(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> list[Transcript]:
         return self.recognizer.recognizer.transcribe(waveforms, lengths, seeds=seeds)
+
+
+class Muffled(Bypassed):
+    """Writes what it hears of the lowest 2 kHz, while the loss has the whole band."""
+
+    def __init__(self, recognizer: Recognizer, share: float = 0.25) -> None:
+        super().__init__(recognizer)
+        self.stochastic, self.share = recognizer.stochastic, share
+
+    def muffled(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        spectra = torch.fft.rfft(waveforms, dim=1)
+        spectra[:, int(self.share * spectra.shape[1]) :] = 0
+        return masked(torch.fft.irfft(spectra, n=waveforms.shape[1], dim=1), lengths)
+
+    def transcribe(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> list[Transcript]:
+        return self.recognizer.transcribe(self.muffled(waveforms, lengths), lengths, seeds=seeds)
+
+
+class MuffledLoss(Muffled):
+    """Writes what it hears of the whole band, while the loss has the lowest 2 kHz."""
+
+    def loss(self, waveforms: Tensor, lengths: Tensor, targets: Targets, *, seeds: Tensor | None = None) -> Tensor:
+        return self.recognizer.loss(self.muffled(waveforms, lengths), lengths, targets, seeds=seeds)
+
+    def transcribe(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> list[Transcript]:
+        return self.recognizer.transcribe(waveforms, lengths, seeds=seeds)
 
 
 class TwoFaced(Defended):
