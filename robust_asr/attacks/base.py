@@ -139,6 +139,8 @@ class Attack(ABC):
     ) -> Generated:
         """Make and verify the attacked audio, without a verdict. Systems with the same attacker's view can share the audio.
 
+        Under a bound on each sample, the difference from the clean audio, computed exactly, is never above the bound.
+
         Shape: seeds (B,) int64.
         Errors: ValueError for audio that is not what ``AudioBatch`` describes, or a recogniser without a gradient in its audio.
         """
@@ -157,7 +159,8 @@ class Attack(ABC):
                 made = self._made(
                     known, part, [texts[row] for row in rows], seeds[rows], (partial or NOWHERE).part(str(number))
                 )
-                waveforms[rows, : made.waveforms.shape[1]] = made.waveforms.detach().to(waveforms)
+                inside = self.threat.within(made.waveforms.detach().to(waveforms), part)
+                waveforms[rows, : inside.shape[1]] = inside
                 iterations[rows], forwards[rows] = made.iterations.cpu(), made.forwards.cpu()
                 for row, given in zip(rows, made.status, strict=bool(made.status)):
                     status[row], notes[row] = given, _SENTENCES[given]
