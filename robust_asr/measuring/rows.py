@@ -50,7 +50,8 @@ def measured(
     """The measured fields of a row: texts and errors, size of the perturbation, cost.
 
     ``forwards`` and ``iterations`` count the work of the attack, without the verdict; ``member`` names the attack of an ensemble
-    that won. The SNR is computed from the audio.
+    that won. The SNR is computed from the audio, and ``changed_samples`` is the share of its samples that differ from the clean
+    audio: signs of a whole gradient move nearly all of them.
 
     Units: seconds_per_sample in seconds of computing time; snr_db in dB, null if the audio is unchanged.
     """
@@ -61,6 +62,7 @@ def measured(
         **_texts_and_errors(result, index),
         "snr_db": _number(snr_db(before, after), 4),
         "size": _number(float(result.size[index]), 8),
+        "changed_samples": _number(float((after != before).double().mean()) if length else 0.0, 4),
         "iterations": int(result.iterations[index]),
         "forwards": int(result.forwards[index]),
         "audio_seconds": round(length / sample_rate, 6),

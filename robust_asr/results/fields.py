@@ -16,7 +16,7 @@ _NUMBERS = frozenset({"audio_seconds", "seconds"})
 # A row may lack these fields, or hold null in them. ``paid_by`` names the system whose attack was shared,
 # ``member`` the attack of an ensemble that won; ``score`` and ``flagged`` are a detector's.
 _OPTIONAL_TEXTS = frozenset({"target", "note", "paid_by", "member"})
-_OPTIONAL_NUMBERS = frozenset({"snr_db", "loss", "size", "score"})
+_OPTIONAL_NUMBERS = frozenset({"snr_db", "loss", "size", "changed_samples", "score"})
 _OPTIONAL_FLAGS = frozenset({"success", "flagged"})
 _OPTIONAL = _OPTIONAL_TEXTS | _OPTIONAL_NUMBERS | _OPTIONAL_FLAGS
 _STATUSES = tuple(status.value for status in Status)

@@ -109,6 +109,10 @@ def _metrics(rows: Sequence[Row], *, attacked: bool) -> list[_Metric]:
     snr = torch.tensor([row["snr_db"] for row in rows if row.get("snr_db") is not None], dtype=torch.float64)
     if len(snr):
         metrics.append(_Metric("SNR", snr, torch.ones_like(snr), _mean, "dB"))
+    changed = [row["changed_samples"] for row in rows if row.get("changed_samples") is not None] if attacked else []
+    if changed:
+        values = torch.tensor(changed, dtype=torch.float64)
+        metrics.append(_Metric("changed_samples", values, torch.ones_like(values), _mean))
     return metrics
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from robust_asr.attacks.goals import Goal
 from robust_asr.attacks.noise import MatchedNoise
 from robust_asr.attacks.objectives import Loss, Objective
 from robust_asr.attacks.pgd import PaperPGD
+from robust_asr.attacks.steps import Constant
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.gradients import straight_through
@@ -98,6 +100,15 @@ class Timid(PaperPGD):
     ) -> Perturbation:
         smaller = replace(self, threat=Linf(0.55 * self.threat.eps))
         return PaperPGD.perturb(smaller, recognizer, batch, targets, seeds=seeds)
+
+
+@dataclass(frozen=True)
+class Sparse(Constant):
+    """Steps along a fifth of the gradient."""
+
+    def advance(self, run: Any, values: Tensor, gradient: Tensor, *rest: Any) -> None:
+        kept = torch.arange(gradient.shape[1]) % 5 == 0
+        super().advance(run, values, gradient * kept, *rest)
 
 
 class SharedNoise(MatchedNoise):
