@@ -18,7 +18,7 @@ from robust_asr.checks.rows.attackers import KNOWLEDGE, UNBOUNDED
 from robust_asr.checks.rows.budgets import CHANGED, USED, WHOLE, WITHIN
 from robust_asr.checks.rows.controls import MOVES, NOISE
 from robust_asr.checks.rows.gradients import UNMASKED
-from robust_asr.checks.rows.optimizers import BUDGET, DRAWS, ITERATIONS, SPENT
+from robust_asr.checks.rows.optimizers import BUDGET, DRAWS, ITERATIONS, SPENT, SUCCEEDS
 from robust_asr.checks.rows.records import EVERY_UTTERANCE, OWN_ROWS, OWN_TEXT, SAME_RECORDING, SAME_TEXT
 from robust_asr.checks.rows.saved_audio import SAVED
 from robust_asr.checks.rows.transcripts import EMPTIER, HEARS
@@ -51,7 +51,7 @@ def test_nothing_fails_on_an_honest_evaluation(honest: Evaluation) -> None:
         SAVED,
         UNMASKED,
     )
-    stronger = (ITERATIONS, BUDGET, DRAWS, SPENT, MOVES, NOISE, KNOWLEDGE, UNBOUNDED)
+    stronger = (ITERATIONS, BUDGET, SUCCEEDS, DRAWS, SPENT, MOVES, NOISE, KNOWLEDGE, UNBOUNDED)
     assert {question.name for question in (*questions, *stronger)} <= passed
 
 
@@ -194,6 +194,15 @@ ROW_FAULTS: dict[str, tuple[Question, tuple[str, str], Callable[[Evaluation], Ev
         lambda e: edited(e, cell("plain", "pgd20 .02"), loss=lambda row: 0.4 * row["loss"]),
     ),
     "a budget that weakens": (BUDGET, PLAIN, lambda e: edited(e, cell(*PLAIN), loss=lambda row: 0.01 * row["loss"])),
+    "a budget that succeeds less": (
+        SUCCEEDS,
+        PLAIN,
+        lambda e: edited(
+            e,
+            lambda row: row["system"] == "plain" and row["condition"] in ("pgd7 .001", "pgd7 .02"),
+            success=lambda row: row["condition"] == "pgd7 .001",
+        ),
+    ),
     "an attack that does nothing": (
         NOISE,
         ("plain", "pgd 15 dB"),
