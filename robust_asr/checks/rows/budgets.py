@@ -31,8 +31,8 @@ WHOLE = Question(
     "the attack moves all of the audio",
     "Signs of a gradient move every sample that has one: most of the gradient is lost, and the attack is that of a small part.",
 )
-# The share of the samples that signs of a gradient move at least. A whole gradient moves all but digital silence.
-_LEAST_CHANGED = 0.5
+# The share of the audible samples that signs of a gradient move at least. A whole gradient moves them all (measured: 1.00).
+_LEAST_CHANGED = 0.8
 # The share of the radius that an attack uses at least. Steps that fall to zero end on the surface; an attack of half the radius
 # is that of another, smaller ball.
 _LEAST_USED = 0.8
@@ -111,7 +111,7 @@ def _whole(rows: list[Row], condition: Condition, where: str) -> Finding | None:
     if not shares or not follows_signs or condition.kind == _QUERIES:
         return None
     share = median(shares)
-    clause = f"the median perturbation changes {100 * share:.3g} % of the samples{where}"
+    clause = f"the median perturbation changes {100 * share:.3g} % of the audible samples{where}"
     return WHOLE, share >= _LEAST_CHANGED, clause, 100 * share
 
 
