@@ -19,6 +19,7 @@ from robust_asr.gradients import frozen_for_attack
 from robust_asr.models.base import Knowledge, Recognizer, check_knowledge
 from robust_asr.randomness import Key, derive
 from robust_asr.storage.partial import NOWHERE, Partial
+from robust_asr.text import normalize
 from robust_asr.threat import ThreatModel, in_box
 from robust_asr.types import AudioBatch, Status, Targets, check_audio
 
@@ -28,6 +29,7 @@ _SENTENCES = {
     Status.BROKEN_OFF: "stopped where its gradient was no longer finite",
     Status.MASKED_GRADIENT: "its gradient was zero in every iteration",
 }
+_NOTHING_TO_SAY = "its reference has no words, so there is nothing to be wrong about"
 _NO_SCORES = "the recogniser's scores of its audio are not finite"
 
 
@@ -126,7 +128,8 @@ class Attack(ABC):
         """Attack each utterance independently, verify the result, and judge it on random draws that the attack never saw.
 
         An utterance that cannot be attacked is returned unchanged, with a note: audio that is not finite or not within [-1, 1],
-        silence under a bound on the SNR, a text that the recogniser cannot write or that does not fit into the audio.
+        silence under a bound on the SNR, a text that the recogniser cannot write or that does not fit into the audio;
+        untargeted, a reference without words.
 
         Shape: seeds (B,) int64.
         Errors: AssertionError if the attack left its threat model, which is a defect of the attack, never of the input.
@@ -233,6 +236,10 @@ class Attack(ABC):
         reasons = _audio_reasons(self.threat, batch)
         if self.needs_targets:
             possible = [row for row, reason in enumerate(reasons) if not reason]
+            if not self.goal.targeted:
+                for row in possible:
+                    reasons[row] = "" if normalize(texts[row]) else _NOTHING_TO_SAY
+                possible = [row for row in possible if not reasons[row]]
             wanted = zip(possible, _text_reasons(recognizer, batch.lengths, texts, possible), strict=True)
             for row, reason in wanted:
                 reasons[row] = reason
