@@ -17,15 +17,12 @@ from datamodules.manifest import SUFFIX, write_corpus_root, write_manifest
 from lightning_modules.evaluation import Evaluation
 from robust_asr.attacks.base import Attack, Generated
 from robust_asr.attacks.verdict import AttackResult
-from robust_asr.masking import masked
-from robust_asr.measuring.audio import write_flac
+from robust_asr.measuring.audio import quantized, write_flac
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import Key, utterance_seeds
 from robust_asr.results import Cell, Row, audio_hash, audio_path
 from robust_asr.results import Evaluation as Record
 from robust_asr.types import AudioBatch
-
-_STEPS = 2**23
 
 
 class AttackSet(Evaluation):
@@ -81,7 +78,7 @@ class AttackSet(Evaluation):
 
     def _save(self, attacked: AudioBatch, batch: AudioBatch, cell: Cell) -> Tensor:
         """Write the audio of every utterance and return the waveforms as the files hold them. Shape: (B, T)."""
-        saved = quantized(attacked.waveforms, batch)
+        saved = quantized(attacked.waveforms, batch.waveforms)
         host = saved.cpu()
         for index, (utterance, length) in enumerate(zip(batch.ids, batch.lengths.tolist(), strict=True)):
             if not bool(host[index].isfinite().all()):
@@ -95,13 +92,3 @@ class AttackSet(Evaluation):
 
     def _path(self, cell: Cell, utterance: str) -> Path:
         return audio_path(self.run_dir, *cell, utterance)
-
-
-def quantized(attacked: Tensor, batch: AudioBatch) -> Tensor:
-    """Round to 24 bits, always towards the clean audio, so that a perturbation stays in its ball. Shape: (B, T) -> (B, T)."""
-    scaled = attacked.double() * _STEPS
-    inwards = torch.where(attacked > batch.waveforms, scaled.floor(), scaled.ceil())
-    inwards = torch.where(attacked == batch.waveforms, scaled.round(), inwards)
-    # Adding 0.0 turns negative zeros into zeros: a file does not keep the sign of a zero, but the hash in a row depends on it.
-    inwards = inwards + 0.0
-    return masked((inwards.clamp(-_STEPS, _STEPS - 1) / _STEPS).to(attacked.dtype), batch.lengths)

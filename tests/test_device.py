@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from lightning_modules.adversarial import AdversarialFinetuning
-from lightning_modules.attack_set import quantized
 from lightning_modules.callbacks.averaging import LastEpochsAveraging
 from lightning_modules.denoiser import DenoiserTraining
 from lightning_modules.gaussian import GaussianAugmentation
@@ -44,7 +43,7 @@ from robust_asr.defenses.base import Chain, Defended, Defense, StraightThrough
 from robust_asr.defenses.denoise import Denoise
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.gradients import frozen_for_attack, input_gradient
-from robust_asr.measuring.audio import write_flac
+from robust_asr.measuring.audio import quantized, write_flac
 from robust_asr.measuring.rows import data_hash, rows_of_cell
 from robust_asr.measuring.systems import describe_condition, describe_system
 from robust_asr.models.base import FrameSynchronous, Recognizer
@@ -354,7 +353,9 @@ def test_saved_set(device: Device, tmp_path: Path) -> None:
     hashes = {"system": described["hash"], "condition": about["hash"]}
     known = {"data": [data_hash(given, row) for row in range(3)], "seconds": 1.0, "sample_rate": 16_000, "paid_by": "a"}
     rows = rows_of_cell(result, given, range(3), ("a", "b", "c"), hashes, **known)
-    for row, length, samples in zip(rows, LENGTHS.tolist(), quantized(attacked.waveforms, given).cpu(), strict=True):
+    for row, length, samples in zip(
+        rows, LENGTHS.tolist(), quantized(attacked.waveforms, given.waveforms).cpu(), strict=True
+    ):
         write_flac(audio_path(tmp_path, "a", "b", "c", row["id"]), samples[:length], 16_000)
         row["audio"] = audio_hash(samples[:length])
     RowWriter(tmp_path).append(rows)

@@ -19,6 +19,7 @@ from robust_asr.gradients import frozen_for_attack
 from robust_asr.models.base import Knowledge, Recognizer, check_knowledge
 from robust_asr.randomness import Key, derive
 from robust_asr.storage.partial import NOWHERE, Partial
+from robust_asr.text import normalize
 from robust_asr.threat import ThreatModel, in_box
 from robust_asr.types import AudioBatch, Status, Targets, check_audio
 
@@ -28,6 +29,7 @@ _SENTENCES = {
     Status.BROKEN_OFF: "stopped where its gradient was no longer finite",
     Status.MASKED_GRADIENT: "its gradient was zero in every iteration",
 }
+_NOTHING_TO_SAY = "its reference has no words, so there is nothing to be wrong about"
 _NO_SCORES = "the recogniser's scores of its audio are not finite"
 
 
@@ -133,7 +135,8 @@ class Attack(ABC):
         """Attack each utterance independently, verify the result, and judge it on random draws that the attack never saw.
 
         An utterance that cannot be attacked is returned unchanged, with a note: audio that is not finite or not within [-1, 1],
-        silence under a bound on the SNR, a text that the recogniser cannot write or that does not fit into the audio.
+        silence under a bound on the SNR, a text that the recogniser cannot write or that does not fit into the audio;
+        untargeted, a reference without words.
 
         Shape: seeds (B,) int64.
         Errors: AssertionError if the attack left its threat model, which is a defect of the attack, never of the input.
@@ -145,6 +148,8 @@ class Attack(ABC):
         self, recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor, partial: Partial | None = None
     ) -> Generated:
         """Make and verify the attacked audio, without a verdict. Systems with the same attacker's view can share the audio.
+
+        Under a bound on each sample, the difference from the clean audio, computed exactly, is never above the bound.
 
         Shape: seeds (B,) int64.
         Errors: ValueError for audio that is not what ``AudioBatch`` describes, or a recogniser without a gradient in its audio.
@@ -165,7 +170,8 @@ class Attack(ABC):
                 made = self._made(
                     known, part, [texts[row] for row in rows], seeds[rows], (partial or NOWHERE).part(str(number))
                 )
-                waveforms[rows, : made.waveforms.shape[1]] = made.waveforms.detach().to(waveforms)
+                inside = self.threat.within(made.waveforms.detach().to(waveforms), part)
+                waveforms[rows, : inside.shape[1]] = inside
                 iterations[rows], forwards[rows] = made.iterations.cpu(), made.forwards.cpu()
                 for row, given in zip(rows, made.status, strict=bool(made.status)):
                     status[row], notes[row] = given, _SENTENCES[given]
@@ -246,6 +252,10 @@ class Attack(ABC):
         reasons = [audio or text for audio, text in zip(reasons, wordless, strict=True)]
         if self.needs_targets:
             possible = [row for row, reason in enumerate(reasons) if not reason]
+            if not self.goal.targeted:
+                for row in possible:
+                    reasons[row] = "" if normalize(texts[row]) else _NOTHING_TO_SAY
+                possible = [row for row in possible if not reasons[row]]
             wanted = zip(possible, _text_reasons(recognizer, batch.lengths, texts, possible), strict=True)
             for row, reason in wanted:
                 reasons[row] = reason

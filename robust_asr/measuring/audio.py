@@ -7,12 +7,32 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import soundfile
+import torch
 from torch import Tensor
 
 from robust_asr.results import Cell, Row, audio_path, cell_of
 from robust_asr.results.worst import worst_first
 from robust_asr.storage.files import clean_leftovers, written_whole
 from robust_asr.types import AudioBatch
+
+_STEPS = 2**23
+
+
+def quantized(attacked: Tensor, clean: Tensor) -> Tensor:
+    """Attacked audio on the grid of 24 bits, rounded towards the clean audio, so that no bound on a sample is left by storing.
+
+    The stored sample lies between the attacked and the clean one, and is no farther from the stored clean sample, which is the
+    nearest on the grid, than the attacked sample is from the clean one. Only where no number of the grid lies between the
+    two, closer than a step, is it the stored clean sample.
+
+    Shape: both alike. Units: full-scale amplitude; the grid ends one step below 1.
+    """
+    exact, origin = attacked.double() * _STEPS, clean.double() * _STEPS
+    stored_clean, room = origin.round(), (exact - origin).abs().floor()
+    inwards = torch.where(exact > origin, exact.floor(), exact.ceil())
+    inwards = torch.maximum(torch.minimum(inwards, stored_clean + room), stored_clean - room)
+    # Adding 0.0 turns negative zeros into zeros: a file does not keep the sign of a zero, but the hash in a row depends on it.
+    return ((inwards + 0.0).clamp(-_STEPS, _STEPS - 1) / _STEPS).to(attacked.dtype)
 
 
 def write_flac(path: Path, waveform: Tensor, sample_rate: int) -> None:
@@ -47,8 +67,11 @@ class WorstAudio:
         for row, index in zip(rows, indices, strict=True):
             if any(row is kept for kept in self._worst.get(cell_of(row), ())):
                 length = int(clean.lengths[index])
-                self._write(clean.waveforms[index, :length], row["part"], row["id"])
-                self._write(attacked.waveforms[index, :length], *cell_of(row), row["id"])
+                before, after = (
+                    batch.waveforms[index, :length].nan_to_num().clamp(-1, 1) for batch in (clean, attacked)
+                )
+                self._write(quantized(before, before), row["part"], row["id"])
+                self._write(quantized(after, before), *cell_of(row), row["id"])
 
     def prune(self, rows: Iterable[Row]) -> None:
         """Delete the audio of all but the worst of these rows, and files that killed processes left half-written."""
@@ -73,4 +96,4 @@ class WorstAudio:
         return audio_path(self.run_dir, *cell)
 
     def _write(self, waveform: Tensor, *cell: str) -> None:
-        write_flac(self._path(*cell), waveform.nan_to_num().clamp(-1, 1), self.sample_rate)
+        write_flac(self._path(*cell), waveform, self.sample_rate)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from torch import Tensor
+
 from robust_asr.attacks.verdict import AttackResult
 from robust_asr.metrics import snr_db, utterance_errors, word_errors
 from robust_asr.results import Row, audio_hash
@@ -51,6 +53,8 @@ def measured(
 
     ``forwards`` and ``iterations`` count the work of the attack, without the verdict; ``member`` names the attack of an ensemble
     that won. The SNR is computed from the audio. ``AttackResult.facts`` add the fields of an attack of its own.
+    ``changed_samples`` is the share of the samples that differ from the clean audio, of those that are not zero there: signs of a
+    whole gradient move them all; null for digital silence.
 
     Units: seconds_per_sample in seconds of computing time; snr_db in dB, null if the audio is unchanged.
     """
@@ -61,6 +65,7 @@ def measured(
         **_texts_and_errors(result, index),
         "snr_db": _number(snr_db(before, after), 4),
         "size": _number(float(result.size[index]), 8),
+        "changed_samples": _number(_changed(before, after), 4),
         "iterations": int(result.iterations[index]),
         "forwards": int(result.forwards[index]),
         "audio_seconds": round(length / sample_rate, 6),
@@ -71,6 +76,12 @@ def measured(
         **_detected(result.transcripts[index]),
         **result.facts[index],
     }
+
+
+def _changed(before: Tensor, after: Tensor) -> float:
+    """The share of the audible samples that changed; nan where none is audible. Shape: both (T,)."""
+    audible = before != 0
+    return float((after != before)[audible].double().mean())
 
 
 def _detected(transcript: Transcript) -> Row:

@@ -94,6 +94,8 @@ class _Metric(NamedTuple):
 
 
 def _metrics(rows: Sequence[Row], *, attacked: bool) -> list[_Metric]:
+    # An utterance whose reference has no words has nothing to be wrong about; ``remarks`` counts it.
+    rows = [row for row in rows if row["words"]] or rows
     words, edits = counts(rows, "words"), edit_counts(rows)
     share = partial(_frequency, ones=torch.ones_like(words))
     metrics = [
@@ -115,6 +117,10 @@ def _metrics(rows: Sequence[Row], *, attacked: bool) -> list[_Metric]:
     snr = torch.tensor([row["snr_db"] for row in rows if row.get("snr_db") is not None], dtype=torch.float64)
     if len(snr):
         metrics.append(_Metric("SNR", snr, torch.ones_like(snr), _mean, "dB"))
+    changed = [row["changed_samples"] for row in rows if row.get("changed_samples") is not None] if attacked else []
+    if changed:
+        values = torch.tensor(changed, dtype=torch.float64)
+        metrics.append(_Metric("changed_samples", values, torch.ones_like(values), _mean))
     return metrics
 
 
@@ -151,8 +157,9 @@ def _lines(metrics: Sequence[_Metric]) -> list[dict[str, Any]]:
 
 
 def edit_counts(rows: Sequence[Row]) -> Tensor:
-    """Word edits of each row. Shape: (N,)."""
-    return torch.tensor([word_edits(row) for row in rows], dtype=torch.float64)
+    """Word edits of each row; none where only its own reference has no words. Shape: (N,)."""
+    spoken = any(row["words"] for row in rows)
+    return torch.tensor([word_edits(row) if row["words"] or not spoken else 0 for row in rows], dtype=torch.float64)
 
 
 def differences(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -279,9 +286,11 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     )
     unperturbed = sum(row.get("snr_db") is None for row in rows)
     changed = recounted(rows)
+    wordless = sum(not row["words"] for row in rows)
     sentences = {
         f"warning: {changed}": changed != "",
         f"warning: gradient masked on {masked}": masked > 0,
+        f"{wordless} without words in the reference, not counted": 0 < wordless < len(rows),
         f"{refused} refused by the attack": refused > 0,
         f"{broken_off} broken off": broken_off > 0,
         f"{unperturbed} not perturbed, not in SNR": 0 < unperturbed < len(rows),

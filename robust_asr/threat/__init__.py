@@ -50,6 +50,11 @@ class ThreatModel(ABC):
     def contains(self, adversarial: Tensor, batch: AudioBatch) -> Tensor:
         """Whether attacked waveforms are allowed, up to rounding. Shape: (B, T) -> (B,) bool."""
 
+    def within(self, adversarial: Tensor, batch: AudioBatch) -> Tensor:
+        """Attacked waveforms without what float32 rounded x + d up beyond a bound on each sample. Shape: (B, T) -> (B, T)."""
+        del batch
+        return adversarial
+
     @abstractmethod
     def columns(self) -> dict[str, Any]:
         """``norm``, ``strength`` and ``strength_unit``, written as in the papers' tables."""
@@ -118,6 +123,20 @@ class Ball(ThreatModel):
         # The volume of a ball grows with the n-th power of its radius, so a uniform point has the n-th root of U(0, 1) as radius.
         depth = keyed_uniform(derive(seeds, draw=1)).to(radius) ** (1 / batch.lengths.clamp(min=1))
         return self.project(scaled_to(keyed_normal(seeds, batch.lengths, size), radius * depth, norm="l2"), batch)
+
+    def within(self, adversarial: Tensor, batch: AudioBatch) -> Tensor:
+        """Attacked waveforms whose difference from x, computed exactly, has no sample above the radius of a maximum norm.
+
+        A sample beyond it, such as one that float32 rounded up in x + d, becomes the nearest number on the other side. In the
+        Euclidean norm the waveforms stay as they are, and ``contains`` tolerates the rounding.
+        """
+        if self.norm != "linf":
+            return adversarial
+        exact = batch.replace(batch.waveforms.double())
+        radius = self.radius(exact)[:, None]
+        nearest = torch.clamp(adversarial.double(), exact.waveforms - radius, exact.waveforms + radius).to(adversarial)
+        beyond = (nearest.double() - exact.waveforms).abs() > radius
+        return torch.where(beyond, nearest.nextafter(batch.waveforms), nearest)
 
     def contains(self, adversarial: Tensor, batch: AudioBatch) -> Tensor:
         """Whether the attacked waveforms, as stored, are in the ball. Only the rounding of x + d to float32 is tolerated."""

@@ -13,7 +13,6 @@ import torch
 from datamodules import Speech
 from datamodules.manifest import Manifest
 from datamodules.subsets import sample
-from lightning_modules.attack_set import quantized
 from lightning_modules.command_line.cli import main
 from robust_asr import checkpoint
 from robust_asr.attacks.goals import Targeted
@@ -24,6 +23,7 @@ from robust_asr.attacks.saved import Saved
 from robust_asr.attacks.steps import Constant
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise
+from robust_asr.measuring.audio import quantized
 from robust_asr.metrics import snr_db
 from robust_asr.models.compact import CompactCTC
 from robust_asr.randomness import utterance_seeds
@@ -181,7 +181,7 @@ def test_quantisation_goes_inwards(tiny_manifests: Path) -> None:
     for eps in (1e-6, 3e-5, 1e-4):
         attack = PaperPGD(Linf(eps), goal=Targeted(PhraseList(("RED",))), num_iterations=1, steps=Constant(1.0))
         noisy = batch.waveforms + eps * torch.sign(Gaussian(sigma=1.0).unit_noise(batch, utterance_seeds(0, batch.ids)))
-        saved = quantized(noisy.clamp(-1, 1), batch)
+        saved = quantized(noisy.clamp(-1, 1), batch.waveforms)
         assert bool(attack.threat.contains(saved, batch).all())
         assert float((saved - noisy).abs().max()) <= 2.0**-23
         assert not (saved.signbit() & (saved == 0)).any(), "a file holds no negative zero"

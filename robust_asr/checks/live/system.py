@@ -29,6 +29,7 @@ from robust_asr.checks.live.draws import (
 from robust_asr.checks.live.passage import PADDING, check_bits, check_defenses, check_padding
 from robust_asr.checks.live.probes import check_gradient
 from robust_asr.checks.live.states import check_modes, check_state, state_of, watched_modes
+from robust_asr.checks.live.writing import WRITES, check_writing
 from robust_asr.checks.verdicts import Check
 from robust_asr.gradients import frozen_for_attack
 from robust_asr.models.base import Knowledge, Recognizer
@@ -42,8 +43,8 @@ _COUNTS = ("num_iterations", "masking_iterations", "iterations", "num_queries")
 def check_system(recognizer: Recognizer, attack: Attack, batch: AudioBatch, *, seeds: Tensor) -> list[Check]:
     """All live checks of a system under one attack.
 
-    The batch should be small: the checks cost about twenty passes of the batch, three of them iterations of the attack. The
-    model and the global random generators are unchanged afterwards.
+    The batch should be small: the checks of the system cost up to sixty passes of the batch, those of the attack about thirty,
+    three of them iterations. The model and the global random generators are unchanged afterwards.
 
     Shape: seeds (B,), the seeds that the evaluation gives to the utterances.
     """
@@ -55,7 +56,7 @@ def check_recognizer(recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor
     with _apart(batch), frozen_for_attack(recognizer):
         rows = _possible(recognizer, batch, batch.texts)
         if not rows:
-            return [question.not_run("no utterance has audio for its text") for question in (REPEATS, PADDING)]
+            return [question.not_run("no utterance has audio for its text") for question in (REPEATS, PADDING, WRITES)]
         # A recogniser whose result depends on padding is checked on one utterance, which needs none.
         rows = rows if recognizer.padding_invariant else rows[:1]
         texts, given = [batch.texts[row] for row in rows], {"seeds": seeds[rows]}
@@ -68,6 +69,7 @@ def check_recognizer(recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor
         if recognizer.padding_invariant:
             checks.append(check_padding(recognizer, chosen, texts, **given))
         checks.append(check_defenses(recognizer, chosen, texts, **given))
+        checks.append(check_writing(recognizer, chosen, texts, **given))
     return [check for check in checks if check is not None]
 
 

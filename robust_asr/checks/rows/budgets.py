@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from statistics import median
 
+from robust_asr.attacks.square import Square
 from robust_asr.checks.rows.comparison import was_attacked
 from robust_asr.checks.rows.conditions import Condition, cells, conditions_of, of_part
 from robust_asr.checks.verdicts import Check, Question, some
@@ -27,12 +28,21 @@ USED = Question(
 # The share of utterances that may stay as they are. Audio without room for the text is rare; if more than one utterance in
 # twenty is not attacked, the error rate moves by more than its interval.
 _UNCHANGED = 0.05
+WHOLE = Question(
+    "the attack moves all of the audio",
+    "Signs of a gradient move every sample that has one: most of the gradient is lost, and the attack is that of a small part.",
+)
+# The share of the audible samples that signs of a gradient move at least. A whole gradient moves them all (measured: 1.00).
+_LEAST_CHANGED = 0.8
 # The share of the radius that an attack uses at least. Steps that fall to zero end on the surface; an attack of half the radius
 # is that of another, smaller ball.
 _LEAST_USED = 0.8
 # The rounding of a size, in full scale: float32 stores x + d to 2^-24 a sample, and a row has eight decimals.
 _ROUNDING = {"Linf": 2e-7, "L2": 1e-5}
 _RELATIVE, _DECIBELS = 1e-4, 0.01
+# Norms whose steepest direction is the signs of the gradient.
+_SIGNS = ("Linf", "SNR (Linf)", "peak SNR (Linf)")
+_QUERIES = f"{Square.__module__}.{Square.__qualname__}"
 # Noise is scaled to the SNR exactly. Samples that leave [-1, 1] are cut off, which above 0 dB happens to few of them.
 _NOISE_DECIBELS = 0.5
 
@@ -40,7 +50,7 @@ _NOISE_DECIBELS = 0.5
 def check_budgets(evaluation: Evaluation) -> Iterator[Check]:
     conditions = {condition.name: condition for condition in conditions_of(evaluation)}
     for system, name, part, rows in cells(evaluation):
-        for check in (_within, _changed, _used, _within_own):
+        for check in (_within, _changed, _used, _whole, _within_own):
             finding = check(rows, conditions[name], of_part(evaluation, part))
             if finding is not None:
                 question, holds, text, value = finding
@@ -114,6 +124,17 @@ def _used(rows: list[Row], condition: Condition, where: str) -> Finding | None:
     if _reach(condition) < 1:
         clause += f"; its steps add up to {_reach(condition):.3g} of it"
     return USED, share > _LEAST_USED, clause, share
+
+
+def _whole(rows: list[Row], condition: Condition, where: str) -> Finding | None:
+    """The share of the samples that steps along signs of the gradient moved; queries without a gradient may leave samples alone."""
+    shares = [row["changed_samples"] for row in _perturbed(rows) if row.get("changed_samples") is not None]
+    follows_signs = condition.norm in _SIGNS and condition.is_white_box and condition.is_bounded
+    if not shares or not follows_signs or condition.kind == _QUERIES:
+        return None
+    share = median(shares)
+    clause = f"the median perturbation changes {100 * share:.3g} % of the audible samples{where}"
+    return WHOLE, share >= _LEAST_CHANGED, clause, 100 * share
 
 
 def _reach(condition: Condition) -> float:

@@ -119,6 +119,14 @@ def broken_batch() -> AudioBatch:
     return batch
 
 
+@pytest.mark.parametrize("text", ["", " "])
+def test_a_reference_without_words_cannot_be_missed(text: str) -> None:
+    batch, recognizer = replace(audio_batch((500, 400)), texts=("GO", text)), Linear(torch.ones(500))
+    result = run(PaperPGD(Linf(0.01)), recognizer, batch)
+    assert [given is Status.REFUSED for given in result.status] == [False, True]
+    assert "nothing to be wrong about" in result.notes[1]
+
+
 def test_what_cannot_be_attacked_is_returned_with_a_note() -> None:
     batch, recognizer = broken_batch(), Linear(torch.ones(500))
     result = run(PaperPGD(SNR(20.0)), recognizer, batch)

@@ -49,12 +49,13 @@ def test_linear_loss_moves_by_the_dual_norm(threat: Ball, goal: object, random_s
 
 @pytest.mark.parametrize("goal", GOALS, ids=["untargeted", "targeted"])
 def test_fgsm_is_its_formula_to_the_bit(goal: object) -> None:
-    batch, recognizer, eps = audio_batch(SIZES, level=0.7), Linear(weights()), 0.1
-    found = attacked(FGSM(Linf(eps), goal=goal), recognizer, batch)
+    batch, recognizer, threat = audio_batch(SIZES, level=0.7), Linear(weights()), Linf(0.1)
+    found = attacked(FGSM(threat, goal=goal), recognizer, batch)
     for row, length in enumerate(SIZES):
-        x = batch.waveforms[row, :length]
-        expected = (x + goal.sign * eps * weights()[:length].sign()).clamp(-1, 1)
-        assert torch.equal(found[row, :length], expected) and not found[row, length:].any()
+        one = batch.select([row])
+        expected = (one.waveforms + goal.sign * threat.eps * weights()[: one.waveforms.shape[1]].sign()).clamp(-1, 1)
+        expected = threat.within(expected, one)[0]
+        assert torch.equal(found[row, :length], expected[:length]) and not found[row, length:].any()
     assert float(found.abs().max()) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +15,11 @@ from robust_asr.attacks.goals import Goal
 from robust_asr.attacks.noise import MatchedNoise
 from robust_asr.attacks.objectives import Loss, Objective
 from robust_asr.attacks.pgd import PaperPGD
+from robust_asr.attacks.steps import Constant
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.gradients import straight_through
+from robust_asr.masking import masked
 from robust_asr.models.base import Recognizer
 from robust_asr.storage.partial import Partial
 from robust_asr.threat import Linf
@@ -99,6 +102,15 @@ class Timid(PaperPGD):
         return PaperPGD.perturb(smaller, recognizer, batch, targets, seeds=seeds)
 
 
+@dataclass(frozen=True)
+class Sparse(Constant):
+    """Steps along a fifth of the gradient."""
+
+    def advance(self, run: Any, values: Tensor, gradient: Tensor, *rest: Any) -> None:
+        kept = torch.arange(gradient.shape[1]) % 5 == 0
+        super().advance(run, values, gradient * kept, *rest)
+
+
 class SharedNoise(MatchedNoise):
     """Draws one noise for all utterances, as one generator a rank would."""
 
@@ -133,6 +145,32 @@ class Bypassed(Recognizer):
 
     def transcribe(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> list[Transcript]:
         return self.recognizer.recognizer.transcribe(waveforms, lengths, seeds=seeds)
+
+
+class Muffled(Bypassed):
+    """Writes what it hears of the lowest 2 kHz, while the loss has the whole band."""
+
+    def __init__(self, recognizer: Recognizer, share: float = 0.25) -> None:
+        super().__init__(recognizer)
+        self.stochastic, self.share = recognizer.stochastic, share
+
+    def muffled(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        spectra = torch.fft.rfft(waveforms, dim=1)
+        spectra[:, int(self.share * spectra.shape[1]) :] = 0
+        return masked(torch.fft.irfft(spectra, n=waveforms.shape[1], dim=1), lengths)
+
+    def transcribe(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> list[Transcript]:
+        return self.recognizer.transcribe(self.muffled(waveforms, lengths), lengths, seeds=seeds)
+
+
+class MuffledLoss(Muffled):
+    """Writes what it hears of the whole band, while the loss has the lowest 2 kHz."""
+
+    def loss(self, waveforms: Tensor, lengths: Tensor, targets: Targets, *, seeds: Tensor | None = None) -> Tensor:
+        return self.recognizer.loss(self.muffled(waveforms, lengths), lengths, targets, seeds=seeds)
+
+    def transcribe(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> list[Transcript]:
+        return self.recognizer.transcribe(waveforms, lengths, seeds=seeds)
 
 
 class TwoFaced(Defended):
@@ -194,6 +232,42 @@ class Thresholded(Fronted):
 
     def front(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> Tensor:
         return torch.where(waveforms.abs() > 0.1, waveforms, waveforms.detach())
+
+
+class PartlyDetached(Fronted):
+    """Detaches a part of the audio; a subclass says which part keeps its gradient."""
+
+    def keeps(self, waveforms: Tensor) -> Tensor:
+        """Shape: (B, T) -> (B, T) bool."""
+        raise NotImplementedError
+
+    def front(self, waveforms: Tensor, lengths: Tensor, seeds: Tensor | None) -> Tensor:
+        return torch.where(self.keeps(waveforms.detach()), waveforms, waveforms.detach())
+
+
+class LoudDetached(PartlyDetached):
+    """The louder third of the frames has no gradient."""
+
+    def keeps(self, waveforms: Tensor) -> Tensor:
+        loudness = functional.avg_pool1d(waveforms.square()[:, None], 401, 1, 200)[:, 0]
+        return loudness <= loudness.quantile(2 / 3, dim=1, keepdim=True)
+
+
+class SoftDetached(LoudDetached):
+    """Only the louder third of the frames has a gradient."""
+
+    def keeps(self, waveforms: Tensor) -> Tensor:
+        return ~super().keeps(waveforms)
+
+
+class FifthOfSamples(PartlyDetached):
+    def keeps(self, waveforms: Tensor) -> Tensor:
+        return torch.arange(waveforms.shape[1]).expand_as(waveforms) % 5 == 0
+
+
+class FifthOfFrames(PartlyDetached):
+    def keeps(self, waveforms: Tensor) -> Tensor:
+        return torch.arange(waveforms.shape[1]).expand_as(waveforms) // 160 % 5 == 0
 
 
 class Dropping(Fronted):

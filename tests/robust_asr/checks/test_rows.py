@@ -10,13 +10,15 @@ import pytest
 import soundfile
 
 from robust_asr.attacks.noise import Clean, MatchedNoise
-from robust_asr.attacks.pgd import PaperPGD
+from robust_asr.attacks.pgd import PGD, PaperPGD
+from robust_asr.attacks.square import Square
+from robust_asr.attacks.standard import Standard
 from robust_asr.checks import check_rows, lines
 from robust_asr.checks.rows.attackers import KNOWLEDGE, UNBOUNDED
-from robust_asr.checks.rows.budgets import CHANGED, USED, WITHIN
+from robust_asr.checks.rows.budgets import CHANGED, USED, WHOLE, WITHIN
 from robust_asr.checks.rows.controls import MOVES, NOISE
 from robust_asr.checks.rows.gradients import UNMASKED
-from robust_asr.checks.rows.optimizers import BUDGET, DRAWS, ITERATIONS, SPENT
+from robust_asr.checks.rows.optimizers import BUDGET, DRAWS, ITERATIONS, SPENT, SUCCEEDS
 from robust_asr.checks.rows.records import EVERY_UTTERANCE, OWN_ROWS, OWN_TEXT, SAME_RECORDING, SAME_TEXT
 from robust_asr.checks.rows.saved_audio import SAVED
 from robust_asr.checks.rows.transcripts import EMPTIER, HEARS
@@ -45,10 +47,11 @@ def test_nothing_fails_on_an_honest_evaluation(honest: Evaluation) -> None:
         WITHIN,
         CHANGED,
         USED,
+        WHOLE,
         SAVED,
         UNMASKED,
     )
-    stronger = (ITERATIONS, BUDGET, DRAWS, SPENT, MOVES, NOISE, KNOWLEDGE, UNBOUNDED)
+    stronger = (ITERATIONS, BUDGET, SUCCEEDS, DRAWS, SPENT, MOVES, NOISE, KNOWLEDGE, UNBOUNDED)
     assert {question.name for question in (*questions, *stronger)} <= passed
 
 
@@ -191,6 +194,15 @@ ROW_FAULTS: dict[str, tuple[Question, tuple[str, str], Callable[[Evaluation], Ev
         lambda e: edited(e, cell("plain", "pgd20 .02"), loss=lambda row: 0.4 * row["loss"]),
     ),
     "a budget that weakens": (BUDGET, PLAIN, lambda e: edited(e, cell(*PLAIN), loss=lambda row: 0.01 * row["loss"])),
+    "a budget that succeeds less": (
+        SUCCEEDS,
+        PLAIN,
+        lambda e: edited(
+            e,
+            lambda row: row["system"] == "plain" and row["condition"] in ("pgd7 .001", "pgd7 .02"),
+            success=lambda row: row["condition"] == "pgd7 .001",
+        ),
+    ),
     "an attack that does nothing": (
         NOISE,
         ("plain", "pgd 15 dB"),
@@ -309,12 +321,29 @@ def test_audio_saved_in_sixteen_bits_fails(honest: Evaluation) -> None:
     [
         (PaperPGD(SNR(15.0), num_iterations=5), "; its steps add up to 0.5 of it"),
         (PaperPGD(SNR(15.0), num_iterations=12), "of the bound"),
+        (PaperPGD(SNR(30.0)), "of the bound; its steps add up to 0.7 of it"),
         (faults.Timid(Linf(0.02)), "median perturbation is 0.55 of the bound"),
     ],
-    ids=["steps that cannot reach", "steps that wander", "a smaller ball"],
+    ids=["steps that cannot reach", "steps that wander", "the papers' defaults", "a smaller ball"],
 )
 def test_an_attack_that_leaves_its_budget_fails(attack: PaperPGD, named: str, tmp_path: Path) -> None:
     conditions = {"clean": Clean(), "attack": attack}
     checks = check_rows(evaluated(tmp_path, {"plain": five_words()}, conditions, spoken(8, seed=2)))
     (check,) = [check for check in checks if check.name == USED.name]
     assert check.verdict == "fail" and named in check.detail
+
+
+def test_an_attack_along_a_part_of_its_gradient_fails(tmp_path: Path) -> None:
+    conditions = {
+        "clean": Clean(),
+        "sparse": PaperPGD(Linf(0.02), steps=faults.Sparse()),
+        "cosine": PGD(Linf(0.02), num_iterations=8),
+        "square": Square(Linf(0.02), num_queries=8),
+        "standard": Standard(Linf(0.02), forwards=120),
+    }
+    evaluation = evaluated(tmp_path, {"plain": five_words()}, conditions, spoken(4, seed=2))
+    found = verdicts(check_rows(evaluation), WHOLE)
+    assert found["fail"] == {("plain", "sparse")}
+    assert found["pass"] == {("plain", "cosine"), ("plain", "standard")}
+    without = edited(evaluation, lambda row: True, changed_samples=None)
+    assert not any(verdicts(check_rows(without), WHOLE).values())

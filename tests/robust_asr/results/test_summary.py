@@ -19,6 +19,7 @@ from robust_asr.results.summary import (
     headline,
     is_attack,
     paired_difference,
+    remarks,
     summarize,
     summary_of,
     write_summary,
@@ -147,6 +148,16 @@ def test_without_a_word_any_error_is_all(heard, expected):
         assert (line["value"], *limits(line)) == (expected, expected, expected)
     both = [row("a", "c", "p", "1", "", heard)], [row("b", "c", "p", "1", "", "")]
     assert paired_difference(*both) == (expected, expected, expected)
+
+
+def test_an_utterance_without_words_beside_others_is_left_out_and_counted():
+    rows = [row("a", "c", "p", "1", "ONE TWO", "ONE"), row("a", "c", "p", "2", "", "NOISE AND MORE")]
+    lines = {line["metric"]: line for line in cell_metrics(rows, attacked=False)}
+    assert lines == {line["metric"]: line for line in cell_metrics(rows[:1], attacked=False)}
+    assert lines["WER"]["value"] == 50 and lines["WER"]["n"] == 1
+    assert "1 without words in the reference, not counted" in remarks(rows)
+    better = [row("b", "c", "p", "1", "ONE TWO", "ONE TWO"), row("b", "c", "p", "2", "", "")]
+    assert paired_difference(better, rows)[0] == pytest.approx(-50)
 
 
 def test_counts_at_their_limit_stay_finite():
