@@ -22,9 +22,11 @@ SCALES = ("an4", "an4_conformer", "librispeech")
 RESULTS = {
     **{f"an4/{path.stem}.csv": (f"an4/{path.stem}", "") for path in sorted((RECIPES / "an4").glob("attacks*.yaml"))},
     "an4/noise.csv": ("an4/noise", ""),
+    "an4/standard.csv": ("an4/standard", ""),
     "an4/transfer.csv": ("an4/transfer", ""),
     "quickstart/summary.csv": ("quickstart/evaluation", ""),
     "quickstart/standard.csv": ("quickstart/standard", ""),
+    "quickstart/breaking.csv": ("quickstart/breaking", ""),
     "joshi2022/an4/table3_again.csv": ("joshi2022/table3", "an4"),
     "joshi2022/an4/strong.csv": ("joshi2022/strong", "an4"),
     **{

@@ -91,8 +91,8 @@ class Standard(Attack):
 
     @property
     def name(self) -> str:
-        surrogate = ", a surrogate" if self.surrogate else ""
-        return f"standard-{VERSION}{' targeted' if self.goal.targeted else ''} ({self.forwards} forwards{surrogate})"
+        surrogate = " + surrogate" if self.surrogate else ""
+        return f"standard-{VERSION}{' targeted' if self.goal.targeted else ''} ({self.forwards} forwards){surrogate}"
 
     def perturb(
         self,

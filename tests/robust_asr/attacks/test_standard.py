@@ -81,7 +81,7 @@ def test_a_mask_inside_falls_to_what_transfers_from_a_surrogate(mask: type, surr
 
 def test_the_name_and_the_description_hold_the_surrogate(surrogate: str) -> None:
     attack = Standard(Linf(0.001), surrogate=surrogate)
-    assert attack.name == "standard-1 (200 forwards, a surrogate)"
+    assert attack.name == "standard-1 (200 forwards) + surrogate"
     assert list(files_of(attack)) == [surrogate]
     again = trust.build(describe(attack), expected=Standard)
     assert again == attack

@@ -26,7 +26,7 @@ def test_a_stronger_attack_is_compared_with_a_weaker_one(run: Path, tmp_path: Pa
         "any attack does something,differences.csv,clean,baseline,baseline under pgd7-0.0001,lower,0\n"
     )
     stronger, weaker = (line for lines in read_claims(tmp_path / "claims.csv").values() for line in lines)
-    assert stronger.verdict == "holds" and stronger.difference.n == 30 and weaker.difference.value < 0
+    assert stronger.verdict == "holds" and stronger.found.n == 30 and weaker.found.value < 0
 
 
 def test_a_condition_that_is_not_there_is_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
