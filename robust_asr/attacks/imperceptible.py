@@ -5,8 +5,9 @@ Legend: B utterances, T samples; d a perturbation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -37,6 +38,9 @@ class Imperceptible(CarliniWagner):
     iterations the transcript is checked: if it is the target and l_theta is the lowest so far, d is saved. The alpha of an
     utterance rises while its target is heard and falls while it is not. The attack returns the d of lowest l_theta among the
     successes of the second stage, its start included, or, without a success, the last d.
+
+    Each row gets ``masking_excess``, 10 log10(1 + l_theta): zero where d lies below the thresholds everywhere, so that attacks of
+    equal success and SNR can be told apart. Units: dB above the power at which the quietest tone is heard.
 
     The fields of ``CarliniWagner`` configure the first stage; ``bound``, ``check_every``, the draws, ``max_samples`` and ``threat``
     hold for both. Defaults as in the authors' implementation.
@@ -97,9 +101,18 @@ class Imperceptible(CarliniWagner):
         if saved is not None and saved["stage"] == Key.SECOND_STAGE:
             # The saved state of the second stage replaces this placeholder; it contains the result of the first stage.
             nothing = State.at(torch.zeros_like(batch.waveforms))
-            return as_perturbation(batch, self.hide(recognizer, work, nothing, partial))
-        first = self.shrink(recognizer, work, partial)
-        return as_perturbation(batch, self.hide(recognizer, work, first, Restarted(partial)))
+            made = as_perturbation(batch, self.hide(recognizer, work, nothing, partial))
+        else:
+            first = self.shrink(recognizer, work, partial)
+            made = as_perturbation(batch, self.hide(recognizer, work, first, Restarted(partial)))
+        return replace(made, facts=self._facts(made.waveforms, batch, recognizer.sample_rate))
+
+    @staticmethod
+    @torch.no_grad()
+    def _facts(waveforms: Tensor, batch: AudioBatch, sample_rate: int) -> tuple[dict[str, Any], ...]:
+        thresholds = masking_thresholds(batch.waveforms, batch.lengths, sample_rate=sample_rate)
+        levels = 10 * torch.log1p(masking_excess(waveforms - batch.waveforms, thresholds).double()) / math.log(10)
+        return tuple({"masking_excess": round(level, 4)} for level in levels.tolist())
 
     def hide(self, recognizer: Recognizer, work: Workload, first: State, partial: Partial = NOWHERE) -> State:
         """Run the second stage, starting from the best perturbation of the first."""

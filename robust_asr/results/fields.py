@@ -18,7 +18,9 @@ _NUMBERS = frozenset({"audio_seconds", "seconds"})
 # ``member`` the attack of an ensemble that won; ``score`` and ``flagged`` are a detector's; those of a breaking point begin with
 # its name (``robust_asr.attacks.breaking``).
 _OPTIONAL_TEXTS = frozenset({"target", "note", "paid_by", "member", "breaking"})
-_OPTIONAL_NUMBERS = frozenset({"snr_db", "loss", "size", "changed_samples", "score", "breaking_snr_db"})
+_OPTIONAL_NUMBERS = frozenset(
+    {"snr_db", "loss", "size", "changed_samples", "masking_excess", "score", "breaking_snr_db"}
+)
 _OPTIONAL_FLAGS = frozenset({"success", "flagged"})
 _OPTIONAL = _OPTIONAL_TEXTS | _OPTIONAL_NUMBERS | _OPTIONAL_FLAGS
 _STATUSES = tuple(status.value for status in Status)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -32,6 +32,12 @@ from robust_asr.types import Status
 PAPER_COLUMNS = "system model defense sigma attack norm strength strength_unit eval_set metric value unit note".split()
 COLUMNS = [*PAPER_COLUMNS, *"knowledge n ci_low ci_high seconds forwards condition".split()]
 _CAPPED = partial(rate_interval, most=1)
+# Fields of rows whose means are metrics: the metric's name and unit.
+_MEASURED = {
+    "snr_db": ("SNR", "dB"),
+    "changed_samples": ("changed_samples", "%"),
+    "masking_excess": ("masking_excess", "dB"),
+}
 DIFFERENCE_COLUMNS = "condition eval_set metric system baseline value unit n ci_low ci_high".split()
 
 
@@ -114,14 +120,17 @@ def _metrics(rows: Sequence[Row], *, attacked: bool) -> list[_Metric]:
     if attacked:
         succeeded = [bool(row.get("success")) for row in rows]
         metrics += [share("success_rate", succeeded), share("unsuccessful_rate", [not each for each in succeeded])]
-    snr = torch.tensor([row["snr_db"] for row in rows if row.get("snr_db") is not None], dtype=torch.float64)
-    if len(snr):
-        metrics.append(_Metric("SNR", snr, torch.ones_like(snr), _mean, "dB"))
-    changed = [row["changed_samples"] for row in rows if row.get("changed_samples") is not None] if attacked else []
-    if changed:
-        values = torch.tensor(changed, dtype=torch.float64)
-        metrics.append(_Metric("changed_samples", values, torch.ones_like(values), _mean))
-    return metrics
+    return [*metrics, *_means(rows, ("snr_db", "changed_samples", "masking_excess") if attacked else ("snr_db",))]
+
+
+def _means(rows: Sequence[Row], fields: Sequence[str]) -> Iterator[_Metric]:
+    """Means of the fields, each over the utterances that have it."""
+    for field in fields:
+        found = [row[field] for row in rows if row.get(field) is not None]
+        if found:
+            name, unit = _MEASURED[field]
+            values = torch.tensor(found, dtype=torch.float64)
+            yield _Metric(name, values, torch.ones_like(values), _mean, unit)
 
 
 def _frequency(name: str, happened: Sequence[bool] | Tensor, ones: Tensor) -> _Metric:

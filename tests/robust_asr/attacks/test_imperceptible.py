@@ -303,3 +303,12 @@ def test_schedules_of_the_papers_are_accepted() -> None:
         Imperceptible(Target(), bound=0.75, learning_rate=1e-3, masking_learning_rate=1e-7, check_every=1),
     ]
     assert [attack.name for attack in zelasko] == ["Imperceptible"] * 2
+
+
+def test_each_row_says_how_far_the_perturbation_exceeds_the_threshold() -> None:
+    batch = spoken(2, seed=5)
+    attack = replace(QUICK, num_iterations=20, masking_iterations=10)
+    result = attack(four_words(), batch, seeds=seeds_of(batch))
+    expected = 10 * torch.log10(1 + excess(result.batch, batch).double())
+    assert [facts["masking_excess"] for facts in result.facts] == pytest.approx(expected.tolist(), abs=1e-3)
+    assert attack._facts(batch.waveforms, batch, 16_000) == ({"masking_excess": 0.0},) * 2
