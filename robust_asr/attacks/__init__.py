@@ -8,7 +8,7 @@ one, ``breaking`` the search for the smallest budget at which an attack breaks e
 The other modules are parts that several attacks share: goals and phrases; what is raised (``objectives``, and ``aims`` for given
 utterances) and how far an iteration goes (``steps``); what their fields accept (``settings``); averages over random draws
 (``expectation``), the comparison of perturbations on common draws (``comparison``), early stopping (``compaction``), Adam on
-perturbations (``descent``), attacks that can be members of an ensemble (``scored``) and their ranking (``contest``),
+perturbations (``descent``), attacks that can be members of an ensemble (``scored``, ``members``) and their ranking (``contest``),
 budgets that fail and succeed (``bracket``), masking thresholds.
 
 What depends on the batch: an utterance is masked, seeded and attacked by itself, but sums in another shape are rounded otherwise,

@@ -15,14 +15,11 @@ from torch import Tensor
 
 from robust_asr import checkpoint
 from robust_asr.attacks.base import Attack, Perturbation
-from robust_asr.attacks.comparison import Measures
 from robust_asr.attacks.contest import Contest
-from robust_asr.attacks.expectation import room_of
 from robust_asr.attacks.goals import Goal, Untargeted
+from robust_asr.attacks.members import COMPARISON_DRAWS, Member
 from robust_asr.attacks.objectives import Objective, strongest
 from robust_asr.attacks.pgd import PGD
-from robust_asr.attacks.progress import Outcome, Run
-from robust_asr.attacks.scored import ScoredAttack
 from robust_asr.attacks.settings import require_ball, require_counts
 from robust_asr.attacks.square import Square
 from robust_asr.attacks.steps import Cosine, Halving, Steps
@@ -41,7 +38,7 @@ VERSION = 1
 _FIRST_ROUND, _QUERIES = 0.7, 0.1
 # A member's perturbations are compared this often, or less often where that would leave fewer iterations than the least, with
 # which it would be no attack.
-_LOOKS, _LEAST, _COMPARISON_DRAWS = 3, 5, 8
+_LOOKS, _LEAST = 3, 5
 # Two gradients whose cosine is larger are one.
 _SAME = 0.99
 
@@ -140,7 +137,7 @@ class Standard(Attack):
         passes = min(left // max(len(contest.remaining()), 1), 2 * self.forwards)
         guided = torch.tensor([isinstance(member.attack, Transfer) for member in members])
         for place, (number, rows, share) in enumerate(_second_round(contest, guided, passes)):
-            objective, model = _passing(members[number])
+            objective, model = members[number].passing
             aim = objective.passes_to_aim(model)
             iterations = (
                 share - aim - _LOOKS * _passes_to_look(model) - int(guided[number]) * _passes_to_look(recognizer)
@@ -182,7 +179,7 @@ class Standard(Attack):
             attack = Transfer(self._pgd(guiding, Cosine(), iterations, looks), self._other)
             members.append(Member("transfer", recognizer, attack))
         square = Square(
-            self.threat, goal=self.goal, objective=queried, num_queries=queries, comparison_draws=_COMPARISON_DRAWS
+            self.threat, goal=self.goal, objective=queried, num_queries=queries, comparison_draws=COMPARISON_DRAWS
         )
         return [*members, Member(square.title, recognizer, square)]
 
@@ -199,41 +196,8 @@ class Standard(Attack):
             steps=steps,
             num_iterations=iterations,
             check_every=-(-iterations // looks),
-            comparison_draws=_COMPARISON_DRAWS,
+            comparison_draws=COMPARISON_DRAWS,
         )
-
-
-@dataclass(frozen=True)
-class Member:
-    """One attack of the ensemble, and the view of the recogniser that it attacks."""
-
-    name: str
-    view: Recognizer
-    attack: ScoredAttack
-
-    def search(
-        self,
-        batch: AudioBatch,
-        targets: Targets,
-        rows: Tensor,
-        *,
-        seeds: Tensor,
-        partial: Partial,
-        start: Tensor | None = None,
-    ) -> Outcome:
-        """Attack the utterances at ``rows``, from the perturbations ``start``. Shape: rows (n,), start (n, T)."""
-        part = batch.select(rows)
-        begun = {} if start is None else {"start": start[:, : part.waveforms.shape[1]]}
-        return self.attack.search(self.view, part, targets.select(rows), seeds=seeds[rows], partial=partial, **begun)
-
-    def judged(self, batch: AudioBatch, targets: Targets, delta: Tensor, *, seeds: Tensor) -> Outcome:
-        """Perturbations that others found, as if they were the member's. Shape: delta (B, T)."""
-        work = self.attack.workload(self.view, batch, targets, seeds=seeds)
-        room = room_of(self.view, batch)
-        measures = Measures.of(self.view, work, num_draws=1, comparison_draws=_COMPARISON_DRAWS, max_samples=room)
-        run = Run.at(delta)
-        run.forwards += self.attack.objective.passes_to_aim(self.view)
-        return self.attack.scored(measures, work, run)
 
 
 def _second_round(contest: Contest, guided: Tensor, passes: int) -> list[tuple[int, Tensor, int]]:
@@ -252,13 +216,6 @@ def _second_round(contest: Contest, guided: Tensor, passes: int) -> list[tuple[i
         for shared in (False, True)
     ]
     return [*shifts, (queries, rows[alone], passes), (queries, rows[~alone & doubtful], passes // 2)]
-
-
-def _passing(member: Member) -> tuple[Objective, Recognizer]:
-    """What a member's iterations raise, and the recogniser that they pass."""
-    if isinstance(member.attack, Transfer):
-        return member.attack.attack.objective, member.attack.surrogate
-    return member.attack.objective, member.view
 
 
 def _shares(
@@ -288,7 +245,7 @@ def _passes_to_look(recognizer: Recognizer) -> int:
 
 
 def _draws(recognizer: Recognizer) -> int:
-    return _COMPARISON_DRAWS if recognizer.stochastic else 1
+    return COMPARISON_DRAWS if recognizer.stochastic else 1
 
 
 def _views(recognizer: Recognizer, batch: AudioBatch, targets: Targets, seeds: Tensor) -> dict[str, Recognizer]:
