@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTHONS := 3.13 3.12 3.11
 DEMO := runs/quickstart
 
-.PHONY: demo joshi2022-an4 joshi2022-an4-conformer test test-long test-python lint bench clean
+.PHONY: demo joshi2022-an4 joshi2022-an4-conformer test test-long test-hf test-python lint bench clean
 # One thread a process: with two, recurrent layers slow down tenfold as soon as anything else runs on the machine.
 demo: export OMP_NUM_THREADS = 1
 demo: $(DEMO)/report/index.html
@@ -87,8 +87,16 @@ joshi2022-an4 joshi2022-an4-conformer:
 test: .venv/.ready
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
-test-long: .venv/.ready
+test-long: .venv/.ready test-hf
 	$(BIN)/python -m pytest -m "long or not long" --timeout=7200
+
+# The extra [hf], in a virtual environment that is thrown away: torchmetrics imports transformers wherever it is installed, which slows
+# down every start.
+test-hf:
+	@$(FIND_PYTHON); folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$$python -m venv "$$folder" && \
+	"$$folder/bin/python" -m pip install $(subst phones,phones$(COMMA)hf,$(INSTALL)) && \
+	"$$folder/bin/python" -m pytest -x --numprocesses=2 --dist=loadfile -k whisper tests/robust_asr
 
 # make test-python PYTHON=python3.12: the install, the demo's recipes for a step and a short suite, in a virtual environment that is
 # thrown away.
