@@ -219,7 +219,13 @@ def _differences(saved: Any, present: Any, field: str) -> Iterator[str]:
             inner = field if key == "init_args" else f"{field}.{key}".lstrip(".")
             yield from _differences(saved.get(key), present.get(key), inner)
     elif saved != present:
-        yield f"{field} is {saved!r} in the file, {present!r} here"
+        yield f"{field} is {_short(saved)} in the file, {_short(present)} here"
+
+
+def _short(value: Any) -> str:
+    """A tokenizer's content may be a text of a megabyte."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:80]}... ({len(text)} characters)"
 
 
 def _kind(tensor: Any) -> str:

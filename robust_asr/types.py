@@ -161,12 +161,14 @@ class Transcript:
         words: empty if the recogniser gives no word times.
         score: the score of a detector, higher if the audio is more likely adversarial; None without a detector.
         flagged: whether the detector calls the audio adversarial; the system does not act on the text of flagged audio.
+        written: what the recogniser wrote, with case and punctuation, where ``text`` has the words of it only; else "".
     """
 
     text: str
     words: tuple[Word, ...] = ()
     score: float | None = None
     flagged: bool = False
+    written: str = ""
 
 
 class Status(StrEnum):

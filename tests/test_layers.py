@@ -7,6 +7,7 @@ import importlib.util
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -24,6 +25,8 @@ FORBIDDEN = (
     "lightning_modules",
     "datamodules",
 )
+# Libraries of the extra [hf]. torchmetrics imports them where it finds them, so only our own files can be asked.
+OPTIONAL = {"transformers", "tokenizers", "huggingface_hub"}
 
 
 def test_library_imports_neither_training_nor_data() -> None:
@@ -42,6 +45,22 @@ def test_library_imports_neither_training_nor_data() -> None:
 
 
 PACKAGES = ("robust_asr", "lightning_modules", "datamodules")
+
+
+def outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from outside_functions(child)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_optional_libraries_are_imported_inside_functions_only(package: str) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        for node in outside_functions(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not OPTIONAL & {name.split(".")[0] for name in names}, path
 
 
 def imports_of(path: Path, names: set[str]) -> set[str]:

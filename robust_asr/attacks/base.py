@@ -134,9 +134,9 @@ class Attack(ABC):
     def __call__(self, recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor) -> AttackResult:
         """Attack each utterance independently, verify the result, and judge it on random draws that the attack never saw.
 
-        An utterance that cannot be attacked is returned unchanged, with a note: audio that is not finite or not within [-1, 1],
-        silence under a bound on the SNR, a text that the recogniser cannot write or that does not fit into the audio;
-        untargeted, a reference without words.
+        An utterance that cannot be attacked is returned unchanged, with a note: audio that is not finite or not within [-1, 1], or
+        longer than the recogniser hears, silence under a bound on the SNR, a text that the recogniser cannot write or that does
+        not fit into the audio; untargeted, a reference without words.
 
         Shape: seeds (B,) int64.
         Errors: AssertionError if the attack left its threat model, which is a defect of the attack, never of the input.
@@ -247,7 +247,7 @@ class Attack(ABC):
         self, recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str]
     ) -> tuple[list[Status], list[str]]:
         """The status of each utterance before the attack, and the reason where it is refused; "" where it can be attacked."""
-        reasons = _audio_reasons(self.threat, batch)
+        reasons = _audio_reasons(self.threat, recognizer, batch)
         wordless = map(self.goal.unattackable, texts)
         reasons = [audio or text for audio, text in zip(reasons, wordless, strict=True)]
         if self.needs_targets:
@@ -285,11 +285,12 @@ def _check_precision(recognizer: Recognizer, batch: AudioBatch) -> None:
         raise ValueError("waveforms are float64, the recogniser computes in float32: convert one of them")
 
 
-def _audio_reasons(threat: ThreatModel, batch: AudioBatch) -> list[str]:
+def _audio_reasons(threat: ThreatModel, recognizer: Recognizer, batch: AudioBatch) -> list[str]:
     faults = {
         "its audio is not finite": ~batch.waveforms.isfinite().all(1),
         "it has no audio": batch.lengths == 0,
         "its audio leaves [-1, 1] or its padding is not zero": ~in_box(batch.waveforms, batch),
+        "its audio is longer than the recogniser can hear": ~recognizer.hears(batch.lengths),
         "it is silent, which has no signal-to-noise ratio": ~threat.defined(batch),
     }
     rows = torch.stack(list(faults.values()), 1).tolist()

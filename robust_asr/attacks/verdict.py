@@ -62,7 +62,7 @@ class Judgement:
 
     Attributes:
         losses: the loss of each text, nan where it is not defined.
-        heard: whether an utterance could be heard: it has audio, which is finite.
+        heard: whether an utterance could be heard: it has audio, which is finite and not longer than the recogniser hears.
         scored: False where the loss of a text that the recogniser can write is nan, so that its scores are not finite.
     """
 
@@ -76,7 +76,8 @@ def judge(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], *, se
     """The loss of each text and the transcripts. One pass gives both. Shape: seeds (B,)."""
     losses = torch.full((len(batch),), torch.nan)
     transcripts = [Transcript("")] * len(batch)
-    heard_at_all = (batch.waveforms.isfinite().all(1) & (batch.lengths > 0)).cpu()
+    within = recognizer.hears(batch.lengths)
+    heard_at_all = (batch.waveforms.isfinite().all(1) & (batch.lengths > 0) & within).cpu()
     audible = heard_at_all.tolist()
     writable = [can_write(recognizer, text) for text in texts]
     for flag in (True, False):

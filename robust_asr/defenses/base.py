@@ -211,6 +211,9 @@ class Defended(Recognizer):
     def window(self, lengths: Tensor) -> Tensor:
         return torch.maximum(lengths, self.recognizer.window(self.defense.num_samples(lengths)))
 
+    def hears(self, lengths: Tensor) -> Tensor:
+        return self.recognizer.hears(self.defense.num_samples(lengths))
+
     def targets(self, texts: Sequence[str]) -> Targets:
         return self.recognizer.targets(texts)
 

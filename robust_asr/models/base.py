@@ -145,6 +145,16 @@ class Recognizer(nn.Module, ABC):
         """
         return lengths
 
+    def hears(self, lengths: Tensor) -> Tensor:
+        """Whether a recogniser can hear audio of these lengths to the end; False beyond the fixed window of a model that has one.
+
+        Such audio has no transcript: ``transcribe`` raises a ValueError, attacks and verdicts leave the utterance out with a
+        note, and no target is feasible.
+
+        Shape: (B,) samples -> (B,) bool.
+        """
+        return torch.ones_like(lengths, dtype=torch.bool) if self.inside is None else self.inside.hears(lengths)
+
 
 class FrameSynchronous(Recognizer):
     """A recogniser with a distribution over labels for every frame."""

@@ -1,0 +1,98 @@
+"""Whisper's texts: the tokens of its vocabulary, and the words of what it writes."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from robust_asr.types import TokenTargets
+
+_APOSTROPHES = "'’‘ʼ`"
+
+
+class WhisperText:
+    """The tokens of texts, in Whisper's byte-pair encoding, and back.
+
+    Whisper is case-sensitive and writes punctuation, so a text is encoded in the spelling that it is given in, with a space
+    before its first word, as Whisper writes it.
+
+    Args:
+        content: the content of ``tokenizer.json``.
+        first_special: the end of text, the first id that is no text.
+
+    Errors: ValueError for a content that is no tokenizer.
+    """
+
+    def __init__(self, content: str, *, first_special: int) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer: Any = Tokenizer.from_str(content)
+        # The library raises nothing narrower.
+        except Exception as error:
+            raise ValueError(f"tokenizer.json holds no tokenizer ({error})") from error
+        self._first_special = first_special
+
+    @property
+    def size(self) -> int:
+        """The number of ids, those of special tokens included."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text. ValueError names what has none: bytes that the vocabulary lacks, and names of special tokens."""
+        if unknown := self.unwritable(text):
+            raise ValueError(f"text {text!r} has {unknown}, which Whisper's vocabulary cannot write as text")
+        return self._ids(text)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of ids as Whisper writes it, without surrounding space; special tokens are skipped."""
+        written = self._tokenizer.decode([token for token in tokens if token < self._first_special])
+        return written.strip()
+
+    def unwritable(self, text: str) -> list[str]:
+        """What of a text has no id: characters, or words if it is no single character."""
+        if self._writes(text):
+            return []
+        characters = sorted(character for character in set(text) if not self._writes(character))
+        return characters or [word for word in text.split() if not self._writes(word)] or [text]
+
+    def targets(self, texts: Sequence[str]) -> TokenTargets:
+        """The tokens of a batch of texts. Shape: B texts -> tokens (B, U), token_lengths (B,)."""
+        sequences = [torch.tensor(self.encode(text), dtype=torch.long) for text in texts]
+        return TokenTargets(
+            tokens=torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True),
+            token_lengths=torch.tensor([len(sequence) for sequence in sequences]),
+        )
+
+    def _ids(self, text: str) -> list[int]:
+        words = " ".join(text.split())
+        return self._tokenizer.encode(f" {words}", add_special_tokens=False).ids if words else []
+
+    def _writes(self, text: str) -> bool:
+        """Whether the ids of a text are text and give the text back; the library leaves out what it has no id for."""
+        ids = self._ids(text)
+        return all(token < self._first_special for token in ids) and self.decode(ids) == " ".join(text.split())
+
+
+def words_of(written: str) -> str:
+    """The words of a text with punctuation: symbols and punctuation become spaces, apostrophes inside words stay.
+
+    ``robust_asr.text.normalize`` removes no character, so this is what makes " Mister Quilter is the apostle." compare equal to
+    the reference MISTER QUILTER IS THE APOSTLE. Numbers and abbreviations stay as Whisper writes them.
+    """
+    characters = [
+        character if not _separates(character) or _inside_word(written, place) else " "
+        for place, character in enumerate(written)
+    ]
+    return " ".join("".join(characters).split())
+
+
+def _separates(character: str) -> bool:
+    return unicodedata.category(character)[0] in "PSZC"
+
+
+def _inside_word(text: str, place: int) -> bool:
+    return text[place] in _APOSTROPHES and text[place - 1 : place].isalnum() and text[place + 1 : place + 2].isalnum()

@@ -1,0 +1,280 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from robust_asr.attacks.objectives import Loss
+from robust_asr.attacks.pgd import PGD
+from robust_asr.defenses.base import Chain, Defended
+from robust_asr.metrics import count_errors, word_edits, word_errors
+from robust_asr.models.whisper import Whisper
+from robust_asr.models.whisper_features import WhisperLogMel
+from robust_asr.models.whisper_text import words_of
+from robust_asr.threat import Linf
+from robust_asr.types import AudioBatch
+from tests.robust_asr.defenses.parts import Gain
+from tests.whisper_folder import END, IDS, WINDOW, tiny_whisper, write_whisper
+
+transformers = pytest.importorskip("transformers", reason="needs the extra [hf]")
+
+LENGTHS = torch.tensor([WINDOW, 9_000, 321])
+TEXTS = ("Hello you.", "A BE", "")
+
+
+def waveforms(lengths: Tensor = LENGTHS, *, size: int | None = None) -> Tensor:
+    """Noise whose level changes, zero in the padding, each utterance by its own seed."""
+    rows = torch.zeros(len(lengths), size or int(lengths.max()))
+    for row, length in enumerate(lengths.tolist()):
+        noise = torch.randn(length, generator=torch.Generator().manual_seed(row))
+        rows[row, :length] = 0.2 * noise * torch.linspace(0, 12, length).sin() ** 4
+    return rows
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # Large weights, so that what is written depends on what is heard.
+    return write_whisper(tmp_path_factory.mktemp("whisper"), init_std=0.4)
+
+
+@pytest.fixture(scope="module")
+def recognizer(folder: Path) -> Whisper:
+    return Whisper(str(folder))
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path):
+    return transformers.WhisperForConditionalGeneration.from_pretrained(folder).eval()
+
+
+@pytest.mark.parametrize("num_mels", [20, 80, 128])
+def test_features_are_the_extractors(num_mels: int) -> None:
+    extractor = transformers.WhisperFeatureExtractor(feature_size=num_mels, chunk_length=2)
+    front_end = WhisperLogMel(num_mels=num_mels, window=32_000)
+    lengths = torch.tensor([32_000, 20_001, 321, 1])
+    audio = waveforms(lengths)
+    rows = [audio[row, :length].numpy() for row, length in enumerate(lengths.tolist())]
+    expected = extractor(rows, sampling_rate=16_000, return_tensors="pt").input_features
+    torch.testing.assert_close(front_end(audio, lengths), expected, rtol=0, atol=1e-4)
+
+
+def test_features_do_not_depend_on_the_batch_or_its_padding() -> None:
+    front_end = WhisperLogMel(window=WINDOW)
+    dirty = waveforms(size=WINDOW + 999)
+    dirty[torch.arange(WINDOW + 999) >= LENGTHS[:, None]] = torch.nan
+    together = front_end(dirty, LENGTHS)
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone = front_end(waveforms()[row : row + 1, :length], LENGTHS[row : row + 1])
+        torch.testing.assert_close(together[row], alone[0], rtol=0, atol=1e-6)
+
+
+def test_the_floor_follows_each_utterance_alone_and_so_does_its_gradient() -> None:
+    front_end = WhisperLogMel(num_mels=20, window=WINDOW).double()
+    lengths = torch.tensor([9_000, 9_000])
+    # A tone that falls by 200 dB: more than half of it lies below the floor.
+    time = torch.arange(9_000, dtype=torch.float64)
+    tone = torch.sin(time / 3) * 10 ** (-time / 900)
+    audio = torch.stack([tone, 0.1 * tone]).requires_grad_(True)
+    features = front_end(audio, lengths)
+    for row in (0, 1):
+        assert float(features[row].amax() - features[row].amin()) == pytest.approx(2.0)
+    weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((features * weights).sum(), audio)
+    direction = torch.randn(audio.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * tone.abs()
+    with torch.no_grad():
+        step = 1e-8 * direction
+        ahead, behind = ((front_end(audio + sign * step, lengths) * weights).sum() for sign in (1, -1))
+    assert float((ahead - behind) / 2e-8) == pytest.approx(float((gradient * direction).sum()), rel=1e-4)
+
+
+def test_loss_is_the_sum_over_the_tokens_and_the_end_of_text(recognizer: Whisper, reference) -> None:
+    losses = recognizer.loss(waveforms(), LENGTHS, recognizer.targets(TEXTS))
+    for row, text in enumerate(TEXTS):
+        tokens = [IDS["<|startoftranscript|>"], IDS["<|notimestamps|>"], *recognizer.targets([text]).tokens[0].tolist()]
+        features = recognizer.front_end(waveforms(), LENGTHS)[row : row + 1]
+        with torch.no_grad():
+            scores = reference(features, decoder_input_ids=torch.tensor([tokens])).logits[0].log_softmax(-1)
+        wanted = torch.tensor([*tokens[2:], END])
+        expected = -scores[1:].gather(1, wanted[:, None]).sum()
+        torch.testing.assert_close(losses[row], expected, rtol=1e-5, atol=1e-4)
+
+
+def heard_by_transformers(model, features: Tensor, **options: str) -> list[list[int]]:
+    prompt = {IDS[name] for name in IDS if name.startswith("<|")}
+    rows = model.generate(features, **options).tolist()
+    return [[token for token in row if token not in prompt] for row in rows]
+
+
+def test_transcripts_are_those_of_generate(recognizer: Whisper, reference) -> None:
+    lengths = torch.tensor([WINDOW, 12_000, 9_000, 4_000, 321, 1])
+    audio = waveforms(lengths)
+    expected = heard_by_transformers(reference, recognizer.front_end(audio, lengths))
+    written = [transcript.written for transcript in recognizer.transcribe(audio, lengths)]
+    assert written == [recognizer._text.decode(tokens) for tokens in expected]
+    assert len(set(written)) > 3, "a model that always writes the same would prove nothing"
+
+
+def test_multilingual_prompts(tmp_path: Path) -> None:
+    folder = write_whisper(tmp_path, multilingual=True, init_std=0.4)
+    reference = transformers.WhisperForConditionalGeneration.from_pretrained(folder).eval()
+    english, german = (Whisper(str(folder), language=language) for language in ("en", "de"))
+    features = english.front_end(waveforms(), LENGTHS)
+    for recognizer, options in ((english, {"language": "en"}), (german, {"language": "de"})):
+        expected = heard_by_transformers(reference, features, task="transcribe", **options)
+        written = [transcript.written for transcript in recognizer.transcribe(waveforms(), LENGTHS)]
+        assert written == [recognizer._text.decode(tokens) for tokens in expected]
+    losses = [model.loss(waveforms(), LENGTHS, model.targets(TEXTS)) for model in (english, german)]
+    assert not torch.allclose(*losses)
+    for language, task, field in (
+        (None, "transcribe", "language"),
+        ("fr", "transcribe", "language"),
+        ("en", "sing", "task"),
+    ):
+        with pytest.raises(ValueError, match=f"^{field} must be"):
+            Whisper(str(folder), language=language, task=task)
+
+
+def test_an_english_model_takes_no_language(folder: Path) -> None:
+    with pytest.raises(ValueError, match="language must be None and task 'transcribe' for an English-only Whisper"):
+        Whisper(str(folder), language="en")
+
+
+def test_audio_beyond_the_window_is_refused(recognizer: Whisper) -> None:
+    lengths = torch.tensor([WINDOW + 1, 9_000])
+    targets = recognizer.targets(["A", "A"])
+    assert recognizer.feasible(lengths, targets).tolist() == [False, True]
+    assert recognizer.window(lengths).tolist() == [WINDOW + 1, WINDOW]
+    audio = waveforms(lengths).requires_grad_(True)
+    losses = recognizer.loss(audio, lengths, targets)
+    assert losses.isfinite().tolist() == [False, True]
+    assert torch.autograd.grad(losses.sum(), audio)[0].abs().sum(1).bool().tolist() == [False, True]
+    with pytest.raises(ValueError, match=r"Whisper hears 2 s, the utterances at \[0\] of the batch are longer"):
+        recognizer.transcribe(audio, lengths)
+
+
+def test_an_attack_leaves_audio_beyond_the_window_alone(recognizer: Whisper) -> None:
+    lengths = torch.tensor([WINDOW + 1, 9_000])
+    batch = AudioBatch(waveforms(lengths), lengths, ("A", "A"), ("long", "short"))
+    result = PGD(Linf(0.01), objective=Loss(), num_iterations=2)(recognizer, batch, seeds=torch.arange(2))
+    assert result.notes == ("not attacked: its audio is longer than the recogniser can hear", "")
+    assert torch.equal(result.batch.waveforms[0], batch.waveforms[0]) and result.hypotheses[0] == ""
+    defended = Defended(Chain([Gain()]), recognizer)
+    assert defended.hears(lengths).tolist() == [False, True]
+
+
+def test_text_too_long_for_the_decoder_is_infeasible(recognizer: Whisper) -> None:
+    # 32 positions, of which the prompt takes two; a space and 29 letters fill the rest.
+    targets = recognizer.targets(["b" * 29, "b" * 30])
+    lengths = torch.tensor([9_000, 9_000])
+    assert recognizer.feasible(lengths, targets).tolist() == [True, False]
+    assert recognizer.loss(waveforms(lengths), lengths, targets).isfinite().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("text", ["Hello you.", "A  BE ", "", "it's well-known", " spaced\nout"])
+def test_text_comes_back_in_its_spelling(recognizer: Whisper, text: str) -> None:
+    targets = recognizer.targets([text])
+    assert recognizer._text.decode(targets.tokens[0].tolist()) == " ".join(text.split())
+    assert recognizer.unwritable(text) == []
+
+
+@pytest.mark.parametrize("text, unknown", [("caf\u00e9", "\u00e9"), ("an <|endoftext|> here", "<|endoftext|>")])
+def test_text_without_tokens_is_named(recognizer: Whisper, text: str, unknown: str) -> None:
+    assert recognizer.unwritable(text) == [unknown]
+    with pytest.raises(ValueError, match="which Whisper's vocabulary cannot write as text"):
+        recognizer.targets([text])
+
+
+@pytest.mark.parametrize(
+    "written, reference",
+    [
+        (" Mister Quilter is the apostle.", "MISTER QUILTER IS THE APOSTLE"),
+        ("Isn't it Quilter\u2019s \u2014 well-known?", "ISN'T IT QUILTER'S WELL KNOWN"),
+        ("'Tis \u201cso\u201d, said 'he'...", "TIS SO SAID HE"),
+        ("", ""),
+    ],
+)
+def test_written_words_compare_equal_to_the_reference(written: str, reference: str) -> None:
+    assert word_errors(reference, words_of(written))[0] == 0
+
+
+def test_pgd_raises_the_loss_and_leaves_the_silence(recognizer: Whisper) -> None:
+    lengths = LENGTHS[:2]
+    batch = AudioBatch(waveforms(lengths), lengths, TEXTS[:2], ("a", "b"))
+    attack = PGD(Linf(0.01), objective=Loss(), num_iterations=5)
+    result = attack(recognizer, batch, seeds=torch.arange(2))
+    clean = recognizer.loss(batch.waveforms, lengths, recognizer.targets(batch.texts)).detach()
+    assert bool((result.loss > clean + 1).all())
+    assert not result.batch.waveforms[1, 9_000:].any()
+
+
+def test_mixed_precision_trains(tmp_path: Path) -> None:
+    recognizer = tiny_whisper(tmp_path).train()
+    targets = recognizer.targets(TEXTS)
+    expected = recognizer.loss(waveforms(), LENGTHS, targets)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = recognizer.loss(waveforms(), LENGTHS, targets)
+    losses.sum().backward()
+    torch.testing.assert_close(losses, expected, rtol=0.05, atol=0.5)
+    trained = [parameter for parameter in recognizer.parameters() if parameter.requires_grad]
+    assert all(parameter.grad.isfinite().all() for parameter in trained)
+
+
+@pytest.fixture(scope="module")
+def real(shared_data: Path) -> tuple[Whisper, Path, list[tuple[str, Tensor]]]:
+    """Whisper tiny.en, its folder, and the texts and audio of 28 excerpts of test-clean and dev-clean."""
+    import soundfile
+
+    folder = shared_data / "whisper_tiny_en"
+    if not folder.is_dir():
+        pytest.skip(f"no Whisper in {folder}")
+    lists = [
+        path
+        for part in ("test-clean", "dev-clean")
+        for path in (shared_data / "LibriSpeech" / part).rglob("*.trans.txt")
+    ]
+    excerpts = [
+        (text, torch.from_numpy(soundfile.read(path.with_name(f"{name}.flac"), dtype="float32")[0]))
+        for path in sorted(lists)
+        for name, text in (line.split(" ", 1) for line in path.read_text().splitlines())
+    ]
+    return Whisper(str(folder)), folder, excerpts
+
+
+def batched(excerpts: list[tuple[str, Tensor]]) -> tuple[Tensor, Tensor]:
+    audio = [samples for _, samples in excerpts]
+    return torch.nn.utils.rnn.pad_sequence(audio, batch_first=True), torch.tensor([len(samples) for samples in audio])
+
+
+@pytest.mark.shared_data
+def test_error_rate_of_tiny_en(real) -> None:
+    recognizer, _, excerpts = real
+    heard = [recognizer.transcribe(*batched(excerpts[first : first + 7])) for first in range(0, len(excerpts), 7)]
+    counts = count_errors([text for text, _ in excerpts], [one.text for batch in heard for one in batch])
+    assert (len(excerpts), counts["reference_words"], word_edits(counts)) == (28, 580, 32)
+
+
+@pytest.mark.shared_data
+def test_tiny_en_is_transformers_tiny_en(real) -> None:
+    recognizer, folder, excerpts = real
+    some = excerpts[::9]
+    processor = transformers.WhisperProcessor.from_pretrained(folder, local_files_only=True)
+    reference = transformers.WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    audio, lengths = batched(some)
+    every = processor([samples.numpy() for _, samples in excerpts], sampling_rate=16_000, return_tensors="pt")
+    torch.testing.assert_close(recognizer.front_end(*batched(excerpts)), every.input_features, rtol=0, atol=1e-4)
+    expected = processor.batch_decode(reference.generate(every.input_features[::9]), skip_special_tokens=True)
+    assert [one.written for one in recognizer.transcribe(audio, lengths)] == [text.strip() for text in expected]
+
+
+@pytest.mark.shared_data
+def test_gradient_of_tiny_en_equals_finite_differences(real) -> None:
+    _, folder, excerpts = real
+    shortest = min(excerpts, key=lambda excerpt: len(excerpt[1]))
+    audio, lengths = batched([shortest])
+    exact = Whisper(str(folder)).double()
+    audio, targets = audio.double().requires_grad_(True), exact.targets([shortest[0]])
+    (gradient,) = torch.autograd.grad(exact.loss(audio, lengths, targets).sum(), audio)
+    step = 1e-7 * gradient / gradient.norm()
+    with torch.no_grad():
+        ahead, behind = (exact.loss(audio + sign * step, lengths, targets).item() for sign in (1, -1))
+    assert (ahead - behind) / 2e-7 == pytest.approx(gradient.norm().item(), rel=1e-3)
