@@ -100,7 +100,7 @@ test-hf:
 
 # make test-python PYTHON=python3.12: the install, the demo's recipes for a step and a short suite, in a virtual environment that is
 # thrown away.
-SHORT := tests/robust_asr/test_contract.py tests/robust_asr/search tests/robust_asr/test_checkpoint.py tests/lightning_modules/test_evaluation.py
+SHORT := tests/robust_asr/test_contract.py tests/robust_asr/test_checkpoint.py tests/lightning_modules/test_evaluation.py
 test-python:
 	@$(FIND_PYTHON); folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	echo "== $$python, $$version: install, demo, short suite" && \

@@ -14,6 +14,7 @@ WANDB = {"class_path": "lightning_modules.loggers.RunWandbLogger", "init_args": 
 STOP = {"class_path": "tests.callbacks.KillAt", "init_args": {"epoch": 0, "batch": 2, "signal_name": "SIGUSR1"}}
 
 
+@pytest.mark.long
 def test_stopped_runs_of_a_sweep_go_on_as_the_same_runs(tiny_manifests: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
     config = small_config(tiny_manifests, tmp_path / "sweep", trainer__logger=WANDB, trainer__max_epochs=1)

@@ -108,7 +108,7 @@ def test_killed_and_resumed_is_bit_identical(
     assert_same_run(run_dir, uninterrupted(ranks, callbacks))
 
 
-@pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGUSR1", pytest.param("SIGTERM", marks=pytest.mark.long), "SIGINT"])
 def test_signal_saves_between_two_batches_and_exits_with_75(
     name: str, uninterrupted, tiny_manifests: Path, tmp_path: Path
 ) -> None:
