@@ -56,13 +56,11 @@ class Preemption(_Handlers, Checkpoint):
         super().__init__()
         self._asked = False
         self._name = "a signal to another process"
-        self._interrupted = False
 
     def _ask(self, signum: int, frame: Any) -> None:
         if signum == signal.SIGINT:
             if self._asked:
                 raise KeyboardInterrupt
-            self._interrupted = True
             say("the batch at hand is finished and saved; Ctrl-C once more stops at once", file=sys.stderr)
         self._asked = True
         self._name = signal.Signals(signum).name
@@ -94,8 +92,9 @@ class Preemption(_Handlers, Checkpoint):
             saved = [callback.path for callback in _last_checkpoints(trainer) if Path(callback.path).exists()]
             how = f"{saved[0]} holds the run up to here; go on with --ckpt_path last" if saved else "nothing was saved"
             say(f"stopped by {self._name} after {trainer.global_step} steps: {how}", file=sys.stderr)
-            for logger in trainer.loggers:
-                if isinstance(logger, RunWandbLogger) and not self._interrupted:
+            # Whoever presses Ctrl-C wants no agent of a sweep to go on.
+            for logger in trainer.loggers if self._name != signal.SIGINT.name else ():
+                if isinstance(logger, RunWandbLogger):
                     logger.mark_preempted()
         raise SystemExit(EXIT_CODE)
 

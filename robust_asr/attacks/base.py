@@ -19,7 +19,6 @@ from robust_asr.gradients import frozen_for_attack
 from robust_asr.models.base import Knowledge, Recognizer, check_knowledge
 from robust_asr.randomness import Key, derive
 from robust_asr.storage.partial import NOWHERE, Partial
-from robust_asr.text import normalize
 from robust_asr.threat import ThreatModel, in_box
 from robust_asr.types import AudioBatch, Status, Targets, check_audio
 
@@ -29,7 +28,6 @@ _SENTENCES = {
     Status.BROKEN_OFF: "stopped where its gradient was no longer finite",
     Status.MASKED_GRADIENT: "its gradient was zero in every iteration",
 }
-_NOTHING_TO_SAY = "its reference has no words, so there is nothing to be wrong about"
 _NO_SCORES = "the recogniser's scores of its audio are not finite"
 
 
@@ -99,6 +97,11 @@ class Attack(ABC):
     def __post_init__(self) -> None:
         check_knowledge(self.knowledge)
 
+    @property
+    def has_goal(self) -> bool:
+        """Whether an utterance is left out where no transcript would be a success. Noise has no goal: it is only judged by one."""
+        return self.needs_targets
+
     @abstractmethod
     def perturb(
         self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
@@ -120,6 +123,11 @@ class Attack(ABC):
     def columns(self) -> dict[str, Any]:
         """``attack``, ``norm``, ``strength``, ``strength_unit`` as in the papers' tables, and ``knowledge``."""
         return {"attack": self.name, **self.threat.columns(), "knowledge": self.knowledge}
+
+    @property
+    def core(self) -> Attack:
+        """Of an attack that is made of others, the one that stands for them in a short trial; else the attack itself."""
+        return self
 
     def attackers_view(self, recognizer: Recognizer) -> Recognizer:
         """The recogniser that ``perturb`` is given. An attack without gradients returns an object that only answers queries."""
@@ -248,14 +256,10 @@ class Attack(ABC):
     ) -> tuple[list[Status], list[str]]:
         """The status of each utterance before the attack, and the reason where it is refused; "" where it can be attacked."""
         reasons = _audio_reasons(self.threat, recognizer, batch)
-        wordless = map(self.goal.unattackable, texts)
-        reasons = [audio or text for audio, text in zip(reasons, wordless, strict=True)]
+        if self.has_goal:
+            reasons = [reason or self.goal.unattackable(text) for reason, text in zip(reasons, texts, strict=True)]
         if self.needs_targets:
             possible = [row for row, reason in enumerate(reasons) if not reason]
-            if not self.goal.targeted:
-                for row in possible:
-                    reasons[row] = "" if normalize(texts[row]) else _NOTHING_TO_SAY
-                possible = [row for row in possible if not reasons[row]]
             wanted = zip(possible, _text_reasons(recognizer, batch.lengths, texts, possible), strict=True)
             for row, reason in wanted:
                 reasons[row] = reason

@@ -88,12 +88,22 @@ class BreakingPoint(Attack):
         return self.attack.goal if self.attack.goal.targeted else WordsWrong(self.share)
 
     @property
+    def core(self) -> Attack:
+        """The attack at the largest budget."""
+        return self.attack.core
+
+    @property
     def knowledge(self) -> Knowledge:
         return self.attack.knowledge
 
     @property
     def needs_targets(self) -> bool:
         return self.attack.needs_targets
+
+    @property
+    def has_goal(self) -> bool:
+        """Also of noise: it is repeated until the words are wrong."""
+        return True
 
     @property
     def range_db(self) -> float:

@@ -27,7 +27,7 @@ class Contest:
         damage: the damage of ``delta`` to the transcript, on the draws of comparisons; -inf before the first attack.
         lost: the damage from which an utterance needs no further attack.
         damages: the damage of each member alone.
-        winners: the number of the member whose perturbation ``delta`` is.
+        winners: the number of the member whose perturbation ``delta`` is, -1 for the start that the ensemble was given.
     """
 
     def __init__(self, batch: AudioBatch, lost: Tensor, num_members: int) -> None:
@@ -52,6 +52,15 @@ class Contest:
         """The utterances that are not lost yet. Shape: (n,)."""
         return (self.damage < self.lost).nonzero()[:, 0]
 
+    def begin(self, found: Outcome) -> None:
+        """Perturbations that were there before the first member, as long as nothing better is found."""
+        self.delta, self.damage = found.state.delta, found.damage.cpu()
+        self.winners -= 1
+        self.forwards += found.state.forwards.cpu()
+        self.intact |= True
+        # An utterance that is lost already is not attacked: no gradient of it was masked.
+        self.moved |= self.damage >= self.lost
+
     def enter(self, member: int, rows: Tensor, outcome: Outcome) -> None:
         """The result of a member on the utterances at ``rows``; of two equal results the earlier one stays. Shape: rows (n,)."""
         found, damage = outcome.state, outcome.damage.cpu()
@@ -67,6 +76,6 @@ class Contest:
             getattr(self, name)[rows] |= getattr(found, name).cpu()
 
     def perturbation(self, members: Sequence[str]) -> Perturbation:
-        names = tuple(members[number] for number in self.winners.tolist())
+        names = tuple(members[number] if number >= 0 else "start" for number in self.winners.tolist())
         status = status_of(self.intact, self.moved)
         return Perturbation(self.batch.waveforms + self.delta, self.iterations, self.forwards, status, names)

@@ -78,6 +78,9 @@ class Untargeted(Goal):
         """As many errors as the reference has words."""
         return float(word_errors(text, "")[1])
 
+    def unattackable(self, text: str) -> str:
+        return "" if normalize(text) else "its reference has no words, so there is nothing to be wrong about"
+
 
 @dataclass(frozen=True)
 class WordsWrong(Untargeted):
@@ -100,9 +103,6 @@ class WordsWrong(Untargeted):
         """The fewest whole errors that are the share."""
         # A share such as 0.1 of 30 words is 3 of them, whatever the last bit of the product says.
         return float(max(math.ceil(self.share * word_errors(text, "")[1] - 1e-9), 1))
-
-    def unattackable(self, text: str) -> str:
-        return "" if normalize(text) else "its reference has no word that could be wrong"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import ClassVar, Self
 
 from torch import Tensor
@@ -22,10 +23,12 @@ class ScoredAttack(Attack):
 
     Attributes:
         objective: what is raised.
+        follows_gradients: whether the iterations follow gradients of the recogniser, which may turn out to be masked.
     """
 
     objective: Objective
     takes_start: ClassVar[bool] = True
+    follows_gradients: ClassVar[bool] = True
 
     @abstractmethod
     def search(
@@ -54,7 +57,9 @@ class ScoredAttack(Attack):
         partial: Partial = NOWHERE,
         start: Tensor | None = None,
     ) -> Perturbation:
-        return self.search(recognizer, batch, targets, seeds=seeds, partial=partial, start=start).perturbation()
+        found = self.search(recognizer, batch, targets, seeds=seeds, partial=partial, start=start).perturbation()
+        # Where no gradient of this recogniser was asked for, none was masked.
+        return found if self.follows_gradients else replace(found, status=())
 
     def scored(self, measures: Measures, work: Workload, run: Run) -> Outcome:
         """The present perturbations of a run as its result, judged by their damage."""

@@ -12,7 +12,6 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from robust_asr.attacks.base import Perturbation
 from robust_asr.attacks.comparison import Measures
 from robust_asr.attacks.expectation import room_of
 from robust_asr.attacks.goals import Goal, Untargeted
@@ -59,6 +58,7 @@ class Square(ScoredAttack):
     max_samples: int | None = None
     knowledge: Knowledge = "exact"
     title: ClassVar[str] = "square"
+    follows_gradients: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,20 +71,6 @@ class Square(ScoredAttack):
     def name(self) -> str:
         ours = f" {self.objective.name}" if self.objective.name else ""
         return f"{self.title}-{self.num_queries}{' targeted' if self.goal.targeted else ''}{ours}"
-
-    def perturb(
-        self,
-        recognizer: Recognizer,
-        batch: AudioBatch,
-        targets: Targets,
-        *,
-        seeds: Tensor,
-        partial: Partial = NOWHERE,
-        start: Tensor | None = None,
-    ) -> Perturbation:
-        found = super().perturb(recognizer, batch, targets, seeds=seeds, partial=partial, start=start)
-        # No gradient was asked for, so none was masked.
-        return replace(found, status=())
 
     def search(
         self,

@@ -91,6 +91,10 @@ class Standard(Attack):
         surrogate = " + surrogate" if self.surrogate else ""
         return f"standard-{VERSION}{' targeted' if self.goal.targeted else ''} ({self.forwards} forwards){surrogate}"
 
+    @property
+    def core(self) -> Attack:
+        return PGD(self.threat, goal=self.goal)
+
     def perturb(
         self,
         recognizer: Recognizer,
@@ -109,7 +113,7 @@ class Standard(Attack):
         contest.forwards += _probes(recognizer)
         contest.take_up(partial.load())
         if start is not None and contest.turn == 0:
-            contest.enter(0, torch.arange(len(batch)), members[0].judged(batch, targets, start, seeds=seeds))
+            contest.begin(members[0].judged(batch, targets, start, seeds=seeds))
         for number, member in enumerate(members):
             rows = contest.remaining()
             if contest.turn == number:
@@ -206,7 +210,8 @@ def _second_round(contest: Contest, guided: Tensor, passes: int) -> list[tuple[i
     Shape: guided (M,) bool, whether a member follows the gradients of a surrogate.
     """
     rows, queries = contest.remaining(), contest.damages.shape[1] - 1
-    winners = contest.winners[rows]
+    # Where nothing was better than the start, the first member goes on from it.
+    winners = contest.winners[rows].clamp(min=0)
     masked = ~contest.moved[rows] & ~guided[winners]
     alone = masked | (winners == queries)
     doubtful = contest.damages[rows, :queries].amax(1) <= contest.damages[rows, queries]

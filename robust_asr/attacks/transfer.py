@@ -34,6 +34,8 @@ class Transfer(ScoredAttack):
     Errors: ValueError for a surrogate of another sample rate.
     """
 
+    follows_gradients = False
+
     def __init__(self, attack: PGD, surrogate: Recognizer) -> None:
         self.attack, self.surrogate = attack, surrogate
         self.threat, self.goal = attack.threat, attack.goal

@@ -27,8 +27,8 @@ def terminal_text(grid: Grid) -> str:
             grid.cell(system, condition, part) for condition in grid.conditions_on(part) for system in grid.systems
         ]
         table = [[part, "system", "WER, %", "95 % interval", *_BESIDE, "n", ""], *map(_cells, cells)]
-        widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
-        lines += ["  ".join(_padded(row, widths)).rstrip() for row in table] + [""]
+        numbers = aligned([row[:-1] for row in table], texts=2)
+        lines += [f"{line}  {row[-1]}".rstrip() for line, row in zip(numbers, table, strict=True)] + [""]
         lines += _breaking(grid, part)
     return "\n".join(map(printable, [*lines, *progress(grid), *failures(grid), *verdict(grid)])).replace(MINUS, "-")
 
@@ -68,9 +68,3 @@ def _cells(cell: Cell) -> list[str]:
         str(line["n"]),
         "; ".join(marks),
     ]
-
-
-def _padded(row: list[str], widths: list[int]) -> list[str]:
-    texts = [f"{cell:<{width}}" for cell, width in zip(row[:2], widths, strict=False)]
-    numbers = [f"{cell:>{width}}" for cell, width in zip(row[2:-1], widths[2:-1], strict=True)]
-    return [*texts, *numbers, row[-1]]

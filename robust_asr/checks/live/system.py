@@ -14,9 +14,6 @@ import torch
 from torch import Tensor
 
 from robust_asr.attacks.base import Attack
-from robust_asr.attacks.breaking import BreakingPoint
-from robust_asr.attacks.pgd import PGD
-from robust_asr.attacks.standard import Standard
 from robust_asr.attacks.verdict import fits
 from robust_asr.checks.live.draws import (
     REPEATS,
@@ -91,10 +88,9 @@ def check_attack(recognizer: Recognizer, attack: Attack, batch: AudioBatch, *, s
 def shortened(attack: Attack, most: int = _ITERATIONS) -> Attack:
     """The same attack with at most ``most`` iterations; an attack without a number of iterations stays as it is.
 
-    Of an ensemble it is the attack that its members are made of, of a breaking point the attack at its largest budget.
+    Of an attack that is made of others it is the one that stands for them (``Attack.core``).
     """
-    attack = attack.attack if isinstance(attack, BreakingPoint) else attack
-    attack = PGD(attack.threat, goal=attack.goal) if isinstance(attack, Standard) else attack
+    attack = attack.core
     counts = _iterations(attack)
     changes = {name: (most,) if isinstance(value, tuple) else min(value, most) for name, value in counts.items()}
     return replace(attack, **changes) if changes else attack

@@ -274,3 +274,6 @@ def test_a_start_is_kept_where_nothing_better_is_found() -> None:
     found = [word_errors(text, said.text)[0] for text, said in zip(batch.texts, heard, strict=True)]
     assert all(mine >= theirs for mine, theirs in zip(found, errors(strong, batch), strict=True))
     assert int(made.forwards.sum()) <= 3 * 40
+    kept = [torch.equal(*pair) for pair in zip(made.waveforms - batch.waveforms, start, strict=True)]
+    assert any(kept) and [member == "start" for member in made.members] == kept
+    assert set(made.status) == {Status.ATTACKED}
