@@ -63,13 +63,15 @@ runs/joshi2022/%.tested:
 
 # What each stage waits for: $(1) is the scale, $(2) the recogniser that the chain begins with.
 define JOSHI
-$(addprefix runs/joshi2022/$(1)/,offline_attacks.attacked offline_attacks_targeted.attacked finetune_asr.trained): runs/an4/$(2).trained
+$(addprefix runs/joshi2022/$(1)/,offline_attacks.attacked offline_attacks_targeted.attacked finetune_asr.trained finetune_mixture.trained): \
+  runs/an4/$(2).trained
 runs/joshi2022/$(1)/denoiser.trained: $(addprefix runs/joshi2022/$(1)/,offline_attacks.attacked offline_attacks_targeted.attacked)
 $(addprefix runs/joshi2022/$(1)/,finetune_joint.trained finetune_joint_frozen.trained): runs/joshi2022/$(1)/denoiser.trained
-$(addprefix runs/joshi2022/$(1)/,table3.tested table4.tested): \
+$(addprefix runs/joshi2022/$(1)/,standard.tested table3.tested table4.tested): \
   $(addprefix runs/joshi2022/$(1)/,denoiser.trained finetune_asr.trained finetune_joint.trained finetune_joint_frozen.trained)
+runs/joshi2022/$(1)/standard.tested: runs/joshi2022/$(1)/finetune_mixture.trained
 
-runs/joshi2022/$(1)/report/index.html: $(addprefix runs/joshi2022/$(1)/,table3.tested table4.tested)
+runs/joshi2022/$(1)/report/index.html: $(addprefix runs/joshi2022/$(1)/,standard.tested table3.tested table4.tested)
 	@echo "== the report"
 	$(BIN)/python -m robust_asr.report $$(basename $$^) --out $$(@D)
 endef
