@@ -87,7 +87,7 @@ joshi2022-an4 joshi2022-an4-conformer:
 
 # Two files at a time: most tests compute on one thread.
 test: .venv/.ready
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 test-long: .venv/.ready test-hf
 	$(BIN)/python -m pytest -m "long or not long" --timeout=7200
