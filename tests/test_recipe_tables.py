@@ -28,7 +28,7 @@ RESULTS = {
     "quickstart/standard.csv": ("quickstart/standard", ""),
     "quickstart/breaking.csv": ("quickstart/breaking", ""),
     "joshi2022/an4/table3_again.csv": ("joshi2022/table3", "an4"),
-    "joshi2022/an4/standard.csv": ("joshi2022/standard", "an4"),
+    "joshi2022/an4/strong.csv": ("joshi2022/strong", "an4"),
     **{
         f"joshi2022/{scale}/{name}.csv": (f"joshi2022/{name}", scale)
         for scale, name in product(SCALES[:2], ("table3", "table4", "without_noise"))
@@ -87,7 +87,7 @@ def test_no_recipe_says_something_else_by_accident() -> None:
 def test_recipes_stay_short() -> None:
     # A sweep of W&B, *.yml, is no configuration of train.py.
     files = [path for folder in ("recipes", "configs") for path in (ROOT / folder).rglob("*.yaml")]
-    assert len(files) <= 50 and sum(len(path.read_text().splitlines()) for path in files) <= 1800
+    assert len(files) <= 60 and sum(len(path.read_text().splitlines()) for path in files) <= 2200
     assert len((RECIPES / "joshi2022" / "table3.yaml").read_text().splitlines()) <= 40
 
 

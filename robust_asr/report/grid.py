@@ -125,8 +125,11 @@ class Grid:
         return any(self.cell(system, condition, part).expected for system in self.systems)
 
     def gains(self, part: str) -> list[Line]:
-        """The differences to the first system."""
-        return [line for line in self.differences if (line["eval_set"], line["baseline"]) == (part, self.systems[0])]
+        """The differences of error rates to the first system."""
+        to_first = (
+            line for line in self.differences if (line["eval_set"], line["baseline"]) == (part, self.systems[0])
+        )
+        return [line for line in to_first if line["condition"] in self.conditions]
 
     def cell(self, system: str, condition: str, part: str) -> Cell:
         return self.cells[system, condition, part]

@@ -87,11 +87,12 @@ def _each_part(grid: Grid, build: Callable[[Grid, str], str], name: str, title: 
 
 
 def _differences(grid: Grid) -> str:
-    if not grid.differences:
+    if not any(grid.gains(part) for part in grid.parts):
         return ""
     intro = (
         f"WER minus that of <b>{escaped(grid.systems[0])}</b>, in points, on the utterances that both have. Left of zero: fewer "
-        "errors. An interval that spans zero leaves open which of the two is better. All other pairs are in differences.csv."
+        "errors. An interval that spans zero leaves open which of the two is better. All other pairs, and "
+        "those of breaking points, are in differences.csv."
     )
     return _each_part(grid, difference_table, "differences", "Paired differences", intro)
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
+from robust_asr.results import Evaluation
 from robust_asr.results.intervals import median_ranks, share_interval
 from robust_asr.types import Broken
 
@@ -122,6 +124,26 @@ def paired_snr(rows: Sequence[Row], others: Sequence[Row]) -> Median | None:
     known = {row["id"]: span for row in others for span in breaking_points([row]).snrs}
     pairs = [(span, known[row["id"]]) for row in rows if row["id"] in known for span in breaking_points([row]).snrs]
     return median([Span(mine.low - theirs.high, mine.high - theirs.low) for mine, theirs in pairs])
+
+
+def breaking_differences(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The lines of ``differences.csv`` on conditions that are breaking points: ``paired_snr`` of each system and each before it.
+
+    Of a value that is known between two limits it is their middle; one that censored utterances leave open is a text such as
+    "> 0.1", and a limit that they leave open is infinite. Units: dB.
+    """
+    lines = []
+    for part in evaluation.parts:
+        for condition in (name for name, about in evaluation.conditions.items() if is_breaking(about)):
+            rows = {system: evaluation.select(system, condition, part) for system in evaluation.systems}
+            for baseline, system in combinations(evaluation.systems, 2):
+                found = paired_snr(rows[system], rows[baseline])
+                if found is not None:
+                    middle = (found.value.low + found.value.high) / 2
+                    value = middle if math.isfinite(middle) else str(found.value)
+                    names = {"condition": condition, "eval_set": part, "system": system, "baseline": baseline}
+                    lines.append({**names, **_line(SNR, value, "dB", found.n, found.low, found.high)})
+    return lines
 
 
 def broken_shares(levels: Sequence[Span]) -> list[tuple[float, float]]:

@@ -1,6 +1,7 @@
 """``python -m robust_asr.results.claims FILE...``: which claims hold, by one rule, from committed differences.
 
-A claim names a paired difference, a direction and a margin in points that was chosen before the difference was seen. It **holds**
+A claim names a paired difference, a direction and a margin that was chosen before the difference was seen, in points of WER, or in
+dB of the SNR at which utterances break. It **holds**
 if the whole 95 % interval lies where the claim says, it **fails** if no point of the interval does, and is **undecidable**
 otherwise. A claim of several lines, such as one on every budget, holds if each line holds and fails if one fails.
 
@@ -44,16 +45,18 @@ _LEVELS = ("above", "below")
 
 
 class Found(NamedTuple):
-    """WER of ``system`` minus that of ``baseline`` under ``condition``, in points, and its 95 % interval; or a rate of ``system``
-    in per cent, whose metric stands in the place of the baseline."""
+    """WER of ``system`` minus that of ``baseline`` under ``condition``, in points, and its 95 % interval; or their paired breaking
+    points, in dB; or a rate of ``system`` in per cent, whose metric stands in the place of the baseline.
+    """
 
     condition: str
     system: str
     baseline: str
-    value: float
+    value: float | str
     low: float
     high: float
     n: int
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def verdict(low: float, high: float, *, direction: str, margin: float) -> str:
     if not low <= high:
         raise ValueError(f"an interval goes from its lower to its upper limit, found [{low}, {high}]")
     least, most = DIRECTIONS[direction](margin)
-    if least < low and high < most:
+    if (least < low or math.isinf(least)) and (high < most or math.isinf(most)):
         return HOLDS
     return FAILS if high <= least or low >= most else UNDECIDABLE
 
@@ -128,11 +131,16 @@ def _found(members: Sequence[Line]) -> Iterator[str]:
     differ = len({member.verdict for member in members}) > 1
     for (system, baseline, is_rate), lines in groupby(members, key=_whose):
         shown = [
-            f"{line.found.condition} {line.found.value:{'' if is_rate else '+'}.1f} "
-            f"[{line.found.low:.1f}, {line.found.high:.1f}]" + (f" {line.verdict}" if differ else "")
+            f"{line.found.condition} {_shown(line.found.value, signed=not is_rate)} "
+            f"[{line.found.low:.1f}, {line.found.high:.1f}]{' dB' * (line.found.unit == 'dB')}"
+            + (f" {line.verdict}" if differ else "")
             for line in lines
         ]
         yield f"{f'{baseline} of {system}' if is_rate else f'{system} minus {baseline}'}: {', '.join(shown)}"
+
+
+def _shown(value: float | str, *, signed: bool) -> str:
+    return value if isinstance(value, str) else f"{value:{'+' if signed else ''}.1f}"
 
 
 def _whose(line: Line) -> tuple[str, str, bool]:
@@ -172,8 +180,12 @@ def _one(found: list[tuple[int, dict[str, str], int]], named: dict[str, str], pa
         raise ValueError(f"{where}: must name one line of {path}, found {len(found)} with {what}")
     ((number, row, sign),) = found
     inside = f"{path}, line {number}"
-    value, low, high = (sign * _number(row, name, inside) for name in ("value", "ci_low", "ci_high"))
-    return Found(*wanted, value, min(low, high), max(low, high), int(_number(row, "n", inside)))
+    bound = decode(row["value"])
+    # The median of censored breaking points may be a bound, such as "> 0.1", which has no sign to turn.
+    open_value = isinstance(bound, str) and row["unit"] == "dB" and sign > 0
+    value = bound if open_value else sign * _number(row, "value", inside)
+    low, high = sorted(sign * _number(row, name, inside, finite=False) for name in ("ci_low", "ci_high"))
+    return Found(*wanted, value, low, high, int(_number(row, "n", inside)), row["unit"])
 
 
 def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -192,10 +204,11 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, s
         raise ValueError(f"{path}: is not a table in UTF-8 ({error})") from error
 
 
-def _number(row: dict[str, str], name: str, where: str) -> float:
+def _number(row: dict[str, str], name: str, where: str, *, finite: bool = True) -> float:
+    """A number of a table. A limit may be infinite: censored breaking points leave it open."""
     value = decode(row[name])
-    if isinstance(value, str) or not math.isfinite(value):
-        raise ValueError(f"{where}: {name} must be a finite number, found {row[name]!r}")
+    if isinstance(value, str) or math.isnan(value) or (finite and math.isinf(value)):
+        raise ValueError(f"{where}: {name} must be a{' finite' if finite else ''} number, found {row[name]!r}")
     return float(value)
 
 

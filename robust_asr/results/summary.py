@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robust_asr.metrics import word_edits
 from robust_asr.results import Evaluation, Row
-from robust_asr.results.breaking import SNR, breaking_lines, is_breaking, without_breaking
+from robust_asr.results.breaking import SNR, breaking_differences, breaking_lines, is_breaking, without_breaking
 from robust_asr.results.csv_cells import encode
 from robust_asr.results.intervals import (
     difference_interval,
@@ -174,8 +174,8 @@ def edit_counts(rows: Sequence[Row]) -> Tensor:
 def differences(evaluation: Evaluation) -> list[dict[str, Any]]:
     """WER of each system minus that of each one before it, on the utterances that both have, under each condition.
 
-    The differences to the first system come first; conditions that are breaking points have none. Paired: the interval is that of
-    the difference on the same utterances.
+    The differences to the first system come first; then those of breaking points, in dB. Paired: the interval is that of the
+    difference on the same utterances.
     """
     lines, gains = [], []
     for part in evaluation.parts:
@@ -195,7 +195,7 @@ def differences(evaluation: Evaluation) -> list[dict[str, Any]]:
     return [
         dict(zip(DIFFERENCE_COLUMNS, (*names, value, "% absolute", num, low, high), strict=True))
         for (*names, num), (value, low, high) in zip(lines, found, strict=True)
-    ]
+    ] + breaking_differences(evaluation)
 
 
 def paired_difference(rows: Sequence[Row], others: Sequence[Row]) -> tuple[float, float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import random
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from robust_asr.results.breaking import (
     median,
     paired_snr,
 )
+from robust_asr.results.claims import read_claims, table
 from robust_asr.results.csv_cells import decode
 from robust_asr.results.intervals import median_ranks
-from robust_asr.results.summary import COLUMNS, differences, headline, summarize, write_summary
+from robust_asr.results.summary import COLUMNS, DIFFERENCE_COLUMNS, differences, headline, summarize, write_summary
 from robust_asr.types import Broken
 from tests.robust_asr.report.breaking_example import write_breaking
 from tests.robust_asr.report.example import SYSTEMS, row
@@ -136,7 +138,6 @@ def test_a_summary_has_breaking_points_and_no_error_rates_of_them(run_dir: Path)
     assert {line["metric"] for line in lines} >= {SNR, AMPLITUDE, "not_broken", "success_rate"}
     assert not {"WER", "GT_WER", "CER"} & {line["metric"] for line in lines}
     assert all(line["forwards"] == 300 for line in lines)
-    assert "breaking" not in {line["condition"] for line in differences(evaluation)}
     (shown,) = [line for line in headline(evaluation).split("\n") if "breaking" in line]
     assert " dB [" in shown and "%" not in shown
     write_summary(evaluation)
@@ -145,6 +146,35 @@ def test_a_summary_has_breaking_points_and_no_error_rates_of_them(run_dir: Path)
     assert list(written[0]) == COLUMNS and len(written) == len(SYSTEMS)
     medians = [decode(line["value"]) for line in written]
     assert medians[0] > medians[1] and written[2]["note"] == ""
+
+
+CLAIMS = "claim,results,condition,system,baseline,direction,margin\n"
+
+
+def test_differences_of_breaking_points_can_be_claimed(run_dir: Path) -> None:
+    evaluation = read_evaluation(run_dir)
+    lines = [line for line in differences(evaluation) if line["condition"] == "breaking"]
+    assert {(line["baseline"], line["system"]) for line in lines} == set(combinations(SYSTEMS, 2))
+    for line in lines:
+        sides = [evaluation.select(line[side], "breaking", line["eval_set"]) for side in ("system", "baseline")]
+        found = paired_snr(*sides)
+        assert found.value.low <= line["value"] <= found.value.high
+        assert (line["ci_low"], line["ci_high"]) == (found.low, found.high)
+        assert (line["metric"], line["unit"]) == (SNR, "dB")
+    write_summary(evaluation)
+    claimed = [f"later,differences.csv,breaking,{line['system']},{line['baseline']},lower,1\n" for line in lines]
+    (run_dir / "claims.csv").write_text(CLAIMS + "".join(claimed))
+    claims = read_claims(run_dir / "claims.csv")
+    assert claims["later"][0].verdict == "holds" and "] dB" in table(claims)
+
+
+def test_limits_that_censored_utterances_leave_open_decide_nothing(tmp_path: Path) -> None:
+    lines = f"breaking,test,{SNR},b,a,-9.0,dB,4,-inf,inf\nbreaking,test,{SNR},c,a,< -9.0,dB,9,-inf,-3.0\n"
+    (tmp_path / "differences.csv").write_text(",".join(DIFFERENCE_COLUMNS) + "\n" + lines)
+    claimed = "".join(f"{name},differences.csv,breaking,{name},a,lower,1\n" for name in "bc")
+    (tmp_path / "claims.csv").write_text(CLAIMS + claimed)
+    found = {claim: line.verdict for claim, (line,) in read_claims(tmp_path / "claims.csv").items()}
+    assert found == {"b": "undecidable", "c": "holds"}
 
 
 def test_pairs_are_compared_within_what_their_ends_allow() -> None:
