@@ -5,18 +5,21 @@ Legend: B utterances, T samples.
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from art.attacks.evasion.imperceptible_asr.imperceptible_asr import PsychoacousticMasker
 from torch import Tensor
 
 from benchmarks.art_adapter import Estimator
 from benchmarks.art_settings import Setting
-from robust_asr.attacks.base import Attack, judge
+from robust_asr.attacks.base import Attack
 from robust_asr.attacks.goals import Goal
-from robust_asr.attacks.psychoacoustics import masking_excess, masking_thresholds
+from robust_asr.attacks.psychoacoustics import MaskingThresholds, masking_excess, masking_thresholds
+from robust_asr.attacks.verdict import judge
 from robust_asr.gradients import frozen_for_attack
 from robust_asr.metrics import count_errors, snr_db
 from robust_asr.models.base import Recognizer
@@ -49,12 +52,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict on one run. Shape: success and snr (B,) float64; snr is nan where the goal was not reached.
+    """The verdict on one run. Shape: success, snr and the excesses (B,) float64; all but success are nan without a success.
 
     Attributes:
         wer: the word error rate against the texts that were attacked; low is good for a target, high is good for a reference.
         largest: the largest sample of all perturbations.
-        excess: the median l_theta of the successes, see ``psychoacoustics``.
+        excess: 10 log10(1 + l_theta), see ``psychoacoustics``: how far the perturbation lies above the masking thresholds.
+        art_excess: the same above the thresholds of ART's ``PsychoacousticMasker``.
         cost: forward-equivalents for each success.
     """
 
@@ -62,7 +66,8 @@ class Verdict:
     snr: Tensor
     wer: float
     largest: float
-    excess: float
+    excess: Tensor
+    art_excess: Tensor
     cost: float
 
     def rank(self, goal: Goal) -> tuple[float, float, float]:
@@ -100,11 +105,11 @@ def verdict(goal: Goal, recognizer: Recognizer, batch: AudioBatch, texts: tuple[
     """Judge the outcome of a run, ours or ART's, on float32 waveforms."""
     attacked, delta = batch.replace(outcome.waveforms), outcome.waveforms - batch.waveforms
     with frozen_for_attack(recognizer):
-        _, heard = judge(recognizer, attacked, texts, seeds=utterance_seeds(0, batch.ids))
+        heard = judge(recognizer, attacked, texts, seeds=utterance_seeds(0, batch.ids)).transcripts
     success = torch.tensor(goal.reached(texts, heard)).double()
     rows = zip(batch.waveforms, outcome.waveforms, batch.lengths.tolist(), strict=True)
     snr = torch.tensor([snr_db(clean[:length], other[:length]) for clean, other, length in rows], dtype=torch.float64)
-    thresholds = masking_thresholds(batch.waveforms, batch.lengths, sample_rate=recognizer.sample_rate)
+    ours = masking_thresholds(batch.waveforms, batch.lengths, sample_rate=recognizer.sample_rate)
     counts = count_errors(texts, [transcript.text for transcript in heard])
     errors = counts["insertions"] + counts["deletions"] + counts["substitutions"]
     return Verdict(
@@ -112,6 +117,23 @@ def verdict(goal: Goal, recognizer: Recognizer, batch: AudioBatch, texts: tuple[
         snr=snr.where(success > 0, torch.nan),
         wer=errors / counts["reference_words"],
         largest=float(delta.abs().max()),
-        excess=float(masking_excess(delta, thresholds)[success > 0].median()) if success.any() else torch.nan,
+        excess=_decibels(delta, ours).where(success > 0, torch.nan),
+        art_excess=_decibels(delta, art_thresholds(batch, recognizer.sample_rate)).where(success > 0, torch.nan),
         cost=(outcome.forwards + _BACKWARD * outcome.gradients) / max(float(success.sum()), 1e-9),
     )
+
+
+def art_thresholds(batch: AudioBatch, sample_rate: int) -> MaskingThresholds:
+    """The thresholds of ART's ``PsychoacousticMasker``, with the loudest bin of each utterance as ours has it."""
+    ours = masking_thresholds(batch.waveforms, batch.lengths, sample_rate=sample_rate)
+    masker = PsychoacousticMasker(sample_rate=sample_rate)
+    power = torch.zeros_like(ours.power)
+    for row, (waveform, length) in enumerate(zip(batch.waveforms.cpu(), batch.lengths.tolist(), strict=True)):
+        decibels = torch.from_numpy(masker.calculate_threshold_and_psd_maximum(waveform[:length].numpy())[0]).T
+        frames = int(ours.num_frames[row])
+        power[row, :frames] = 10 ** (decibels[:frames] / 10)
+    return replace(ours, power=power)
+
+
+def _decibels(delta: Tensor, thresholds: MaskingThresholds) -> Tensor:
+    return 10 * torch.log1p(masking_excess(delta, thresholds).double()) / math.log(10)

@@ -26,8 +26,8 @@ _STEPS: dict[str, tuple[tuple[float, float], ...]] = {
     "ProjectedGradientDescent": ((0.1, 0), (0.2, 0), (0.5, 0)),
     "CarliniWagnerASR": ((10, 0), (100, 0)),
     "ImperceptibleASRPyTorch, stage 1": ((10, 0), (100, 0)),
-    "ImperceptibleASR": ((100, 1), (100, 0.1)),
-    "ImperceptibleASRPyTorch": ((100, 1), (100, 0.1)),
+    "ImperceptibleASR": ((100, 1), (100, 0.1), (10, 1)),
+    "ImperceptibleASRPyTorch": ((100, 1), (100, 0.1), (10, 1)),
 }
 _CLASSES: dict[Family, tuple[str, ...]] = {
     "PGD": ("ProjectedGradientDescent",),

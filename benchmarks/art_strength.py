@@ -66,12 +66,17 @@ def matched(attack: Attack, setting: Setting) -> Attack:
 
 def _difference(ours: Verdict, theirs: Verdict) -> str:
     both = (ours.success * theirs.success) > 0
-    snr = f"SNR {_mean(ours.snr[both] - theirs.snr[both])} dB where both succeed ({int(both.sum())})"
-    return f"success {_mean(ours.success - theirs.success)}; {snr}"
+    snr, excess, art_excess = (
+        _mean((getattr(ours, name) - getattr(theirs, name))[both]) for name in ("snr", "excess", "art_excess")
+    )
+    return (
+        f"success {_mean(ours.success - theirs.success)}; where both succeed ({int(both.sum())}): SNR {snr} dB; "
+        f"above the masking thresholds {excess} dB, above ART's {art_excess} dB"
+    )
 
 
 _HEAD = (
-    "| | success | SNR of successes, dB | WER of the attacked text, % | largest sample | l_theta of successes, median "
+    "| | success | SNR of successes, dB | WER of the attacked text, % | largest sample | dB above the masking thresholds; ART's "
     "| forward-equivalents a success | s an iteration |"
 )
 
@@ -83,7 +88,7 @@ def _print_row(name: str, judgement: Verdict, outcome: Outcome) -> None:
         _mean(judgement.snr[judgement.success > 0]),
         f"{100 * judgement.wer:.1f}",
         f"{judgement.largest:.2g}",
-        f"{judgement.excess:.3g}" if judgement.success.any() else "-",
+        "; ".join(_mean(excess[judgement.success > 0]) for excess in (judgement.excess, judgement.art_excess)),
         f"{judgement.cost:.0f}" if judgement.success.any() else "-",
         f"{outcome.seconds_per_iteration:.3f}",
     ]
