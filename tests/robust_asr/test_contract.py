@@ -18,6 +18,7 @@ from robust_asr.models.base import FrameSynchronous, Recognizer
 from robust_asr.models.compact import CompactCTC
 from robust_asr.models.conformer import ConformerCTC, ConformerEncoder
 from robust_asr.models.conformer_lfmmi import ConformerLFMMI
+from robust_asr.models.deepspeech import DeepSpeech
 from robust_asr.models.deepspeech2 import DeepSpeech2
 from robust_asr.search.greedy import GreedySearch
 from robust_asr.storage import trust
@@ -53,6 +54,7 @@ RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
     "toy_ctc": ToyCTC,
     "toy_attention": ToyAttention,
     "toy_transducer": ToyTransducer,
+    "deepspeech": lambda: DeepSpeech(num_hidden=16),
     "deepspeech2": lambda: DeepSpeech2(conv_channels=4, rnn_hidden=16, rnn_layers=2),
     "compact": lambda: CompactCTC(num_mels=40, stem_channels=8, width=16, num_blocks=2, gru_width=12),
     "conformer_ctc": lambda: ConformerCTC(ConformerEncoder(**SMALL_CONFORMER)),
