@@ -20,7 +20,9 @@ from robust_asr.models.conformer import ConformerCTC, ConformerEncoder
 from robust_asr.models.conformer_lfmmi import ConformerLFMMI
 from robust_asr.models.deepspeech import DeepSpeech
 from robust_asr.models.deepspeech2 import DeepSpeech2
+from robust_asr.models.rnnt import RNNT, LSTMEncoder
 from robust_asr.search.greedy import GreedySearch
+from robust_asr.search.transducer import TransducerBeam
 from robust_asr.storage import trust
 from robust_asr.storage.describe import describe
 from tests.robust_asr.defenses.parts import Bend, Gain
@@ -44,6 +46,11 @@ def conformer_lfmmi() -> Recognizer:
     return recognizer
 
 
+def rnnt() -> Recognizer:
+    encoder = LSTMEncoder(num_mels=20, width=12, num_layers=2)
+    return RNNT(encoder, embedding_width=6, predictor_width=8, joint_width=10)
+
+
 def whisper() -> Recognizer:
     with TemporaryDirectory() as folder:
         # With smaller weights what it writes hardly depends on what it hears.
@@ -59,11 +66,12 @@ RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
     "compact": lambda: CompactCTC(num_mels=40, stem_channels=8, width=16, num_blocks=2, gru_width=12),
     "conformer_ctc": lambda: ConformerCTC(ConformerEncoder(**SMALL_CONFORMER)),
     "conformer_lfmmi": conformer_lfmmi,
+    "rnnt": rnnt,
     "whisper": whisper,
     "defended": lambda: Defended(Chain([Bend(0.5), Gain()]), ToyCTC()),
 }
 # torchaudio's transducer loss knows float32 only, so its finite differences are coarse.
-FLOAT32_ONLY = {"toy_transducer"}
+FLOAT32_ONLY = {"toy_transducer", "rnnt"}
 BOUND = 1e-4
 
 LENGTHS = torch.tensor([8000, 4800, 700])
@@ -388,7 +396,8 @@ def test_what_stands_inside_is_told(recognizer: Recognizer) -> None:
 
 
 def test_a_search_is_used_and_told_or_refused(name: str) -> None:
-    recognizer, search = trained(name), GreedySearch()
+    recognizer = trained(name)
+    search = TransducerBeam(2) if isinstance(recognizer.search, TransducerBeam) else GreedySearch()
     if recognizer.search is None:
         with pytest.raises(ValueError, match="search: "):
             recognizer.use_search(search)
