@@ -21,6 +21,7 @@ from robust_asr.models.conformer_lfmmi import ConformerLFMMI
 from robust_asr.models.deepspeech import DeepSpeech
 from robust_asr.models.deepspeech2 import DeepSpeech2
 from robust_asr.models.rnnt import RNNT, LSTMEncoder
+from robust_asr.models.wav2vec2 import Wav2Vec2
 from robust_asr.search.greedy import GreedySearch
 from robust_asr.search.transducer import TransducerBeam
 from robust_asr.storage import trust
@@ -37,6 +38,15 @@ SMALL_CONFORMER = {
     "num_heads": 2,
     "feed_forward_width": 32,
     "kernel_size": 7,
+}
+SMALL_WAV2VEC2 = {
+    "convolutions": [[8, 10, 5], [8, 8, 4], [12, 4, 4], [12, 2, 2]],
+    "width": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "feed_forward_width": 32,
+    "position_kernel": 8,
+    "position_groups": 4,
 }
 
 
@@ -67,6 +77,10 @@ RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
     "conformer_ctc": lambda: ConformerCTC(ConformerEncoder(**SMALL_CONFORMER)),
     "conformer_lfmmi": conformer_lfmmi,
     "rnnt": rnnt,
+    "wav2vec2": lambda: Wav2Vec2(**SMALL_WAV2VEC2),
+    "wav2vec2_layer_norm": lambda: Wav2Vec2(
+        norm="layer_norm", norm_first=True, normalize_waveform=True, convolution_bias=True, **SMALL_WAV2VEC2
+    ),
     "whisper": whisper,
     "defended": lambda: Defended(Chain([Bend(0.5), Gain()]), ToyCTC()),
 }
