@@ -46,7 +46,10 @@ class TransducerNetwork(Protocol):
 
 
 class TransducerBeam(Search):
-    """The text of the highest total probability that a beam finds; with ``width`` 1 by the most probable step, again and again.
+    """The text of the highest total probability that a beam finds.
+
+    With ``width`` 1 the most probable step is taken, again and again. That misses tokens whose probability is spread over many
+    frames, in each of which the blank is more probable.
 
     A step of a hypothesis is a blank, which ends a frame, or a token. All hypotheses of an utterance have made the same number of
     steps (alignment-length synchronous decoding: Saon et al. 2020), so that those of the same text meet in the same frame, where
@@ -62,7 +65,7 @@ class TransducerBeam(Search):
 
     def __init__(
         self,
-        width: int = 1,
+        width: int = 4,
         *,
         tokens_per_frame: float = 1.0,
         length_power: float = 0.0,

@@ -109,7 +109,7 @@ def heard_by(search: TransducerBeam, network: Network, frames: Tensor, lengths: 
 
 
 SEARCHES = {
-    "greedy": TransducerBeam(),
+    "greedy": TransducerBeam(1),
     "two": TransducerBeam(2),
     "more than there are": TransducerBeam(30, tokens_per_frame=0.3),
     "five": TransducerBeam(5, tokens_per_frame=0.6),
@@ -144,6 +144,27 @@ def test_the_scorer_matters() -> None:
 
     scorer = Network(100, scores=True)
     assert texts(scorer=scorer, scorer_weight=1e-9) == texts() != texts(scorer=scorer, scorer_weight=1.0)
+
+
+def test_a_token_spread_over_frames_is_found_by_two() -> None:
+    """Of ten frames each emits A with 0.3: most likely some does, though in each the blank is likelier."""
+
+    class Spread(Network):
+        def log_probs(self, frames: Tensor, predicted: Tensor) -> Tensor:
+            # After a token nothing follows.
+            written = predicted.sum(-1, keepdim=True) > 0
+            before, behind = torch.tensor([0.7, 0.3, 0.0, 0.0]).log(), torch.tensor([1.0, 0.0, 0.0, 0.0]).log()
+            return torch.where(written, behind, before)
+
+        def step(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+            state = state + (tokens > 0)[:, None]
+            return state, state
+
+    texts = [
+        heard_by(TransducerBeam(width), Spread(0), torch.zeros(1, 10, 5), torch.tensor([10]))[0].text
+        for width in (1, 2)
+    ]
+    assert texts == ["", "A"]
 
 
 @torch.no_grad()
@@ -191,7 +212,7 @@ def test_no_utterances() -> None:
     ("options", "message"),
     [
         ({"width": 0}, "width must be at least 1 .* found 0"),
-        ({"tokens_per_frame": 0.0}, "tokens_per_frame positive, found 1 and 0.0"),
+        ({"tokens_per_frame": 0.0}, "tokens_per_frame positive, found 4 and 0.0"),
         ({"length_power": -1.0}, "length_power must be finite and not negative, found -1.0"),
         ({"scorer_weight": 0.3}, "scorer_weight is 0.3 with no scorer"),
         ({"scorer": Network(0, scores=True)}, "scorer_weight is 0.0 with a scorer"),
