@@ -93,8 +93,8 @@ def batch() -> AudioBatch:
 
 
 # How often the host waits in a loss and its gradient: torch's CTC loss reads the text twice and the number of frames, and
-# DeepSpeech2 reads the lengths.
-IN_A_LOSS = {"toy_attention": 2, "deepspeech2": 4, "conformer_lfmmi": 0}
+# DeepSpeech and DeepSpeech2 read the lengths.
+IN_A_LOSS = {"toy_attention": 2, "deepspeech": 4, "deepspeech2": 4, "conformer_lfmmi": 0}
 
 
 @pytest.mark.parametrize("name", RECOGNIZERS)

@@ -125,7 +125,11 @@ class Wav2Vec2(CTCRecognizer):
             elif layer.layer_norm is not None:
                 values = layer.layer_norm(values)
             values = functional.gelu(values)
-        return masked(self.network.encoder(values.transpose(1, 2), frame_lengths), frame_lengths), frame_lengths
+        values = self.network.encoder.feature_projection(values.transpose(1, 2))
+        # torchaudio's encoder does the same by boolean indices, for which a GPU makes the host wait.
+        mask = length_mask(frame_lengths, values.shape[1])[:, None, None].expand(-1, 1, values.shape[1], -1)
+        values = self.network.encoder.transformer(masked(values, frame_lengths), attention_mask=mask)
+        return masked(values, frame_lengths), frame_lengths
 
     def _normalized(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         if not self.normalize_waveform:
