@@ -122,6 +122,19 @@ def test_recogniser(name: str, device: Device) -> None:
     assert all(parameter.grad.device == DEVICE for parameter in recognizer.parameters() if parameter.grad is not None)
 
 
+def test_dropout_in_evaluation(device: Device) -> None:
+    recognizer = trained("deepspeech").to(DEVICE)
+    recognizer.use_dropout({"dense": 0.2, "recurrent": 0.1})
+    targets, given = recognizer.targets(TEXTS), batch()
+    device.waits.clear()
+    first, again, other = (
+        recognizer.loss(given.waveforms, given.lengths, targets, seeds=seeds).detach()
+        for seeds in (SEEDS, SEEDS, SEEDS + 1)
+    )
+    assert device.waits.total() <= 3 * IN_A_LOSS["deepspeech"], device.waits
+    assert torch.equal(first, again) and not bool((first == other).any())
+
+
 WORDS = ["HELLO", "YOU", "A", "BE", "I"]
 # Made of the path of an n-gram, and the recogniser that each searches for.
 SEARCHES: dict[str, tuple[Callable[[str], FrameSearch], str]] = {
