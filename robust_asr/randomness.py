@@ -65,6 +65,11 @@ def derive(seeds: Tensor, *, step: int = 0, draw: int = 0) -> Tensor:
     return torch.tensor([_hash63(seed, step, draw) for seed in seeds.tolist()], dtype=torch.int64)
 
 
+def fresh_seeds(num: int) -> Tensor:
+    """New seeds for a call without seeds, from torch's global generator on the CPU. Shape: (num,) int64."""
+    return torch.randint(2**63 - 1, (num,))
+
+
 def _draw(seeds: Tensor, lengths: Tensor, size: int, device: torch.device | str | None, fill: str) -> Tensor:
     device = torch.device(device) if device is not None else lengths.device
     drawn = torch.zeros(len(seeds), size, device=device)
@@ -90,6 +95,16 @@ def keyed_uniform_noise(
     Shape: seeds (B,), lengths (B,) -> (B, size) float32.
     """
     return masked(2 * _draw(seeds, lengths, size, device, "uniform_") - 1, lengths)
+
+
+def keyed_choices(
+    seeds: Tensor, lengths: Tensor, size: int, *, probability: float, device: torch.device | str | None = None
+) -> Tensor:
+    """True with a probability, at each position for itself, with a generator for each utterance; True past ``lengths``.
+
+    Shape: seeds (B,), lengths (B,) -> (B, size) bool.
+    """
+    return _draw(seeds, lengths, size, device, "uniform_") < probability
 
 
 def keyed_uniform(seeds: Tensor) -> Tensor:

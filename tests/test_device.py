@@ -93,8 +93,8 @@ def batch() -> AudioBatch:
 
 
 # How often the host waits in a loss and its gradient: torch's CTC loss reads the text twice and the number of frames, and
-# DeepSpeech2 reads the lengths.
-IN_A_LOSS = {"toy_attention": 2, "deepspeech2": 4, "conformer_lfmmi": 0}
+# DeepSpeech and DeepSpeech2 read the lengths.
+IN_A_LOSS = {"toy_attention": 2, "deepspeech": 4, "deepspeech2": 4, "conformer_lfmmi": 0}
 
 
 @pytest.mark.parametrize("name", RECOGNIZERS)
@@ -120,6 +120,19 @@ def test_recogniser(name: str, device: Device) -> None:
     assert recognizer.feasible(given.lengths, targets).device == DEVICE
     recognizer.train().loss(given.waveforms, given.lengths, targets).mean().backward()
     assert all(parameter.grad.device == DEVICE for parameter in recognizer.parameters() if parameter.grad is not None)
+
+
+def test_dropout_in_evaluation(device: Device) -> None:
+    recognizer = trained("deepspeech").to(DEVICE)
+    recognizer.use_dropout({"dense": 0.2, "recurrent": 0.1})
+    targets, given = recognizer.targets(TEXTS), batch()
+    device.waits.clear()
+    first, again, other = (
+        recognizer.loss(given.waveforms, given.lengths, targets, seeds=seeds).detach()
+        for seeds in (SEEDS, SEEDS, SEEDS + 1)
+    )
+    assert device.waits.total() <= 3 * IN_A_LOSS["deepspeech"], device.waits
+    assert torch.equal(first, again) and not bool((first == other).any())
 
 
 WORDS = ["HELLO", "YOU", "A", "BE", "I"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from itertools import product
 from pathlib import Path
@@ -49,7 +49,24 @@ SMALL = {
     "ConformerLFMMI": SMALL_CONFORMER,
     "CompactCTC": {"width": 16, "gru_width": 8, "stem_channels": 4, "num_blocks": 1},
     "DeepSpeech2": {"conv_channels": 2, "rnn_hidden": 8, "rnn_layers": 1},
+    "DeepSpeech": {"num_hidden": 8},
+    "RNNT": {
+        "encoder.init_args.width": 8,
+        "encoder.init_args.num_layers": 1,
+        "embedding_width": 8,
+        "predictor_width": 8,
+        "predictor_layers": 1,
+        "joint_width": 8,
+        # The tests have no prepared corpus.
+        "tokenizer": "robust_asr.text.CharacterTokenizer",
+    },
+    "Wav2Vec2": {"width": 16, "num_layers": 1, "num_heads": 2, "feed_forward_width": 8, "position_groups": 8},
 }
+# Recipes that train one of several architectures: the others than the recipe's own.
+OTHERS = [
+    *(("an4/architectures", name) for name in ("deepspeech", "rnnt", "wav2vec2")),
+    *(("librispeech/architectures", name) for name in ("rnnt", "wav2vec2", "deepspeech")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +86,9 @@ def phones_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def small(recipe: Path, *, manifests: Path, clean: Path) -> list[str]:
-    """Arguments that leave the recipe as it is but for sizes, paths and the machine."""
-    settings = full_settings(recipe)
+def small(recipe: Path, *, manifests: Path, clean: Path, values: Sequence[str] = ()) -> list[str]:
+    """Arguments that leave the recipe, at these values, as it is but for sizes, paths and the machine."""
+    settings = full_settings(recipe, *values)
     recognizer = settings["model"]["init_args"]["recognizer"]
     prefix = "--model.init_args.recognizer.init_args"
     kind = recognizer["class_path"].rsplit(".", 1)[-1]
@@ -87,6 +104,7 @@ def small(recipe: Path, *, manifests: Path, clean: Path) -> list[str]:
     data = [f"--data.init_args.{name}=[{part}]" for name, part in (("train", "train"), ("validate", "dev"))]
     machine = ["accelerator=cpu", "devices=1", "strategy=auto", "precision=32-true", "fast_dev_run=true"]
     return [
+        *values,
         *sizes,
         *data,
         "--data=datamodules.Speech",
@@ -100,6 +118,15 @@ def test_recipe_runs_a_step(recipe: Path, tiny_manifests: Path, clean_checkpoint
     arguments = small(recipe, manifests=tiny_manifests, clean=clean_checkpoint)
     main(["fit", "--config", str(recipe), "--run_dir", str(tmp_path / "run"), *arguments])
     assert not (tmp_path / "run" / "checkpoints").exists(), "fast_dev_run writes no checkpoint"
+
+
+@pytest.mark.parametrize(("name", "architecture"), OTHERS)
+def test_the_other_architectures_run_a_step(name: str, architecture: str, tiny_manifests: Path, tmp_path: Path) -> None:
+    recipe = ROOT / "recipes" / f"{name}.yaml"
+    values = [f"--value=architecture=${architecture}"]
+    assert full_settings(recipe, *values)["run_dir"] == f"runs/{recipe.parent.name}/{architecture}"
+    arguments = small(recipe, manifests=tiny_manifests, clean=tmp_path, values=values)
+    main(["fit", "--config", str(recipe), "--run_dir", str(tmp_path / "run"), *arguments])
 
 
 @pytest.fixture(scope="module")

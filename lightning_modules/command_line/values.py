@@ -145,10 +145,22 @@ class Values:
         value = self._table[first][0] if first in self._table else _NONE
         known: Iterable[str] = self._table
         for part in rest:
+            value = self._followed(value, place)
             known = value if isinstance(value, dict) else {}
             value = known.get(part, _NONE)
         if value is _NONE:
             raise ValueError(f"{place}: there is no value {name}{did_you_mean(name.rsplit('.', 1)[-1], known)}")
+        return value
+
+    def _followed(self, value: Any, place: Place) -> Any:
+        """What a value is that names another one: ``$a.b`` is the entry of ``c`` where ``a`` is ``$c``."""
+        names: set[str] = set()
+        while isinstance(value, str) and (alone := _ALONE.fullmatch(value)):
+            if alone[1] in names:
+                raise ValueError(f"{place}: ${alone[1]} stands for itself")
+            names.add(alone[1])
+            self.used.add(alone[1].split(".")[0])
+            value = self._raw(alone[1], place)
         return value
 
     def refuse_unused(self, names: Iterable[str]) -> None:

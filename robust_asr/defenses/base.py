@@ -49,7 +49,8 @@ class Defense(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the audio for the recogniser. A stochastic defence that gets no seeds draws new seeds with ``fresh_seeds``.
+        """Return the audio for the recogniser. A stochastic defence that gets no seeds draws new seeds with
+        ``robust_asr.randomness.fresh_seeds``.
 
         Shape: waveforms (B, T), zero past lengths (B,), seeds (B,) int64 -> waveforms (B, T'), lengths (B,).
         """
@@ -62,11 +63,6 @@ class Defense(nn.Module, ABC):
     def stages(self) -> tuple[Defense, ...]:
         """The single defences that a chain consists of, in the order in which they are applied; else the defence itself."""
         return (self,)
-
-
-def fresh_seeds(num: int) -> Tensor:
-    """New seeds for a call without seeds, from torch's global generator on the CPU. Shape: (num,) int64."""
-    return torch.randint(2**63 - 1, (num,))
 
 
 class Chain(Defense):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from robust_asr.defenses.base import Defense, fresh_seeds
+from robust_asr.defenses.base import Defense
 from robust_asr.masking import masked
-from robust_asr.randomness import keyed_normal
+from robust_asr.randomness import fresh_seeds, keyed_normal
 
 
 class GaussianNoise(Defense):

@@ -59,7 +59,9 @@ LIGHTNING = frozenset(
         "profilers.simple.SimpleProfiler",
     )
 )
-FUNCTIONS = frozenset({"robust_asr.checkpoint.load", "robust_asr.checkpoint.load_defense"})
+FUNCTIONS = frozenset(
+    {"robust_asr.checkpoint.load", "robust_asr.checkpoint.load_defense", "robust_asr.models.wav2vec2.load_bundle"}
+)
 _SUMMARY = (
     "robust_asr, lightning_modules, datamodules, torch.optim, and single callbacks, loggers, profilers and "
     "strategies of Lightning"

@@ -18,8 +18,12 @@ from robust_asr.models.base import FrameSynchronous, Recognizer
 from robust_asr.models.compact import CompactCTC
 from robust_asr.models.conformer import ConformerCTC, ConformerEncoder
 from robust_asr.models.conformer_lfmmi import ConformerLFMMI
+from robust_asr.models.deepspeech import DeepSpeech
 from robust_asr.models.deepspeech2 import DeepSpeech2
+from robust_asr.models.rnnt import RNNT, LSTMEncoder
+from robust_asr.models.wav2vec2 import Wav2Vec2
 from robust_asr.search.greedy import GreedySearch
+from robust_asr.search.transducer import TransducerBeam
 from robust_asr.storage import trust
 from robust_asr.storage.describe import describe
 from tests.robust_asr.defenses.parts import Bend, Gain
@@ -35,12 +39,26 @@ SMALL_CONFORMER = {
     "feed_forward_width": 32,
     "kernel_size": 7,
 }
+SMALL_WAV2VEC2 = {
+    "convolutions": [[8, 10, 5], [8, 8, 4], [12, 4, 4], [12, 2, 2]],
+    "width": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "feed_forward_width": 32,
+    "position_kernel": 8,
+    "position_groups": 4,
+}
 
 
 def conformer_lfmmi() -> Recognizer:
     recognizer = ConformerLFMMI(ConformerEncoder(**SMALL_CONFORMER), lexicon=Lexicon(stress=False))
     recognizer.estimate_language(["HELLO YOU", "A BE", "I", "ALL SEEN"])
     return recognizer
+
+
+def rnnt() -> Recognizer:
+    encoder = LSTMEncoder(num_mels=20, width=12, num_layers=2)
+    return RNNT(encoder, embedding_width=6, predictor_width=8, joint_width=10)
 
 
 def whisper() -> Recognizer:
@@ -53,15 +71,21 @@ RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
     "toy_ctc": ToyCTC,
     "toy_attention": ToyAttention,
     "toy_transducer": ToyTransducer,
+    "deepspeech": lambda: DeepSpeech(num_hidden=16),
     "deepspeech2": lambda: DeepSpeech2(conv_channels=4, rnn_hidden=16, rnn_layers=2),
     "compact": lambda: CompactCTC(num_mels=40, stem_channels=8, width=16, num_blocks=2, gru_width=12),
     "conformer_ctc": lambda: ConformerCTC(ConformerEncoder(**SMALL_CONFORMER)),
     "conformer_lfmmi": conformer_lfmmi,
+    "rnnt": rnnt,
+    "wav2vec2": lambda: Wav2Vec2(**SMALL_WAV2VEC2),
+    "wav2vec2_layer_norm": lambda: Wav2Vec2(
+        norm="layer_norm", norm_first=True, normalize_waveform=True, convolution_bias=True, **SMALL_WAV2VEC2
+    ),
     "whisper": whisper,
     "defended": lambda: Defended(Chain([Bend(0.5), Gain()]), ToyCTC()),
 }
 # torchaudio's transducer loss knows float32 only, so its finite differences are coarse.
-FLOAT32_ONLY = {"toy_transducer"}
+FLOAT32_ONLY = {"toy_transducer", "rnnt"}
 BOUND = 1e-4
 
 LENGTHS = torch.tensor([8000, 4800, 700])
@@ -386,7 +410,8 @@ def test_what_stands_inside_is_told(recognizer: Recognizer) -> None:
 
 
 def test_a_search_is_used_and_told_or_refused(name: str) -> None:
-    recognizer, search = trained(name), GreedySearch()
+    recognizer = trained(name)
+    search = TransducerBeam(2) if isinstance(recognizer.search, TransducerBeam) else GreedySearch()
     if recognizer.search is None:
         with pytest.raises(ValueError, match="search: "):
             recognizer.use_search(search)

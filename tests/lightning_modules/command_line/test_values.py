@@ -59,6 +59,16 @@ def test_values_may_stand_on_values(tmp_path: Path) -> None:
     assert found == {"model": ["runs/a/last"]}
 
 
+def test_a_value_may_choose_among_maps(tmp_path: Path) -> None:
+    recipe = "values: {kind: $small, small: {lr: 1, name: s}, large: {lr: 2, name: l}}\nmodel: [$kind.lr, 'x/${kind.name}']\n"
+    assert settings(tmp_path, recipe)["model"] == [1, "x/s"]
+    assert settings(tmp_path, recipe, "--value=kind=$large")["model"] == [2, "x/l"]
+    arguments = ["--value", "kind=$large", "large.lr=3"]
+    assert settings(tmp_path, recipe, *arguments)["model"] == [3, "x/l"]
+    with pytest.raises(ValueError, match=r"there is no value lareg; did you mean large"):
+        settings(tmp_path, recipe, "--value=kind=$lareg")
+
+
 def test_a_file_that_a_value_names_is_beside_the_values(tmp_path: Path) -> None:
     (tmp_path / "scale").mkdir()
     (tmp_path / "scale" / "data.yaml").write_text("class_path: datamodules.Speech\ninit_args: {manifests: $folder}\n")
@@ -87,6 +97,7 @@ MISTAKES = {
     "no braces": ("values: {run: x}\nmodel: $run/y\n", "recipe.yaml: model: inside a text write ${run}"),
     "a list in a text": ("values: {a: [1, 2]}\nmodel: x${a}\n", "recipe.yaml: model: [1, 2] cannot be put into a text"),
     "itself": ("values: {a: $b, b: $a}\nmodel: $a\n", "stands for itself"),
+    "itself by a part": ("values: {a: $b, b: $a}\nmodel: $a.c\n", "stands for itself"),
     "no file": ("values: absent.yaml\n", "recipe.yaml: values: names .*absent.yaml, and there is no such file"),
     "a number": ("values: 3\n", "recipe.yaml: values: 3 is no map of names"),
     "no name": ("values: {a b: 3}\n", "recipe.yaml: values.a b: 'a b' is no name"),

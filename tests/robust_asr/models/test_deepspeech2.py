@@ -84,9 +84,9 @@ def test_number_of_parameters() -> None:
     )
 
 
-@pytest.mark.parametrize(("recipe", "millions"), [("olivier2021", 86.6), ("an4", 3.3)])
+@pytest.mark.parametrize(("recipe", "millions"), [("olivier2021/deepspeech2", 86.6), ("an4/architectures", 3.3)])
 def test_recipes_have_their_sizes(recipe: str, millions: float) -> None:
-    description = full_settings(ROOT / "recipes" / recipe / "deepspeech2.yaml")["model"]["init_args"]["recognizer"]
+    description = full_settings(ROOT / "recipes" / f"{recipe}.yaml")["model"]["init_args"]["recognizer"]
     with torch.device("meta"):
         recognizer = trust.build(description, expected=Recognizer, field="recognizer")
     assert sum(parameter.numel() for parameter in recognizer.parameters()) == pytest.approx(millions * 1e6, rel=0.01)
