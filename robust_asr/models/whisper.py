@@ -6,6 +6,7 @@ Legend: B utterances, T samples, F frames of 20 ms, D hidden units, P tokens of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from robust_asr.masking import masked
-from robust_asr.models.base import Encoded
+from robust_asr.models.token_synchronous import TokenScores, TokenSynchronous
 from robust_asr.models.whisper_features import HOP, SAMPLE_RATE, WhisperLogMel
 from robust_asr.models.whisper_files import (
     INLINE,
@@ -32,7 +33,7 @@ from robust_asr.types import TokenTargets, Transcript, check_audio
 _SAMPLES_A_FRAME = 2 * HOP
 
 
-class Whisper(Encoded):
+class Whisper(TokenSynchronous):
     """Whisper with its own prompt, teacher-forced loss and greedy search; transformers' network, in evaluation mode when built.
 
     The encoder hears a fixed window, 30 s for the published models: each utterance is followed by silence, which is added inside
@@ -95,7 +96,7 @@ class Whisper(Encoded):
         return self._text.unwritable(text)
 
     def feasible(self, lengths: Tensor, targets: TokenTargets) -> Tensor:
-        fits = targets.token_lengths <= self._most_tokens - len(self.prompt)
+        fits = targets.token_lengths <= self._room
         return fits.to(lengths.device, non_blocking=True) & self.hears(lengths)
 
     def hears(self, lengths: Tensor) -> Tensor:
@@ -112,19 +113,31 @@ class Whisper(Encoded):
         return hidden, self.hears(lengths) * hidden.shape[1]
 
     def loss_from_hidden(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> Tensor:
-        room = self._most_tokens - len(self.prompt)
-        tokens = targets.tokens[:, :room].to(hidden.device, non_blocking=True)
-        token_lengths = targets.token_lengths.to(hidden.device, non_blocking=True)
+        forced = self._forced(hidden, targets)
+        losses = functional.cross_entropy(forced.scores.transpose(1, 2), forced.tokens, reduction="none")
+        cut = targets.token_lengths.to(hidden.device, non_blocking=True) > self._room
+        return masked(losses, forced.lengths).sum(1).masked_fill(cut | (frame_lengths == 0), torch.inf)
+
+    def teacher_forced(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> TokenScores:
+        """What does not fit into the decoder is cut off."""
+        forced = self._forced(hidden, targets)
+        first = forced.scores[:, :1].index_fill(-1, self.suppressed_first, -torch.inf)
+        later = forced.scores[:, 1:].index_fill(-1, self.suppressed, -torch.inf)
+        return replace(forced, scores=torch.cat([first, later], 1))
+
+    def _forced(self, hidden: Tensor, targets: TokenTargets) -> TokenScores:
+        """The scores of all tokens, of which the search suppresses some. Shape: hidden (B, F, D)."""
+        tokens = targets.tokens[:, : self._room].to(hidden.device, non_blocking=True)
+        lengths = targets.token_lengths.to(hidden.device, non_blocking=True).clamp(max=self._room)
         inputs = torch.cat([self.prompt.expand(len(tokens), -1), tokens], 1)
         states = self.network.decoder(inputs, encoder_hidden_states=hidden, use_cache=False).last_hidden_state
-        scores = self._scores(states[:, len(self.prompt) - 1 :])
-        wanted = functional.pad(tokens, (0, 1)).scatter(1, token_lengths.clamp(max=room)[:, None], self._end)
-        losses = functional.cross_entropy(scores.transpose(1, 2), wanted, reduction="none")
-        return (
-            masked(losses, token_lengths + 1)
-            .sum(1)
-            .masked_fill((token_lengths > room) | (frame_lengths == 0), torch.inf)
-        )
+        wanted = functional.pad(tokens, (0, 1)).scatter(1, lengths[:, None], self._end)
+        return TokenScores(self._scores(states[:, len(self.prompt) - 1 :]), wanted, lengths + 1)
+
+    @property
+    def _room(self) -> int:
+        """The most tokens of a text."""
+        return self._most_tokens - len(self.prompt)
 
     def transcribe_hidden(self, hidden: Tensor, frame_lengths: Tensor) -> list[Transcript]:
         if bool((frame_lengths == 0).any()):

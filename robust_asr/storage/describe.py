@@ -12,8 +12,11 @@ def describe(value: object) -> Any:
 
     The object must follow scikit-learn's convention: every constructor argument is kept as an attribute of the same name.
 
+    An object that carries ``described_as`` is described as that one.
+
     Errors: TypeError names the class and the argument that cannot be described.
     """
+    value = getattr(value, "described_as", value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from robust_asr.attacks.objectives import FrameMargin, Insertions, Mixture
+from robust_asr.attacks.objectives import FrameMargin, Insertions, Mixture, TokenMargin
 from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.attacks.steps import Constant
 from robust_asr.results import Evaluation, Row
@@ -19,7 +19,7 @@ from robust_asr.threat import Linf
 TUNED = frozenset({"num_iterations", "steps", "check_every", "max_samples", "precision"})
 _STRENGTHS = frozenset({"eps", "snr_db"})
 # Objectives whose rise says nothing of the loss.
-_NOT_THE_LOSS = frozenset({FrameMargin.__name__, Insertions.__name__, Mixture.__name__})
+_NOT_THE_LOSS = frozenset(kind.__name__ for kind in (FrameMargin, TokenMargin, Insertions, Mixture))
 _FGSM, _PGD = "robust_asr.attacks.fgsm.FGSM", "robust_asr.attacks.pgd.PaperPGD"
 _ONE_STEP = describe(PaperPGD(Linf(0.0), num_iterations=1, steps=Constant(1.0)))["init_args"]
 

@@ -4,15 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from robust_asr.attacks.objectives import Loss
+from robust_asr.attacks.objectives import FrameMargin, Loss, TokenMargin
 from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.standard import Standard
 from robust_asr.defenses.base import Chain, Defended
 from robust_asr.metrics import count_errors, word_edits, word_errors
 from robust_asr.models.whisper import Whisper
 from robust_asr.models.whisper_features import WhisperLogMel
 from robust_asr.models.whisper_text import words_of
 from robust_asr.threat import Linf
-from robust_asr.types import AudioBatch
+from robust_asr.types import AudioBatch, TokenTargets
 from tests.robust_asr.defenses.parts import Gain
 from tests.whisper_folder import END, IDS, WINDOW, tiny_whisper, write_whisper
 
@@ -205,6 +206,36 @@ def test_pgd_raises_the_loss_and_leaves_the_silence(recognizer: Whisper) -> None
     clean = recognizer.loss(batch.waveforms, lengths, recognizer.targets(batch.texts)).detach()
     assert bool((result.loss > clean + 1).all())
     assert not result.batch.waveforms[1, 9_000:].any()
+
+
+def test_forced_scores_are_those_of_the_search(recognizer: Whisper) -> None:
+    """The best token after the tokens that the search chose is the one that it chose next."""
+    hidden, frame_lengths = recognizer.encode(waveforms(), LENGTHS)
+    chosen = [tokens[:-1] if tokens[-1] == END else tokens for tokens in recognizer._search(hidden)]
+    tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in chosen], batch_first=True)
+    targets = TokenTargets(tokens, torch.tensor([len(row) for row in chosen]))
+    forced = recognizer.teacher_forced(hidden, frame_lengths, targets)
+    assert forced.lengths.tolist() == [len(row) + 1 for row in chosen]
+    for row, length in enumerate(forced.lengths.tolist()):
+        # The search stops at its longest transcript, where the end of the text need not be the best.
+        compared = length - (length > 22)
+        assert torch.equal(forced.scores[row, :compared].argmax(-1), forced.tokens[row, :compared])
+        assert forced.tokens[row, length - 1] == END
+    assert forced.scores[:, 0, recognizer.suppressed_first].isneginf().all()
+    assert forced.scores[:, :, recognizer.suppressed].isneginf().all()
+
+
+def test_attacks_without_a_choice_of_objective_serve_whisper(recognizer: Whisper) -> None:
+    lengths = LENGTHS[:2]
+    batch = AudioBatch(waveforms(lengths), lengths, TEXTS[:2], ("a", "b"))
+    found = PGD(Linf(0.01), num_iterations=4)(recognizer, batch, seeds=torch.arange(2))
+    assert found.iterations.tolist() == [4, 4] and bool(found.success.all())
+    found = Standard(Linf(0.01), forwards=60)(recognizer, batch, seeds=torch.arange(2))
+    assert set(found.members) <= {"loss cosine", "loss+token margin cosine", "square"}
+    with pytest.raises(ValueError, match="FrameMargin needs scores of labels in every frame, which Whisper does not"):
+        PGD(Linf(0.01), objective=FrameMargin())(recognizer, batch, seeds=torch.arange(2))
+    margin = PGD(Linf(0.01), objective=TokenMargin(), num_iterations=4)
+    assert margin(Defended(Chain([Gain()]), recognizer), batch, seeds=torch.arange(2)).success.all()
 
 
 def test_mixed_precision_trains(tmp_path: Path) -> None:
