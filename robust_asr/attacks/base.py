@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self, final
 import torch
 from torch import Tensor
 
+from robust_asr.attacks.climbing import climbed, passes_to_climb
 from robust_asr.attacks.goals import Goal, Untargeted
 from robust_asr.attacks.verdict import AttackResult, judge, rows_that_pass_together
 from robust_asr.gradients import frozen_for_attack
@@ -202,11 +203,24 @@ class Attack(ABC):
             made = replace(made, status=tuple(map(Status, saved["status"])), members=tuple(saved["members"]))
             made = replace(made, facts=tuple(saved.get("facts", ())))
         else:
-            targets = recognizer.targets(texts) if self.needs_targets else None
-            made = self.perturb(recognizer, batch, targets, seeds=seeds, partial=partial)
+            made = self._new(recognizer, batch, texts, seeds, partial)
             partial.keep(lambda: {"finished": True, **vars(made), "status": [str(given) for given in made.status]})
         self.verify(made.waveforms.to(batch.waveforms), batch)
         return made
+
+    def _new(
+        self, recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], seeds: Tensor, partial: Partial
+    ) -> Perturbation:
+        """The result of ``perturb``; passes and rows say what it took to know the text that the attack climbs away from."""
+        if not self.needs_targets:
+            return self.perturb(recognizer, batch, None, seeds=seeds, partial=partial)
+        chosen = climbed(self.goal, recognizer, batch, texts, seeds=seeds)
+        made = self.perturb(recognizer, batch, chosen.targets, seeds=seeds, partial=partial)
+        if not chosen.facts:
+            return made
+        rows = zip(made.facts or ({},) * len(batch), chosen.facts, strict=True)
+        forwards = made.forwards + passes_to_climb(self.goal, recognizer)
+        return replace(made, forwards=forwards, facts=tuple({**own, **more} for own, more in rows))
 
     @final
     def verdict(
@@ -225,11 +239,14 @@ class Attack(ABC):
         with frozen_for_attack(recognizer):
             judged = derive(seeds, step=draws)
             said = judge(recognizer, generated.batch, generated.texts, seeds=judged)
-        reached = torch.tensor(self.goal.reached(generated.texts, said.transcripts), dtype=torch.bool)
+        compared = tuple(recognizer.compared(text) for text in generated.texts)
+        reached = torch.tensor(self.goal.reached(compared, said.transcripts), dtype=torch.bool)
         status, notes = _with_scores(generated, said.scored.tolist())
         return AttackResult(
             batch=generated.batch,
             texts=generated.texts,
+            compared_texts=compared,
+            compared_references=tuple(recognizer.compared(text) for text in batch.texts),
             targeted=self.goal.targeted,
             success=reached & said.heard & said.scored,
             loss=said.losses,
@@ -257,7 +274,8 @@ class Attack(ABC):
         """The status of each utterance before the attack, and the reason where it is refused; "" where it can be attacked."""
         reasons = _audio_reasons(self.threat, recognizer, batch)
         if self.has_goal:
-            reasons = [reason or self.goal.unattackable(text) for reason, text in zip(reasons, texts, strict=True)]
+            pairs = zip(reasons, texts, strict=True)
+            reasons = [reason or self.goal.unattackable(recognizer.compared(text)) for reason, text in pairs]
         if self.needs_targets:
             possible = [row for row, reason in enumerate(reasons) if not reason]
             wanted = zip(possible, _text_reasons(recognizer, batch.lengths, texts, possible), strict=True)

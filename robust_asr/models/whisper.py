@@ -26,7 +26,7 @@ from robust_asr.models.whisper_files import (
     require_library,
     unpack,
 )
-from robust_asr.models.whisper_text import WhisperText, words_of
+from robust_asr.models.whisper_text import WhisperText, normalizer_of
 from robust_asr.types import TokenTargets, Transcript, check_audio
 
 # The encoder's second convolution has stride 2.
@@ -40,12 +40,12 @@ class Whisper(TokenSynchronous):
     the recogniser, so no attack can change it. The loss of a text is the sum over its tokens and the end of text, without
     suppressed tokens. Transcripts equal those of transformers' ``generate`` without timestamps, sampling or beams.
 
-    Texts are encoded in the spelling in which they are given; LibriSpeech's capitals are not what Whisper writes. A transcript's
-    ``text`` is the words of what Whisper wrote, without punctuation, so that texts without punctuation can be compared with it;
-    ``written`` is what Whisper wrote. A goal's text with punctuation therefore never equals a transcript.
+    Texts are encoded in the spelling in which they are given; LibriSpeech's capitals are not what Whisper writes. Texts are
+    compared after Whisper's normaliser, the English one where it writes English, else the basic one. A transcript's
+    ``written`` is what Whisper wrote, ``text`` is that after the normaliser.
 
-    The attribute ``model`` describes the architecture, the prompt and the tokenizer, not the weights. It becomes part of a
-    checkpoint, which can then be loaded without the original files.
+    The attribute ``model`` describes the architecture, the prompt, the tokenizer and spellings, not the weights. It becomes part
+    of a checkpoint, which can then be loaded without the original files.
 
     Args:
         model: a local folder with ``config.json``, ``generation_config.json``, a tokenizer and ``model.safetensors``; the name of
@@ -59,6 +59,7 @@ class Whisper(TokenSynchronous):
 
     sample_rate = SAMPLE_RATE
     stochastic = False
+    cased = True
 
     def __init__(self, model: str, *, language: str | None = None, task: str = "transcribe") -> None:
         super().__init__()
@@ -78,6 +79,9 @@ class Whisper(TokenSynchronous):
             )
         self._end = self._checked_ids("end", [generation["end"]])[0]
         self._text = WhisperText(content.tokenizer, first_special=self._end)
+        self._normalizer = normalizer_of(
+            english=language in (None, "en") or task == "translate", spelling=content.spelling
+        )
         self.front_end = WhisperLogMel(
             num_mels=self.network.config.num_mel_bins,
             window=self.network.config.max_source_positions * _SAMPLES_A_FRAME,
@@ -94,6 +98,9 @@ class Whisper(TokenSynchronous):
 
     def unwritable(self, text: str) -> list[str]:
         return self._text.unwritable(text)
+
+    def compared(self, text: str) -> str:
+        return self._normalizer(text).strip()
 
     def feasible(self, lengths: Tensor, targets: TokenTargets) -> Tensor:
         fits = targets.token_lengths <= self._room
@@ -147,7 +154,7 @@ class Whisper(TokenSynchronous):
                 "leave them out or cut them"
             )
         written = [self._text.decode(tokens) for tokens in self._search(hidden)]
-        return [Transcript(words_of(text), written=text) for text in written]
+        return [Transcript(self.compared(text), written=text) for text in written]
 
     def _search(self, hidden: Tensor) -> list[list[int]]:
         """The most likely next token, until the end of text or the longest transcript. Shape: hidden (B, F, D) -> B lists."""

@@ -11,7 +11,7 @@ import importlib
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,13 @@ class WhisperContent:
         sizes: the arguments of ``WhisperConfig``.
         generation: the ids of the prompt, the end of text, suppressed tokens, and the longest transcript.
         tokenizer: the content of ``tokenizer.json``.
+        spelling: the content of ``normalizer.json``: British spellings of words and the American ones.
     """
 
     sizes: Mapping[str, Any]
     generation: Mapping[str, Any]
     tokenizer: str
+    spelling: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (
@@ -96,6 +98,9 @@ class WhisperContent:
             raise ValueError(
                 f"generation must hold ids of tokens, found {[x for x in ids if type(x) is not int][:3] or min(ids)}"
             )
+        words = self.spelling.items() if isinstance(self.spelling, dict) else [(self.spelling, None)]
+        if not all(isinstance(part, str) for pair in words for part in pair):
+            raise ValueError(f"spelling must map words to words, found {str(self.spelling)[:40]!r}")
         longest = self.generation.get("max_length")
         if longest is not None and type(longest) is not int:
             raise ValueError(f"max_length must be a number of tokens, found {longest!r}")
@@ -108,7 +113,8 @@ class WhisperContent:
 
     def pack(self) -> str:
         """One text, from which ``unpack`` makes an equal content."""
-        text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        content = {name: value for name, value in asdict(self).items() if value or name != "spelling"}
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return INLINE + base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
@@ -164,8 +170,9 @@ def read_content(folder: Path) -> WhisperContent:
                 )
     sizes = {name: config[name] for name in (*_SIZES, *_RATES) if name in config}
     generation, tokenizer = _generation(folder), _tokenizer(folder)
+    spelling = _json(folder, "normalizer.json") if (folder / "normalizer.json").is_file() else {}
     try:
-        return WhisperContent(sizes, generation, tokenizer)
+        return WhisperContent(sizes, generation, tokenizer, spelling)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
 

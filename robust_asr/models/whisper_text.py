@@ -1,16 +1,13 @@
-"""Whisper's texts: the tokens of its vocabulary, and the words of what it writes."""
+"""Whisper's texts: the tokens of its vocabulary, and the form in which texts are compared."""
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from robust_asr.types import TokenTargets
-
-_APOSTROPHES = "'’‘ʼ`"
 
 
 class WhisperText:
@@ -77,22 +74,14 @@ class WhisperText:
         return all(token < self._first_special for token in ids) and self.decode(ids) == " ".join(text.split())
 
 
-def words_of(written: str) -> str:
-    """The words of a text with punctuation: symbols and punctuation become spaces, apostrophes inside words stay.
+def normalizer_of(*, english: bool, spelling: Mapping[str, str]) -> Callable[[str], str]:
+    """Whisper's own normaliser, as transformers has it: lower case without punctuation, and of English more than that.
 
-    ``robust_asr.text.normalize`` removes no character, so this is what makes " Mister Quilter is the apostle." compare equal to
-    the reference MISTER QUILTER IS THE APOSTLE. Numbers and abbreviations stay as Whisper writes them.
+    In English numbers become digits, contractions and titles are written out, "hmm" and "uh" are left out, and words of
+    ``spelling`` (British to American) are replaced.
+
+    Source: Radford et al. 2022, appendix C.
     """
-    characters = [
-        character if not _separates(character) or _inside_word(written, place) else " "
-        for place, character in enumerate(written)
-    ]
-    return " ".join("".join(characters).split())
+    from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
-
-def _separates(character: str) -> bool:
-    return unicodedata.category(character)[0] in "PSZC"
-
-
-def _inside_word(text: str, place: int) -> bool:
-    return text[place] in _APOSTROPHES and text[place - 1 : place].isalnum() and text[place + 1 : place + 2].isalnum()
+    return EnglishTextNormalizer(dict(spelling)) if english else BasicTextNormalizer()

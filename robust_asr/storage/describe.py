@@ -12,7 +12,8 @@ def describe(value: object) -> Any:
 
     The object must follow scikit-learn's convention: every constructor argument is kept as an attribute of the same name.
 
-    An object that carries ``described_as`` is described as that one.
+    A class lists in ``later_arguments`` those that are left out while they have their default, because it had descriptions
+    before it had them. An object that carries ``described_as`` is described as that one.
 
     Errors: TypeError names the class and the argument that cannot be described.
     """
@@ -56,4 +57,5 @@ def _arguments(value: object) -> Iterator[tuple[str, Any]]:
             raise TypeError(
                 f"{kind.__module__}.{kind.__qualname__} does not keep its argument {name!r} as an attribute"
             )
-        yield name, getattr(value, name)
+        if name not in getattr(kind, "later_arguments", ()) or getattr(value, name) != parameter.default:
+            yield name, getattr(value, name)

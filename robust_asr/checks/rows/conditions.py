@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from robust_asr.attacks.objectives import FrameMargin, Insertions, Mixture, TokenMargin
@@ -26,12 +26,19 @@ _ONE_STEP = describe(PaperPGD(Linf(0.0), num_iterations=1, steps=Constant(1.0)))
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition of an evaluation. ``settings`` are empty where the record describes none."""
+    """A condition of an evaluation.
+
+    Attributes:
+        settings: empty where the record describes none.
+        climbs_own: whether some row's loss, that of the reference, is not what the attack moved: it climbed away from another
+            text.
+    """
 
     name: str
     columns: dict[str, Any] = field(repr=False)
     kind: str = ""
     settings: dict[str, Any] = field(default_factory=dict, repr=False)
+    climbs_own: bool = False
 
     @property
     def norm(self) -> str:
@@ -79,7 +86,10 @@ class Condition:
         objective = self.settings.get("objective")
         other = isinstance(objective, dict) and str(objective.get("class_path")).rpartition(".")[2] in _NOT_THE_LOSS
         return self.is_bounded and not (
-            other or self.settings.get("stop_on_success", False) or self.settings.get("keep") == "damage"
+            other
+            or self.climbs_own
+            or self.settings.get("stop_on_success", False)
+            or self.settings.get("keep") == "damage"
         )
 
     def number(self, name: str, default: float = 1) -> float:
@@ -111,7 +121,10 @@ class Condition:
 
 
 def conditions_of(evaluation: Evaluation) -> list[Condition]:
-    return [_condition(name, about) for name, about in evaluation.conditions.items()]
+    climbing = {row["condition"] for row in evaluation.rows if (row.get("climbed") or "reference") != "reference"}
+    return [
+        replace(_condition(name, about), climbs_own=name in climbing) for name, about in evaluation.conditions.items()
+    ]
 
 
 def cells(evaluation: Evaluation) -> Iterator[tuple[str, str, str, list[Row]]]:

@@ -1,23 +1,32 @@
+import base64
+import json
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
+from robust_asr.attacks.goals import Untargeted
 from robust_asr.attacks.objectives import FrameMargin, Loss, TokenMargin
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.pgd import PGD, PaperPGD
 from robust_asr.attacks.standard import Standard
 from robust_asr.defenses.base import Chain, Defended
 from robust_asr.metrics import count_errors, word_edits, word_errors
 from robust_asr.models.whisper import Whisper
 from robust_asr.models.whisper_features import WhisperLogMel
-from robust_asr.models.whisper_text import words_of
+from robust_asr.models.whisper_files import INLINE, unpack
+from robust_asr.models.whisper_text import normalizer_of
 from robust_asr.threat import Linf
 from robust_asr.types import AudioBatch, TokenTargets
 from tests.robust_asr.defenses.parts import Gain
 from tests.whisper_folder import END, IDS, WINDOW, tiny_whisper, write_whisper
 
 transformers = pytest.importorskip("transformers", reason="needs the extra [hf]")
+EnglishTextNormalizer = pytest.importorskip("transformers.models.whisper.english_normalizer").EnglishTextNormalizer
 
 LENGTHS = torch.tensor([WINDOW, 9_000, 321])
 TEXTS = ("Hello you.", "A BE", "")
@@ -185,17 +194,72 @@ def test_text_without_tokens_is_named(recognizer: Whisper, text: str, unknown: s
         recognizer.targets([text])
 
 
-@pytest.mark.parametrize(
-    "written, reference",
-    [
-        (" Mister Quilter is the apostle.", "MISTER QUILTER IS THE APOSTLE"),
-        ("Isn't it Quilter\u2019s \u2014 well-known?", "ISN'T IT QUILTER'S WELL KNOWN"),
-        ("'Tis \u201cso\u201d, said 'he'...", "TIS SO SAID HE"),
-        ("", ""),
-    ],
-)
-def test_written_words_compare_equal_to_the_reference(written: str, reference: str) -> None:
-    assert word_errors(reference, words_of(written))[0] == 0
+WRITTEN = [
+    (" Mister Quilter is the apostle.", "MISTER QUILTER IS THE APOSTLE"),
+    (
+        "Mr. Quilter isn't 21; it's \u201cso\u201d, \u2014 well-known?",
+        "MISTER QUILTER IS NOT TWENTY ONE IT'S SO WELL KNOWN",
+    ),
+    ("Uh, hmm.", ""),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize("written, reference", WRITTEN)
+def test_texts_are_compared_after_whispers_normaliser(recognizer: Whisper, written: str, reference: str) -> None:
+    assert word_errors(recognizer.compared(reference), recognizer.compared(written))[0] == 0
+    assert Defended(Chain([Gain()]), recognizer).compared(written) == recognizer.compared(written)
+    assert EnglishTextNormalizer({})(written).strip() == recognizer.compared(written)
+
+
+def test_what_is_heard_is_written_and_compared(recognizer: Whisper) -> None:
+    for heard in recognizer.transcribe(waveforms(), LENGTHS):
+        assert heard.text == recognizer.compared(heard.written)
+    assert recognizer.cased
+
+
+@given(st.text(max_size=40) | st.text("0123456789 .,$%\u00b2\u0664one hundred and half point double", max_size=40))
+def test_any_text_has_a_compared_form(text: str) -> None:
+    """An attacked Whisper writes anything."""
+    for english in (True, False):
+        assert isinstance(normalizer_of(english=english, spelling={})(text), str)
+
+
+def test_spellings_are_those_of_the_folder(tmp_path: Path) -> None:
+    folder = write_whisper(tmp_path / "one")
+    plain = Whisper(str(folder))
+    (folder / "normalizer.json").write_text(json.dumps({"colour": "color"}))
+    spelling = Whisper(str(folder))
+    assert (plain.compared("Colour!"), spelling.compared("Colour!")) == ("colour", "color")
+    # The description holds them; without any it is the one from before there were spellings.
+    assert Whisper(spelling.model).compared("COLOUR") == "color"
+    assert "spelling" not in zlib.decompress(base64.b64decode(plain.model.removeprefix(INLINE))).decode()
+    assert spelling.model != plain.model and unpack(plain.model).spelling == {}
+    for content, found in ((["colour"], "a list"), ({"colour": 1}, "must map words to words")):
+        (folder / "normalizer.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=f"one.*{found}"):
+            Whisper(str(folder))
+
+
+def test_other_languages_have_the_basic_normaliser(tmp_path: Path) -> None:
+    folder = str(write_whisper(tmp_path, multilingual=True))
+    assert Whisper(folder, language="de").compared("Mr. Uhr, ZWEI.") == "mr uhr zwei"
+    for settings in ({"language": "en"}, {"language": "de", "task": "translate"}):
+        assert Whisper(folder, **settings).compared("Mr. Who, TWO.") == "mister who 2"
+
+
+def test_an_attack_climbs_away_from_what_whisper_writes(recognizer: Whisper) -> None:
+    lengths = LENGTHS[:2]
+    batch = AudioBatch(waveforms(lengths), lengths, TEXTS[:2], ("a", "b"))
+    attack = PaperPGD(Linf(0.01), num_iterations=2)
+    found = attack(recognizer, batch, seeds=torch.arange(2))
+    written = tuple(heard.written for heard in recognizer.transcribe(batch.waveforms, lengths))
+    spelled = replace(attack, goal=Untargeted(away_from="reference"))
+    expected = spelled.generate(recognizer, replace(batch, texts=written), seeds=torch.arange(2))
+    for row, fact in enumerate(found.facts):
+        if fact["climbed"] == "transcript":
+            assert torch.equal(found.batch.waveforms[row], expected.waveforms[row])
+    assert "transcript" in {fact["climbed"] for fact in found.facts}
 
 
 def test_pgd_raises_the_loss_and_leaves_the_silence(recognizer: Whisper) -> None:
