@@ -157,20 +157,30 @@ class Whisper(TokenSynchronous):
         return [Transcript(self.compared(text), written=text) for text in written]
 
     def _search(self, hidden: Tensor) -> list[list[int]]:
-        """The most likely next token, until the end of text or the longest transcript. Shape: hidden (B, F, D) -> B lists."""
-        inputs, cache = self.prompt.expand(len(hidden), -1), None
-        ended = torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device)
-        chosen: list[Tensor] = []
-        while len(self.prompt) + len(chosen) < self._most_written and not bool(ended.all()):
+        """The most likely next token, until the end of text or the longest transcript. Shape: hidden (B, F, D) -> B lists.
+
+        An utterance that has ended leaves the batch.
+        """
+        written: list[list[int]] = [[] for _ in hidden]
+        rows, inputs, cache = list(range(len(hidden))), self.prompt.expand(len(hidden), -1), None
+        for place in range(self._most_written - len(self.prompt) if rows else 0):
             step = self.network.decoder(inputs, encoder_hidden_states=hidden, past_key_values=cache, use_cache=True)
             cache = step.past_key_values
             scores = self._scores(step.last_hidden_state[:, -1])
-            scores[:, self.suppressed if chosen else self.suppressed_first] = -torch.inf
-            best = scores.argmax(-1).masked_fill(ended, self._end)
-            ended = ended | (best == self._end)
-            chosen.append(best)
+            scores[:, self.suppressed if place else self.suppressed_first] = -torch.inf
+            best = scores.argmax(-1)
+            tokens = best.tolist()
+            for row, token in zip(rows, tokens, strict=True):
+                written[row].append(token)
+            going = [index for index, token in enumerate(tokens) if token != self._end]
+            if not going:
+                break
+            if len(going) < len(rows):
+                left = torch.tensor(going, device=hidden.device)
+                rows, hidden, best = [rows[index] for index in going], hidden[left], best[left]
+                cache.batch_select_indices(left)
             inputs = best[:, None]
-        return torch.stack(chosen, 1).tolist() if chosen else [[] for _ in hidden]
+        return written
 
     def _scores(self, states: Tensor) -> Tensor:
         """Scores of all tokens, by the tied embedding. Shape: states (..., D) -> (..., V)."""

@@ -124,6 +124,32 @@ def test_transcripts_are_those_of_generate(recognizer: Whisper, reference) -> No
     assert len(set(written)) > 3, "a model that always writes the same would prove nothing"
 
 
+def test_an_utterance_that_has_ended_is_computed_no_further(
+    recognizer: Whisper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = torch.tensor([WINDOW, 12_000, 9_000, 4_000, 321, 1])
+    hidden = recognizer.encode(waveforms(lengths), lengths)[0]
+    # Random weights hardly write the end; a token that they write at several places stands for it.
+    written = recognizer._search(hidden)
+    monkeypatch.setattr(recognizer, "_end", written[2][4])
+    rows: list[int] = []
+    handle = recognizer.network.decoder.register_forward_hook(
+        lambda _, __, found: rows.append(len(found.last_hidden_state))
+    )
+    try:
+        with torch.no_grad():
+            together = recognizer._search(hidden)
+    finally:
+        handle.remove()
+    assert sum(rows) == sum(map(len, together)) < len(rows) * len(lengths), "they must end at different places"
+    with torch.no_grad():
+        assert together == [recognizer._search(one[None])[0] for one in hidden]
+        assert recognizer._search(hidden[:0]) == []
+    end = written[2][4]
+    for cut, whole in zip(together, written, strict=True):
+        assert cut == (whole[: whole.index(end) + 1] if end in whole else whole)
+
+
 def test_multilingual_prompts(tmp_path: Path) -> None:
     folder = write_whisper(tmp_path, multilingual=True, init_std=0.4)
     reference = transformers.WhisperForConditionalGeneration.from_pretrained(folder).eval()
