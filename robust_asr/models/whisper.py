@@ -27,6 +27,7 @@ from robust_asr.models.whisper_files import (
     unpack,
 )
 from robust_asr.models.whisper_text import WhisperText, normalizer_of
+from robust_asr.models.whisper_times import Gaze, words_of
 from robust_asr.types import TokenTargets, Transcript, check_audio
 
 # The encoder's second convolution has stride 2.
@@ -42,7 +43,8 @@ class Whisper(TokenSynchronous):
 
     Texts are encoded in the spelling in which they are given; LibriSpeech's capitals are not what Whisper writes. Texts are
     compared after Whisper's normaliser, the English one where it writes English, else the basic one. A transcript's
-    ``written`` is what Whisper wrote, ``text`` is that after the normaliser.
+    ``written`` is what Whisper wrote, ``text`` is that after the normaliser, ``words`` are those of ``written`` with their times,
+    where the model names alignment heads.
 
     The attribute ``model`` describes the architecture, the prompt, the tokenizer and spellings, not the weights. It becomes part
     of a checkpoint, which can then be loaded without the original files.
@@ -86,6 +88,7 @@ class Whisper(TokenSynchronous):
             num_mels=self.network.config.num_mel_bins,
             window=self.network.config.max_source_positions * _SAMPLES_A_FRAME,
         )
+        self._heads = generation.get("alignment_heads", [])
         self._keep_ids("prompt", prompt)
         self._keep_ids("suppressed", generation["suppress"])
         self._keep_ids("suppressed_first", [*generation["suppress"], *generation["begin_suppress"]])
@@ -116,8 +119,9 @@ class Whisper(TokenSynchronous):
         check_audio(waveforms, lengths)
         features = self.front_end(waveforms, lengths)
         hidden = self.network.encoder(features).last_hidden_state
-        # The decoder attends to the whole window, the silence after an utterance included. No frame stands for audio that is cut.
-        return hidden, self.hears(lengths) * hidden.shape[1]
+        # The frames that hold the utterance; the decoder attends to the whole window, the silence after it included. No frame
+        # stands for audio that is cut.
+        return hidden, self.hears(lengths) * (-(-lengths // _SAMPLES_A_FRAME)).clamp(min=1)
 
     def loss_from_hidden(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> Tensor:
         forced = self._forced(hidden, targets)
@@ -153,14 +157,26 @@ class Whisper(TokenSynchronous):
                 f"Whisper hears {self.front_end.window / SAMPLE_RATE:g} s, the utterances at {rows} of the batch are longer: "
                 "leave them out or cut them"
             )
-        written = [self._text.decode(tokens) for tokens in self._search(hidden)]
-        return [Transcript(self.compared(text), written=text) for text in written]
+        found, gaze = self._search(hidden)
+        transcripts = []
+        for row, (tokens, frames) in enumerate(zip(found, frame_lengths.tolist(), strict=True)):
+            text = [token for token in tokens if token != self._end]
+            written = self._text.decode(text)
+            words = words_of(self._text.words(text), gaze.starts(row, frames), frames, gaze.sure[row][: len(text)])
+            transcripts.append(Transcript(self.compared(written), words, written=written))
+        return transcripts
 
-    def _search(self, hidden: Tensor) -> list[list[int]]:
-        """The most likely next token, until the end of text or the longest transcript. Shape: hidden (B, F, D) -> B lists.
+    def _search(self, hidden: Tensor) -> tuple[list[list[int]], Gaze]:
+        """The most likely next token, until the end of text or the longest transcript, and where they are heard.
 
         An utterance that has ended leaves the batch.
+
+        Shape: hidden (B, F, D) -> B lists.
         """
+        with Gaze(self.network.decoder, self._heads, len(hidden)) as gaze:
+            return self._written(hidden, gaze), gaze
+
+    def _written(self, hidden: Tensor, gaze: Gaze) -> list[list[int]]:
         written: list[list[int]] = [[] for _ in hidden]
         rows, inputs, cache = list(range(len(hidden))), self.prompt.expand(len(hidden), -1), None
         for place in range(self._most_written - len(self.prompt) if rows else 0):
@@ -169,6 +185,7 @@ class Whisper(TokenSynchronous):
             scores = self._scores(step.last_hidden_state[:, -1])
             scores[:, self.suppressed if place else self.suppressed_first] = -torch.inf
             best = scores.argmax(-1)
+            gaze.follow(rows, scores, best, reads=place > 0)
             tokens = best.tolist()
             for row, token in zip(rows, tokens, strict=True):
                 written[row].append(token)

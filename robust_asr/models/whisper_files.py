@@ -66,7 +66,7 @@ class WhisperContent:
 
     Attributes:
         sizes: the arguments of ``WhisperConfig``.
-        generation: the ids of the prompt, the end of text, suppressed tokens, and the longest transcript.
+        generation: the ids of the prompt, the end of text, suppressed tokens, the longest transcript, and alignment heads if any.
         tokenizer: the content of ``tokenizer.json``.
         spelling: the content of ``normalizer.json``: British spellings of words and the American ones.
     """
@@ -89,6 +89,9 @@ class WhisperContent:
                 raise ValueError(
                     f"{name} is {value!r}: accepted are {', '.join(_SIZES)} as counts, {', '.join(_RATES)} in [0, 1)"
                 )
+        heads = self.generation.get("alignment_heads", [])
+        if not isinstance(heads, list) or not all(_is_head(pair, self.sizes) for pair in heads):
+            raise ValueError(f"alignment_heads must be pairs of a layer and a head, found {str(heads)[:40]}")
         ids = [self.generation.get(name) for name in _IDS]
         for name in ("languages", "tasks"):
             ids += self._of(name, dict).values()
@@ -210,6 +213,15 @@ def require_library(name: str = "transformers") -> Any:
         raise ValueError(f"{_MISSING} ({error})") from error
 
 
+def _is_head(pair: Any, sizes: Mapping[str, Any]) -> bool:
+    most = sizes.get("decoder_layers", 0), sizes.get("decoder_attention_heads", 0)
+    return (
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(type(place) is int and 0 <= place < size for place, size in zip(pair, most, strict=True))
+    )
+
+
 def _is_hub_name(model: str) -> bool:
     parts = model.split("/")
     return len(parts) in (1, 2) and all(
@@ -258,7 +270,9 @@ def _generation(folder: Path) -> dict[str, Any]:
             )
     languages, tasks = config.get("lang_to_id") or {}, config.get("task_to_id") or {}
     multilingual = bool(config.get("is_multilingual", bool(languages)))
+    heads = config.get("alignment_heads") or []
     return {
+        **({"alignment_heads": heads} if heads else {}),
         "start": config["decoder_start_token_id"],
         "end": config["eos_token_id"],
         "no_timestamps": config["no_timestamps_token_id"],

@@ -49,6 +49,15 @@ class WhisperText:
         written = self._tokenizer.decode([token for token in tokens if token < self._first_special])
         return written.strip()
 
+    def words(self, tokens: Sequence[int]) -> list[tuple[str, int]]:
+        """The words of a text, punctuation included, each with the place of its first token."""
+        counts = [len(self.decode(tokens[: place + 1]).split()) for place in range(len(tokens))]
+        words = self.decode(tokens).split()
+        # A character of several tokens may look like more than it is until it is complete.
+        return [
+            (word, next(i for i, count in enumerate(counts) if count > number)) for number, word in enumerate(words)
+        ]
+
     def unwritable(self, text: str) -> list[str]:
         """What of a text has no id: characters, or words if it is no single character."""
         if self._writes(text):

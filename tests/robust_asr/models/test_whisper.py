@@ -20,12 +20,15 @@ from robust_asr.models.whisper import Whisper
 from robust_asr.models.whisper_features import WhisperLogMel
 from robust_asr.models.whisper_files import INLINE, unpack
 from robust_asr.models.whisper_text import normalizer_of
+from robust_asr.models.whisper_times import starts_of
 from robust_asr.threat import Linf
 from robust_asr.types import AudioBatch, TokenTargets
 from tests.robust_asr.defenses.parts import Gain
 from tests.whisper_folder import END, IDS, WINDOW, tiny_whisper, write_whisper
 
 transformers = pytest.importorskip("transformers", reason="needs the extra [hf]")
+generation_whisper = pytest.importorskip("transformers.models.whisper.generation_whisper")
+_dynamic_time_warping, _median_filter = generation_whisper._dynamic_time_warping, generation_whisper._median_filter
 EnglishTextNormalizer = pytest.importorskip("transformers.models.whisper.english_normalizer").EnglishTextNormalizer
 
 LENGTHS = torch.tensor([WINDOW, 9_000, 321])
@@ -130,7 +133,7 @@ def test_an_utterance_that_has_ended_is_computed_no_further(
     lengths = torch.tensor([WINDOW, 12_000, 9_000, 4_000, 321, 1])
     hidden = recognizer.encode(waveforms(lengths), lengths)[0]
     # Random weights hardly write the end; a token that they write at several places stands for it.
-    written = recognizer._search(hidden)
+    written = recognizer._search(hidden)[0]
     monkeypatch.setattr(recognizer, "_end", written[2][4])
     rows: list[int] = []
     handle = recognizer.network.decoder.register_forward_hook(
@@ -138,16 +141,84 @@ def test_an_utterance_that_has_ended_is_computed_no_further(
     )
     try:
         with torch.no_grad():
-            together = recognizer._search(hidden)
+            together = recognizer._search(hidden)[0]
     finally:
         handle.remove()
     assert sum(rows) == sum(map(len, together)) < len(rows) * len(lengths), "they must end at different places"
     with torch.no_grad():
-        assert together == [recognizer._search(one[None])[0] for one in hidden]
-        assert recognizer._search(hidden[:0]) == []
+        assert together == [recognizer._search(one[None])[0][0] for one in hidden]
+        assert recognizer._search(hidden[:0])[0] == []
     end = written[2][4]
     for cut, whole in zip(together, written, strict=True):
         assert cut == (whole[: whole.index(end) + 1] if end in whole else whole)
+
+
+class Generated(dict):
+    """What transformers hands on from its search."""
+
+    __getattr__ = dict.__getitem__
+
+
+def starts_by_transformers(
+    folder: Path, features: Tensor, tokens: list[int], prompt: Tensor, frames: int, heads: list
+) -> list[float]:
+    model = transformers.WhisperForConditionalGeneration.from_pretrained(
+        folder, attn_implementation="eager", dtype=torch.float32
+    ).eval()
+    sequences = torch.cat([prompt, torch.tensor(tokens)])[None]
+    with torch.no_grad():
+        made = model(features, decoder_input_ids=sequences, output_attentions=True)
+    found = Generated(cross_attentions=[made.cross_attentions], sequences=sequences)
+    times = model._extract_token_timestamps(found, heads, num_frames=[2 * frames], num_input_ids=len(prompt))
+    return times[0, len(prompt) : -1].tolist()
+
+
+def test_words_are_heard_where_transformers_hears_them(recognizer: Whisper, folder: Path) -> None:
+    lengths = torch.tensor([WINDOW, 12_000, 9_000, 4_000])
+    audio = waveforms(lengths)
+    hidden, frame_lengths = recognizer.encode(audio, lengths)
+    assert frame_lengths.tolist() == [100, 38, 29, 13]
+    with torch.no_grad():
+        found, gaze = recognizer._search(hidden)
+    features, transcripts = recognizer.front_end(audio, lengths), recognizer.transcribe(audio, lengths)
+    for row, frames in enumerate(frame_lengths.tolist()):
+        # The last token was not read: it is where the longest transcript ends.
+        expected = starts_by_transformers(
+            folder, features[row : row + 1], found[row][:-1], recognizer.prompt, frames, recognizer._heads
+        )
+        starts = gaze.starts(row, frames)
+        assert [0.02 * start for start in starts] == pytest.approx(expected, abs=1e-6)
+        words = transcripts[row].words
+        assert [word.text for word in words] == transcripts[row].written.split()
+        for word, (_, place) in zip(words, recognizer._text.words(found[row]), strict=True):
+            assert word.start == pytest.approx(0.02 * starts[min(place, len(starts) - 1)])
+            assert 0 <= word.start <= word.end <= frames * 0.02 + 1e-9 and 0 < word.confidence <= 1
+        assert words[-1].end == pytest.approx(frames * 0.02)
+
+
+@pytest.mark.parametrize("tokens, frames", [(1, 1), (1, 9), (5, 3), (4, 30), (30, 200)])
+def test_token_starts_are_those_of_transformers_warping(tokens: int, frames: int) -> None:
+    weights = torch.rand(3, tokens, frames + 7, generator=torch.Generator().manual_seed(frames)).softmax(-1)
+    found = starts_of(weights, frames)
+    matrix = weights[..., :frames]
+    deviation, mean = torch.std_mean(matrix, -2, keepdim=True, unbiased=False)
+    smooth = _median_filter(((matrix - mean) / deviation).nan_to_num(0, 0, 0), 7).mean(0)
+    text, time = _dynamic_time_warping(-smooth.double().numpy())
+    assert found == [int(time[text == token].min()) for token in range(tokens)]
+
+
+def test_without_alignment_heads_there_are_no_times(tmp_path: Path) -> None:
+    folder = write_whisper(tmp_path, init_std=0.4)
+    path = folder / "generation_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps(settings | {"alignment_heads": None}))
+    timeless = Whisper(str(folder))
+    assert [heard.words for heard in timeless.transcribe(waveforms(), LENGTHS)] == [()] * 3
+    assert "alignment_heads" not in unpack(timeless.model).generation
+    for heads in ([[0, 2]], [[2, 0]], [[0]], "all", [[0, True]]):
+        path.write_text(json.dumps(settings | {"alignment_heads": heads}))
+        with pytest.raises(ValueError, match="alignment_heads must be pairs of a layer and a head, found"):
+            Whisper(str(folder))
 
 
 def test_multilingual_prompts(tmp_path: Path) -> None:
@@ -291,7 +362,8 @@ def test_an_attack_climbs_away_from_what_whisper_writes(recognizer: Whisper) -> 
 def test_pgd_raises_the_loss_and_leaves_the_silence(recognizer: Whisper) -> None:
     lengths = LENGTHS[:2]
     batch = AudioBatch(waveforms(lengths), lengths, TEXTS[:2], ("a", "b"))
-    attack = PGD(Linf(0.01), objective=Loss(), num_iterations=5)
+    goal = Untargeted(away_from="reference")
+    attack = PGD(Linf(0.01), goal=goal, objective=Loss(), num_iterations=5)
     result = attack(recognizer, batch, seeds=torch.arange(2))
     clean = recognizer.loss(batch.waveforms, lengths, recognizer.targets(batch.texts)).detach()
     assert bool((result.loss > clean + 1).all())
@@ -301,7 +373,7 @@ def test_pgd_raises_the_loss_and_leaves_the_silence(recognizer: Whisper) -> None
 def test_forced_scores_are_those_of_the_search(recognizer: Whisper) -> None:
     """The best token after the tokens that the search chose is the one that it chose next."""
     hidden, frame_lengths = recognizer.encode(waveforms(), LENGTHS)
-    chosen = [tokens[:-1] if tokens[-1] == END else tokens for tokens in recognizer._search(hidden)]
+    chosen = [tokens[:-1] if tokens[-1] == END else tokens for tokens in recognizer._search(hidden)[0]]
     tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in chosen], batch_first=True)
     targets = TokenTargets(tokens, torch.tensor([len(row) for row in chosen]))
     forced = recognizer.teacher_forced(hidden, frame_lengths, targets)
