@@ -144,10 +144,8 @@ class Standard(Attack):
         guided = torch.tensor([isinstance(member.attack, Transfer) for member in members])
         for place, (number, rows, share) in enumerate(_second_round(contest, guided, passes)):
             objective, model = members[number].passing
-            aim = objective.passes_to_aim(model) + int(guided[number]) * passes_to_climb(self.goal, model)
-            iterations = (
-                share - aim - _LOOKS * _passes_to_look(model) - int(guided[number]) * _passes_to_look(recognizer)
-            )
+            guiding = passes_to_climb(self.goal, model) + _passes_to_look(recognizer) if guided[number] else 0
+            iterations = share - objective.passes_to_aim(model) - guiding - _LOOKS * _passes_to_look(model)
             if len(rows) and iterations >= _LEAST:
                 second = replace(members[number], attack=members[number].attack.refining(iterations))
                 start, where = contest.delta[rows.to(contest.delta.device)], partial.part(f"{contest.turn}-{place}")
