@@ -39,8 +39,6 @@ _CONTENDERS: dict[str, tuple[Objective, str]] = {
     "loss, own transcript": (Loss(), "transcript"),
     "loss, both": (Loss(), "both"),
     "token margin": (TokenMargin(), "reference"),
-    "loss + token margin, reference": (Mixture((Loss(), TokenMargin())), "reference"),
-    "loss + token margin, own transcript": (Mixture((Loss(), TokenMargin())), "transcript"),
     "loss + token margin, both": (Mixture((Loss(), TokenMargin())), "both"),
 }
 
