@@ -81,8 +81,8 @@ class Untargeted(Goal):
     Attributes:
         away_from: the text: the ``reference`` as it is given; the ``transcript`` that the recogniser itself writes of the clean
             audio, with its case and punctuation; or ``both``, the sum of the two losses. None, the default, is the reference for a
-            recogniser that spells as references are spelled, and for a ``cased`` one its transcript, which is
-            the strongest in benchmarks/README.md. Where a recogniser hears no words in the clean audio, it is the reference;
+            recogniser that spells as references are spelled, and both for a ``cased`` one: which text is the stronger differs
+            between utterances (benchmarks/README.md). Where a recogniser hears no words in the clean audio, it is the reference;
             the field ``climbed`` of a row says which it was, wherever the reference was not asked for.
     """
 
@@ -100,7 +100,7 @@ class Untargeted(Goal):
             )
 
     def climbs(self, recognizer: Recognizer) -> AwayFrom:
-        return self.away_from or ("transcript" if recognizer.innermost.cased else "reference")
+        return self.away_from or ("both" if recognizer.innermost.cased else "reference")
 
     def texts(self, batch: AudioBatch, *, seeds: Tensor) -> tuple[str, ...]:
         return batch.texts

@@ -348,7 +348,7 @@ def test_other_languages_have_the_basic_normaliser(tmp_path: Path) -> None:
 def test_an_attack_climbs_away_from_what_whisper_writes(recognizer: Whisper) -> None:
     lengths = LENGTHS[:2]
     batch = AudioBatch(waveforms(lengths), lengths, TEXTS[:2], ("a", "b"))
-    attack = PaperPGD(Linf(0.01), num_iterations=2)
+    attack = PaperPGD(Linf(0.01), goal=Untargeted(away_from="transcript"), num_iterations=2)
     found = attack(recognizer, batch, seeds=torch.arange(2))
     written = tuple(heard.written for heard in recognizer.transcribe(batch.waveforms, lengths))
     spelled = replace(attack, goal=Untargeted(away_from="reference"))
