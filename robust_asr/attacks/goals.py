@@ -81,8 +81,8 @@ class Untargeted(Goal):
     Attributes:
         away_from: the text: the ``reference`` as it is given; the ``transcript`` that the recogniser itself writes of the clean
             audio, with its case and punctuation; or ``both``, the sum of the two losses. None, the default, is the reference for a
-            recogniser that spells as references are spelled, and both for a ``cased`` one: which text is the stronger differs
-            between utterances (benchmarks/README.md). Where a recogniser hears no words in the clean audio, it is the reference;
+            recogniser that spells as references are spelled, and both for a ``cased`` one: with both the default of PGD is the
+            strongest that benchmarks/README.md compares. Where a recogniser hears no words in the clean audio, it is the reference;
             the field ``climbed`` of a row says which it was, wherever the reference was not asked for.
     """
 
