@@ -11,7 +11,7 @@ import importlib
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +66,15 @@ class WhisperContent:
 
     Attributes:
         sizes: the arguments of ``WhisperConfig``.
-        generation: the ids of the prompt, the end of text, suppressed tokens, and the longest transcript.
+        generation: the ids of the prompt, the end of text, suppressed tokens, the longest transcript, and alignment heads if any.
         tokenizer: the content of ``tokenizer.json``.
+        spelling: the content of ``normalizer.json``: British spellings of words and the American ones.
     """
 
     sizes: Mapping[str, Any]
     generation: Mapping[str, Any]
     tokenizer: str
+    spelling: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (
@@ -87,6 +89,9 @@ class WhisperContent:
                 raise ValueError(
                     f"{name} is {value!r}: accepted are {', '.join(_SIZES)} as counts, {', '.join(_RATES)} in [0, 1)"
                 )
+        heads = self.generation.get("alignment_heads", [])
+        if not isinstance(heads, list) or not all(_is_head(pair, self.sizes) for pair in heads):
+            raise ValueError(f"alignment_heads must be pairs of a layer and a head, found {str(heads)[:40]}")
         ids = [self.generation.get(name) for name in _IDS]
         for name in ("languages", "tasks"):
             ids += self._of(name, dict).values()
@@ -96,6 +101,9 @@ class WhisperContent:
             raise ValueError(
                 f"generation must hold ids of tokens, found {[x for x in ids if type(x) is not int][:3] or min(ids)}"
             )
+        words = self.spelling.items() if isinstance(self.spelling, dict) else [(self.spelling, None)]
+        if not all(isinstance(part, str) for pair in words for part in pair):
+            raise ValueError(f"spelling must map words to words, found {str(self.spelling)[:40]!r}")
         longest = self.generation.get("max_length")
         if longest is not None and type(longest) is not int:
             raise ValueError(f"max_length must be a number of tokens, found {longest!r}")
@@ -108,7 +116,8 @@ class WhisperContent:
 
     def pack(self) -> str:
         """One text, from which ``unpack`` makes an equal content."""
-        text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        content = {name: value for name, value in asdict(self).items() if value or name != "spelling"}
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return INLINE + base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
@@ -164,8 +173,9 @@ def read_content(folder: Path) -> WhisperContent:
                 )
     sizes = {name: config[name] for name in (*_SIZES, *_RATES) if name in config}
     generation, tokenizer = _generation(folder), _tokenizer(folder)
+    spelling = _json(folder, "normalizer.json") if (folder / "normalizer.json").is_file() else {}
     try:
-        return WhisperContent(sizes, generation, tokenizer)
+        return WhisperContent(sizes, generation, tokenizer, spelling)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
 
@@ -201,6 +211,15 @@ def require_library(name: str = "transformers") -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ValueError(f"{_MISSING} ({error})") from error
+
+
+def _is_head(pair: Any, sizes: Mapping[str, Any]) -> bool:
+    most = sizes.get("decoder_layers", 0), sizes.get("decoder_attention_heads", 0)
+    return (
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(type(place) is int and 0 <= place < size for place, size in zip(pair, most, strict=True))
+    )
 
 
 def _is_hub_name(model: str) -> bool:
@@ -251,7 +270,9 @@ def _generation(folder: Path) -> dict[str, Any]:
             )
     languages, tasks = config.get("lang_to_id") or {}, config.get("task_to_id") or {}
     multilingual = bool(config.get("is_multilingual", bool(languages)))
+    heads = config.get("alignment_heads") or []
     return {
+        **({"alignment_heads": heads} if heads else {}),
         "start": config["decoder_start_token_id"],
         "end": config["eos_token_id"],
         "no_timestamps": config["no_timestamps_token_id"],
