@@ -22,6 +22,7 @@ from robust_asr.models.deepspeech2 import DeepSpeech2
 from robust_asr.search.greedy import GreedySearch
 from robust_asr.storage import trust
 from robust_asr.storage.describe import describe
+from tests.hf_ctc_folder import tiny_ctc
 from tests.robust_asr.defenses.parts import Bend, Gain
 from tests.toys import ToyAttention, ToyCTC, ToyTransducer
 from tests.whisper_folder import tiny_whisper
@@ -49,6 +50,11 @@ def whisper() -> Recognizer:
         return tiny_whisper(Path(folder), init_std=0.2)
 
 
+def wav2vec2() -> Recognizer:
+    with TemporaryDirectory() as folder:
+        return tiny_ctc(Path(folder))
+
+
 RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
     "toy_ctc": ToyCTC,
     "toy_attention": ToyAttention,
@@ -58,6 +64,7 @@ RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
     "conformer_ctc": lambda: ConformerCTC(ConformerEncoder(**SMALL_CONFORMER)),
     "conformer_lfmmi": conformer_lfmmi,
     "whisper": whisper,
+    "wav2vec2": wav2vec2,
     "defended": lambda: Defended(Chain([Bend(0.5), Gain()]), ToyCTC()),
 }
 # torchaudio's transducer loss knows float32 only, so its finite differences are coarse.
