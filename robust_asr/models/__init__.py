@@ -3,6 +3,7 @@
 ``base`` holds ``Recognizer``, the contract that attacks, defences, training and evaluation are written against, and the base
 classes that turn an encoder into a CTC recogniser. ``adapter`` wraps a CTC model from elsewhere. From Hugging Face's files
 (``hf_files``): ``whisper`` is OpenAI's Whisper (with ``whisper_files``, ``whisper_features`` and ``whisper_text``), ``hf_ctc``
-any CTC model of transformers that hears the waveform (with ``hf_ctc_files``). The other files hold complete models (``compact``, ``deepspeech2``, ``conformer``, ``conformer_lfmmi``, the denoiser ``conv_tasnet``) or layers and
-front ends that several models share.
+any CTC model of transformers that hears the waveform (with ``hf_ctc_files``). The other files hold complete models (``compact``,
+``deepspeech2``, ``conformer``, ``conformer_lfmmi``, the denoiser ``conv_tasnet``) or layers and front ends that several models
+share.
 """
