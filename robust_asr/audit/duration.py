@@ -18,8 +18,9 @@ from robust_asr.models.base import Recognizer
 from robust_asr.randomness import utterance_seeds
 from robust_asr.types import AudioBatch
 
-# Passes of the live checks: of a system, of an attack on it, and of noise (robust_asr.checks.live.system).
-_CHECKS, _CHECKS_OF_AN_ATTACK, _CHECKS_OF_NOISE = 60, 30, 10
+# Passes of the live checks for each utterance: of a system, of the gradient of a goal, of an attack's first iterations, and of
+# noise (counted: tests.robust_asr.audit.test_duration).
+_OF_A_SYSTEM, _OF_A_GRADIENT, _OF_AN_ATTACK, _OF_NOISE = 12, 72, 5, 1
 _CHECKED = 3
 
 
@@ -58,14 +59,15 @@ class Pace:
 
     def of_checks(self, conditions: Mapping[str, Attack]) -> float:
         """Of one system, on each of the utterances that the live checks take."""
-        attacks = sum(isinstance(attack, PGD) for attack in conditions.values())
-        passes = _CHECKS + _CHECKS_OF_AN_ATTACK * attacks + _CHECKS_OF_NOISE * (len(conditions) - attacks)
-        return passes * self.loss
+        attacks = [attack for attack in conditions.values() if isinstance(attack, PGD)]
+        goals = len({attack.goal for attack in attacks})
+        passes = _OF_A_SYSTEM + _OF_A_GRADIENT * goals + _OF_NOISE * (len(conditions) - len(attacks))
+        return passes * self.loss + _OF_AN_ATTACK * len(attacks) * self.gradient
 
     def _of_pgd(self, attack: PGD, recognizer: Recognizer) -> float:
         steps = attack.num_draws if recognizer.stochastic else 1
         draws = attack.comparison_draws if recognizer.stochastic else 1
-        looks = math.ceil(attack.num_iterations / attack.check_every) * draws
+        looks = 0 if attack.keep == "last" else math.ceil(attack.num_iterations / attack.check_every) * draws
         return attack.num_iterations * steps * self.gradient + looks * self.look
 
 
