@@ -7,6 +7,7 @@ needs both.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -64,12 +65,16 @@ def write_audio(part: Part, out: Path) -> None:
     """Manifests of a part, every sample of it read once. Errors: ValueError if no audio of it can be read."""
     from datamodules.preparing.corpus import write_corpus
 
+    is_new = not out.exists()
     findings = write_corpus(part.root, [part], out, num_jobs=1)
+    fatal = [finding for finding in findings if finding.is_fatal]
+    if fatal:
+        if is_new:
+            shutil.rmtree(out)
+        raise ValueError(f"audio: {fatal[0]}; the first fault: {findings[0]}")
     say(*(f"left out: {finding}" for finding in findings[:_SHOWN]))
     if len(findings) > _SHOWN:
         say(f"left out: {len(findings) - _SHOWN} more")
-    if fatal := [finding for finding in findings if finding.is_fatal]:
-        raise ValueError(f"audio: {fatal[0]}; the first fault: {findings[0]}")
 
 
 def batches_of(folder: Path, recognizer: Recognizer, *, batch_seconds: float) -> Speech:
