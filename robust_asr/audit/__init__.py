@@ -91,7 +91,7 @@ def audit(
             them, or a table of path and text.
         out: folder for rows, summary and page.
         quick: a few minutes on a laptop, with attacks of few iterations: an upper bound on robustness, and not a tight one.
-        utterances: how many are measured, by default 10 in a quick audit, else 50.
+        utterances: how many are measured, by default 10 in a quick audit, else 30.
         phrase: what the model shall be made to hear.
         sigma: the noise of the defended system, full-scale amplitude.
         language: of a multilingual Whisper.

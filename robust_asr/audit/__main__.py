@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="ten utterances and weak attacks: minutes instead of hours"
     )
-    parser.add_argument("--utterances", type=int, metavar="N", help="how many are measured (default: 50, quick 10)")
+    parser.add_argument("--utterances", type=int, metavar="N", help="how many are measured (default: 30, quick 10)")
     parser.add_argument("--phrase", default=PHRASE, help="what the model shall be made to hear (default: %(default)s)")
     parser.add_argument(
         "--sigma", type=float, default=0.01, help="smoothing noise of the defended system (default: %(default)g)"

@@ -42,12 +42,12 @@ QUICK = Scale(
     batch_seconds=0.0,
 )
 FULL = Scale(
-    utterances=50,
-    searched=10,
+    utterances=30,
+    searched=8,
     iterations=50,
-    targeted_iterations=200,
+    targeted_iterations=100,
     search_iterations=20,
-    factors=(1 / 3, 1.0, 3.0, 10.0),
-    draws=8,
+    factors=(1 / 3, 1.0, 3.0),
+    draws=4,
     batch_seconds=60.0,
 )
