@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,19 +57,23 @@ class Audit:
     sigma: float = 0.01
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        # Of a defence that cannot be, the sentence comes before anything is read.
+        GaussianNoise(self.sigma)
+
     @property
     def systems(self) -> dict[str, Recognizer]:
         defended = Defended(GaussianNoise(self.sigma), self.recognizer)
         return {self.name: self.recognizer, f"{self.name} + RS {self.sigma:g}": defended}
 
-    def identity(self, utterances: list[AudioBatch]) -> dict[str, Any]:
+    def identity(self, utterances: Iterable[str]) -> dict[str, Any]:
         """What a folder's audit was made of, so that no other one goes on in it. ValueError for a model that has no description."""
         try:
             system = describe_system(self.recognizer)["hash"]
         except TypeError as error:
             raise ValueError(f"model: {error}, so its rows could not be told from another's") from error
         settings = {"phrase": self.phrase, "sigma": self.sigma, "seed": self.seed, **asdict(self.scale)}
-        return {"model": system, "settings": digest(settings), "audio": digest(sorted(b.ids[0] for b in utterances))}
+        return {"model": system, "settings": digest(settings), "audio": digest(sorted(utterances))}
 
 
 def audit(
@@ -111,22 +116,20 @@ def audit(
     if unknown := recognizer.unwritable(phrase):
         raise ValueError(f"phrase: {phrase!r} has {unknown}, which the model cannot write")
     settings = Audit(recognizer, title_of(str(model)), scale, phrase, sigma, seed)
-    # Checks sigma, and that the model can be described, before anything is written.
-    settings.identity([]), settings.systems
     part = loop.read_audio(Path(audio), recognizer, utterances=scale.utterances)
+    identity = settings.identity(part.texts)
     with loop.locked(out):
+        plan = _read_plan(out, identity)
         loop.write_audio(part, out / loop.DATA)
-        return _run(settings, out)
+        return _run(settings, out, identity, plan)
 
 
-def _run(settings: Audit, out: Path) -> Path:
+def _run(settings: Audit, out: Path, identity: dict[str, Any], plan: dict[str, Any] | None) -> Path:
     start = time.perf_counter()
     recognizer, scale = settings.recognizer, settings.scale
     recognizer.to("cuda" if torch.cuda.is_available() else "cpu")
     data = loop.batches_of(out / loop.DATA, recognizer, batch_seconds=scale.batch_seconds)
     alone = [batch.to(next(recognizer.parameters()).device) for batch in loop.each_alone(data)]
-    identity = settings.identity(alone)
-    plan = _read_plan(out, identity)
     heard = [batch for batch in alone if bool(recognizer.hears(batch.lengths).all())]
     if not heard:
         raise ValueError("audio: the model hears none of the utterances to the end: all are longer than its window")

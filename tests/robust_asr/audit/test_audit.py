@@ -15,6 +15,7 @@ from robust_asr.metrics import word_edits
 from robust_asr.results import RowWriter, read_rows
 from tests.hf_ctc_folder import write_ctc
 from tests.robust_asr.attacks.oracles import PITCHES
+from tests.robust_asr.audit.conftest import write_spoken
 
 PHRASE = next(iter(PITCHES))
 
@@ -117,12 +118,18 @@ def test_a_killed_audit_goes_on_and_computes_no_row_twice(
         assert {**found[cell], "seconds": 0} == {**row, "seconds": 0}
 
 
-def test_a_folder_of_another_audit_is_refused(done: Path, model: Path, audio: Path) -> None:
-    before = rows_of(done)
-    for changes, what in (({"phrase": "A"}, "settings"), ({"utterances": 2}, "settings"), ({"seed": 1}, "settings")):
+def test_a_folder_of_another_audit_is_refused(done: Path, model: Path, audio: Path, tmp_path: Path) -> None:
+    fewer = write_spoken(tmp_path / "fewer", 3)
+    before, manifest = rows_of(done), (done / "data" / "audio.jsonl.gz").read_bytes()
+    for changes, what in (
+        ({"phrase": "A"}, "settings"),
+        ({"utterances": 2}, "settings"),
+        ({"audio": fewer}, "audio"),
+        ({"seed": 1}, "settings"),
+    ):
         with pytest.raises(ValueError, match=f"holds an audit with another {what}; name another folder"):
-            audit(str(model), audio, done, **{"quick": True, "phrase": PHRASE, **changes})
-    assert rows_of(done) == before
+            audit(**{"model": str(model), "audio": audio, "out": done, "quick": True, "phrase": PHRASE, **changes})
+    assert rows_of(done) == before and (done / "data" / "audio.jsonl.gz").read_bytes() == manifest
 
 
 def test_a_model_of_transformers_is_audited(audio: Path, tmp_path: Path) -> None:
