@@ -121,12 +121,8 @@ def test_a_killed_audit_goes_on_and_computes_no_row_twice(
 def test_a_folder_of_another_audit_is_refused(done: Path, model: Path, audio: Path, tmp_path: Path) -> None:
     fewer = write_spoken(tmp_path / "fewer", 3)
     before, manifest = rows_of(done), (done / "data" / "audio.jsonl.gz").read_bytes()
-    for changes, what in (
-        ({"phrase": "A"}, "settings"),
-        ({"utterances": 2}, "settings"),
-        ({"audio": fewer}, "audio"),
-        ({"seed": 1}, "settings"),
-    ):
+    others = ({"phrase": "A"}, {"utterances": 2}, {"seed": 1}, {"sigma": 0.02}, {"audio": fewer})
+    for changes, what in zip(others, ["settings"] * 4 + ["audio"], strict=True):
         with pytest.raises(ValueError, match=f"holds an audit with another {what}; name another folder"):
             audit(**{"model": str(model), "audio": audio, "out": done, "quick": True, "phrase": PHRASE, **changes})
     assert rows_of(done) == before and (done / "data" / "audio.jsonl.gz").read_bytes() == manifest
