@@ -50,7 +50,7 @@ def whisper() -> Recognizer:
         return tiny_whisper(Path(folder), init_std=0.2)
 
 
-def wav2vec2() -> Recognizer:
+def hf_ctc() -> Recognizer:
     with TemporaryDirectory() as folder:
         return tiny_ctc(Path(folder))
 
@@ -64,7 +64,7 @@ RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
     "conformer_ctc": lambda: ConformerCTC(ConformerEncoder(**SMALL_CONFORMER)),
     "conformer_lfmmi": conformer_lfmmi,
     "whisper": whisper,
-    "wav2vec2": wav2vec2,
+    "hf_ctc": hf_ctc,
     "defended": lambda: Defended(Chain([Bend(0.5), Gain()]), ToyCTC()),
 }
 # torchaudio's transducer loss knows float32 only, so its finite differences are coarse.
