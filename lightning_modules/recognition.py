@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -214,8 +215,9 @@ class Recognition(pl.LightningModule):
         finite = losses[losses.isfinite()]
         sums = [finite.double().sum().item(), len(finite), len(losses)]
         self._loss_sums[dataloader_idx] += torch.tensor(sums, dtype=torch.float64)
-        self._error_rates[dataloader_idx].update(list(batch.texts), [transcript.text for transcript in transcripts])
-        return {"batch": batch, "transcripts": transcripts}
+        references = [self.recognizer.compared(text) for text in batch.texts]
+        self._error_rates[dataloader_idx].update(references, [transcript.text for transcript in transcripts])
+        return {"batch": replace(batch, texts=tuple(references)), "transcripts": transcripts}
 
     def _log_evaluation(self) -> None:
         rates = []

@@ -158,10 +158,11 @@ class Transcript:
     """The text that a recogniser heard, and the judgement of a detector on the audio, if there is a detector.
 
     Attributes:
+        text: in the form in which the recogniser's texts are compared (``Recognizer.compared``).
         words: empty if the recogniser gives no word times.
         score: the score of a detector, higher if the audio is more likely adversarial; None without a detector.
         flagged: whether the detector calls the audio adversarial; the system does not act on the text of flagged audio.
-        written: what the recogniser wrote, with case and punctuation, where ``text`` has the words of it only; else "".
+        written: what the recogniser wrote, with case and punctuation, where ``text`` is another form of it; else "".
     """
 
     text: str

@@ -13,6 +13,7 @@ from torchaudio.functional import rnnt_loss
 from robust_asr.masking import length_mask, masked
 from robust_asr.models.base import CTCRecognizer, Encoded
 from robust_asr.models.normalization import MaskedBatchNorm
+from robust_asr.models.token_synchronous import TokenScores, TokenSynchronous
 from robust_asr.text import CharacterTokenizer
 from robust_asr.types import TokenTargets, Transcript
 
@@ -95,7 +96,7 @@ class _ToyWithTokens(Encoded):
         return output[0, 0], state
 
 
-class ToyAttention(_ToyWithTokens):
+class ToyAttention(_ToyWithTokens, TokenSynchronous):
     """Encoder-decoder with dot-product attention; id 0 opens and ends a sentence."""
 
     def __init__(self, num_units: int = 8) -> None:
@@ -103,6 +104,11 @@ class ToyAttention(_ToyWithTokens):
         self.head = nn.Linear(2 * num_units, self.tokenizer.size)
 
     def loss_from_hidden(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> Tensor:
+        forced = self.teacher_forced(hidden, frame_lengths, targets)
+        losses = -forced.scores.gather(-1, forced.tokens[..., None])[..., 0]
+        return masked(losses, forced.lengths).sum(1)
+
+    def teacher_forced(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> TokenScores:
         tokens, token_lengths = targets.tokens.to(hidden.device), targets.token_lengths.to(hidden.device)
         queries = self._predict(tokens)
         attention = (queries @ hidden.transpose(1, 2)).masked_fill(
@@ -110,9 +116,7 @@ class ToyAttention(_ToyWithTokens):
         )
         log_probs = self.head(torch.cat([queries, attention.softmax(-1) @ hidden], -1)).log_softmax(-1)
         # Tokens are padded with zeros, so one more zero is the end of the sentence.
-        wanted = functional.pad(tokens, (0, 1))
-        losses = -log_probs.gather(-1, wanted[..., None])[..., 0]
-        return masked(losses, token_lengths + 1).sum(1)
+        return TokenScores(log_probs, functional.pad(tokens, (0, 1)), token_lengths + 1)
 
     def best(self, hidden: Tensor) -> list[int]:
         tokens, token, state = [], 0, None

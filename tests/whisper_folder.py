@@ -68,6 +68,7 @@ def write_whisper(
         "suppress_tokens": [IDS["("], IDS['"'], END + 1, *range(END + 2, len(IDS))],
         "begin_suppress_tokens": [IDS["Ġ"], END],
         "max_length": 24,
+        "alignment_heads": [[0, 1], [1, 0], [1, 1]],
     }
     if multilingual:
         generation["lang_to_id"] = {"<|en|>": IDS["<|en|>"], "<|de|>": IDS["<|de|>"]}

@@ -64,7 +64,7 @@ class CatastrophicOverfitting(Callback):
         seeds = utterance_seeds(0, batch.ids)
         for name, rates in self._rates.items():
             result = getattr(self, name)(pl_module.recognizer, batch, seeds=seeds)
-            rates.update(batch.texts, result.hypotheses)
+            rates.update(result.compared_references, result.hypotheses)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         strong, single_step = (float(rates.compute()["wer"]) for rates in self._rates.values())

@@ -9,6 +9,7 @@ from robust_asr.metrics import word_edits
 from robust_asr.report.clips import read_clip
 from robust_asr.results import Evaluation, Row, audio_path, key
 from robust_asr.results.breaking import without_breaking
+from robust_asr.results.compared import compared_reference
 from robust_asr.results.summary import COLUMNS, DIFFERENCE_COLUMNS, Summary, summary_of
 from robust_asr.results.worst import worst_rows
 from robust_asr.text.alignment import align_text
@@ -67,7 +68,7 @@ def _worst(evaluation: Evaluation, num_worst: int) -> list[Row]:
 
 def _cells(number: int, row: Row) -> list[Any]:
     rate = 100 * word_edits(row) / row["words"] if row["words"] else None
-    texts = [row["reference"], row["hypothesis"], align_text(row["reference"], row["hypothesis"])]
+    texts = [row["reference"], row["hypothesis"], align_text(compared_reference(row), row["hypothesis"])]
     return [number, *key(row), rate, row.get("snr_db"), *texts]
 
 

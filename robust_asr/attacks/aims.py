@@ -1,6 +1,6 @@
 """What an objective makes of a batch: the value of each utterance that an attack raises.
 
-Legend: B utterances, T samples, F frames, D hidden units, V labels.
+Legend: B utterances, T samples, F frames, D hidden units, U tokens of a text and its end, V labels or tokens.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from robust_asr.masking import length_mask
 from robust_asr.models.base import Encoded, FrameSynchronous, Recognizer
+from robust_asr.models.token_synchronous import TokenSynchronous
 from robust_asr.types import Emissions, Targets, Transcript
 
-# The margin by which a frame is lost, in nats.
+# The margin by which a frame or a token is lost, in nats.
 _ENOUGH = 1.0
 
 
@@ -125,11 +126,30 @@ class Margins(Aim):
     def _of(self, emissions: Emissions) -> Tensor:
         scores = emissions.log_probs
         # The batch may have shrunk since, and with it the padding.
-        labels = self.labels[:, : scores.shape[1], None]
-        own = scores.gather(-1, labels)[..., 0]
-        others = scores.scatter(-1, labels, -torch.inf).amax(-1)
-        margins = (others - own).clamp(max=_ENOUGH)
-        return (margins * length_mask(emissions.frame_lengths, scores.shape[1])).sum(1)
+        return hinge_margins(scores, self.labels[:, : scores.shape[1]], emissions.frame_lengths)
+
+
+@dataclass(frozen=True)
+class TokenMargins(Aim):
+    """The margins of the tokens of given texts, which the decoder reads; for recognisers that ``has_tokens``."""
+
+    targets: Targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def select(self, indices: Tensor) -> Aim:
+        return replace(self, targets=self.targets.select(indices))
+
+    def repeat(self, num: int) -> Aim:
+        return replace(self, targets=self.targets.repeat(num))
+
+    def of_audio(self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor) -> Tensor:
+        return self.of_hidden(recognizer, *recognizer.encode(waveforms, lengths, seeds=seeds))
+
+    def of_hidden(self, recognizer: Encoded, hidden: Tensor, frame_lengths: Tensor) -> Tensor:
+        forced = recognizer.innermost.teacher_forced(hidden, frame_lengths, self.targets)
+        return hinge_margins(forced.scores, forced.tokens, forced.lengths)
 
 
 @dataclass(frozen=True)
@@ -155,6 +175,17 @@ class Sum(Aim):
         return sum(part.of_hidden(recognizer, hidden, frame_lengths) for part in self.parts)
 
 
+def hinge_margins(scores: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
+    """The best score of another label minus that of the given one, up to a nat, summed over what is no padding.
+
+    Shape: scores (B, N, V), labels (B, N), lengths (B,) -> (B,).
+    """
+    own = scores.gather(-1, labels[..., None])[..., 0]
+    others = scores.scatter(-1, labels[..., None], -torch.inf).amax(-1)
+    margins = (others - own).clamp(max=_ENOUGH)
+    return (margins * length_mask(lengths, scores.shape[1])).sum(1)
+
+
 def hands_out_frames(layer: Recognizer) -> bool:
     return hasattr(layer, "emissions") and isinstance(layer.innermost, FrameSynchronous)
 
@@ -169,3 +200,8 @@ def has_encoder(recognizer: Recognizer) -> bool:
     innermost = recognizer.innermost
     scored = hasattr(innermost, "log_probs") or not isinstance(innermost, FrameSynchronous)
     return isinstance(innermost, Encoded) and scored and all(hasattr(layer, "encode") for layer in recognizer.layers)
+
+
+def has_tokens(recognizer: Recognizer) -> bool:
+    """Whether a recogniser, its wrappers included, hands out hidden units, from which a decoder scores the tokens of a text."""
+    return has_encoder(recognizer) and isinstance(recognizer.innermost, TokenSynchronous)

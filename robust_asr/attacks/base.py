@@ -13,13 +13,15 @@ from typing import Any, ClassVar, Self, final
 import torch
 from torch import Tensor
 
+from robust_asr.attacks.climbing import climbed, passes_to_climb
 from robust_asr.attacks.goals import Goal, Untargeted
+from robust_asr.attacks.refusals import audio_reasons, check_precision, text_reasons
 from robust_asr.attacks.verdict import AttackResult, judge, rows_that_pass_together
 from robust_asr.gradients import frozen_for_attack
 from robust_asr.models.base import Knowledge, Recognizer, check_knowledge
 from robust_asr.randomness import Key, derive
 from robust_asr.storage.partial import NOWHERE, Partial
-from robust_asr.threat import ThreatModel, in_box
+from robust_asr.threat import ThreatModel
 from robust_asr.types import AudioBatch, Status, Targets, check_audio
 
 # One sentence for each status that an attack that ran can give an utterance; a row of the results carries it as its note.
@@ -163,7 +165,7 @@ class Attack(ABC):
         Errors: ValueError for audio that is not what ``AudioBatch`` describes, or a recogniser without a gradient in its audio.
         """
         check_audio(batch.waveforms, batch.lengths)
-        _check_precision(recognizer, batch)
+        check_precision(recognizer, batch)
         texts = self.goal.texts(batch, seeds=seeds)
         with frozen_for_attack(recognizer):
             known = self.attackers_view(recognizer)
@@ -202,11 +204,24 @@ class Attack(ABC):
             made = replace(made, status=tuple(map(Status, saved["status"])), members=tuple(saved["members"]))
             made = replace(made, facts=tuple(saved.get("facts", ())))
         else:
-            targets = recognizer.targets(texts) if self.needs_targets else None
-            made = self.perturb(recognizer, batch, targets, seeds=seeds, partial=partial)
+            made = self._new(recognizer, batch, texts, seeds, partial)
             partial.keep(lambda: {"finished": True, **vars(made), "status": [str(given) for given in made.status]})
         self.verify(made.waveforms.to(batch.waveforms), batch)
         return made
+
+    def _new(
+        self, recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], seeds: Tensor, partial: Partial
+    ) -> Perturbation:
+        """The result of ``perturb``; passes and rows say what it took to know the text that the attack climbs away from."""
+        if not self.needs_targets:
+            return self.perturb(recognizer, batch, None, seeds=seeds, partial=partial)
+        chosen = climbed(self.goal, recognizer, batch, texts, seeds=seeds)
+        made = self.perturb(recognizer, batch, chosen.targets, seeds=seeds, partial=partial)
+        if not chosen.facts:
+            return made
+        rows = zip(made.facts or ({},) * len(batch), chosen.facts, strict=True)
+        forwards = made.forwards + passes_to_climb(self.goal, recognizer)
+        return replace(made, forwards=forwards, facts=tuple({**own, **more} for own, more in rows))
 
     @final
     def verdict(
@@ -225,11 +240,14 @@ class Attack(ABC):
         with frozen_for_attack(recognizer):
             judged = derive(seeds, step=draws)
             said = judge(recognizer, generated.batch, generated.texts, seeds=judged)
-        reached = torch.tensor(self.goal.reached(generated.texts, said.transcripts), dtype=torch.bool)
+        compared = tuple(recognizer.compared(text) for text in generated.texts)
+        reached = torch.tensor(self.goal.reached(compared, said.transcripts), dtype=torch.bool)
         status, notes = _with_scores(generated, said.scored.tolist())
         return AttackResult(
             batch=generated.batch,
             texts=generated.texts,
+            compared_texts=compared,
+            compared_references=tuple(recognizer.compared(text) for text in batch.texts),
             targeted=self.goal.targeted,
             success=reached & said.heard & said.scored,
             loss=said.losses,
@@ -255,12 +273,13 @@ class Attack(ABC):
         self, recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str]
     ) -> tuple[list[Status], list[str]]:
         """The status of each utterance before the attack, and the reason where it is refused; "" where it can be attacked."""
-        reasons = _audio_reasons(self.threat, recognizer, batch)
+        reasons = audio_reasons(self.threat, recognizer, batch)
         if self.has_goal:
-            reasons = [reason or self.goal.unattackable(text) for reason, text in zip(reasons, texts, strict=True)]
+            pairs = zip(reasons, texts, strict=True)
+            reasons = [reason or self.goal.unattackable(recognizer.compared(text)) for reason, text in pairs]
         if self.needs_targets:
             possible = [row for row, reason in enumerate(reasons) if not reason]
-            wanted = zip(possible, _text_reasons(recognizer, batch.lengths, texts, possible), strict=True)
+            wanted = zip(possible, text_reasons(recognizer, batch.lengths, texts, possible), strict=True)
             for row, reason in wanted:
                 reasons[row] = reason
         status = [Status.REFUSED if reason else Status.ATTACKED for reason in reasons]
@@ -276,43 +295,3 @@ def _with_scores(generated: Generated, scored: Sequence[bool]) -> tuple[tuple[St
     status = (given if keep else Status.BROKEN_OFF for keep, given in zip(kept, generated.status, strict=True))
     notes = (note if keep else _NO_SCORES for keep, note in zip(kept, generated.notes, strict=True))
     return tuple(status), tuple(notes)
-
-
-def _check_precision(recognizer: Recognizer, batch: AudioBatch) -> None:
-    """ValueError for audio in half precision, which holds no perturbation of one 16-bit step, and for float64 audio of a float32
-    recogniser. A recogniser of another precision than its audio's may convert the audio itself.
-    """
-    found = str(batch.waveforms.dtype).removeprefix("torch.")
-    if batch.waveforms.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"waveforms must be float32 in [-1, 1], found {found}; 16-bit integers become so by / 32768")
-    if found == "float64" and {parameter.dtype for parameter in recognizer.parameters()} == {torch.float32}:
-        raise ValueError("waveforms are float64, the recogniser computes in float32: convert one of them")
-
-
-def _audio_reasons(threat: ThreatModel, recognizer: Recognizer, batch: AudioBatch) -> list[str]:
-    faults = {
-        "its audio is not finite": ~batch.waveforms.isfinite().all(1),
-        "it has no audio": batch.lengths == 0,
-        "its audio leaves [-1, 1] or its padding is not zero": ~in_box(batch.waveforms, batch),
-        "its audio is longer than the recogniser can hear": ~recognizer.hears(batch.lengths),
-        "it is silent, which has no signal-to-noise ratio": ~threat.defined(batch),
-    }
-    rows = torch.stack(list(faults.values()), 1).tolist()
-    return [next((why for why, flag in zip(faults, row, strict=True) if flag), "") for row in rows]
-
-
-def _text_reasons(recognizer: Recognizer, lengths: Tensor, texts: Sequence[str], rows: Sequence[int]) -> list[str]:
-    """For each utterance at ``rows``: why its text cannot be written or does not fit into its audio; "" if neither is true."""
-    reasons = dict.fromkeys(rows, "")
-    for row in rows:
-        try:
-            recognizer.targets([texts[row]])
-        except ValueError as error:
-            reasons[row] = str(error)
-    writable = [row for row, reason in reasons.items() if not reason]
-    if writable:
-        # All utterances in one call: the host then waits for the device once, not once for every utterance.
-        fits = recognizer.feasible(lengths[writable], recognizer.targets([texts[row] for row in writable])).tolist()
-        for row, fit in zip(writable, fits, strict=True):
-            reasons[row] = "" if fit else f"the text {texts[row]!r} does not fit into {int(lengths[row])} samples"
-    return list(reasons.values())

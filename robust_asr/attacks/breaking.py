@@ -85,7 +85,8 @@ class BreakingPoint(Attack):
 
     @property
     def goal(self) -> Goal:
-        return self.attack.goal if self.attack.goal.targeted else WordsWrong(self.share)
+        given = self.attack.goal
+        return given if given.targeted else WordsWrong(self.share, away_from=getattr(given, "away_from", None))
 
     @property
     def core(self) -> Attack:
@@ -176,7 +177,7 @@ class _Search:
     ) -> None:
         self.settings, self.recognizer, self.targets, self.seeds = settings, recognizer, targets, seeds
         self.batch = replace(batch, ids=tuple(map(str, range(len(batch)))))
-        self.texts = settings.goal.texts(batch, seeds=seeds)
+        self.texts = settings.goal.compared(recognizer, batch, seeds=seeds)
         self.bracket = Bracket(batch, settings.num_budgets)
 
     def listen(self) -> None:

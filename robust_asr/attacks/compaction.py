@@ -21,6 +21,8 @@ State = TypeVar("State")
 class Workload:
     """The utterances that an attack still works on.
 
+    ``texts`` are the goal's, as transcripts are compared with them.
+
     Shape: seeds (B,) and places (B,), on the CPU; a place is the row in the batch that the attack was given.
     """
 

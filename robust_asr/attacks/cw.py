@@ -90,7 +90,7 @@ class CarliniWagner(Attack):
     def perturb(
         self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
     ) -> Perturbation:
-        work = Workload.whole(batch, targets, self.goal.texts(batch, seeds=seeds), seeds=seeds)
+        work = Workload.whole(batch, targets, self.goal.compared(recognizer, batch, seeds=seeds), seeds=seeds)
         return as_perturbation(batch, self.shrink(recognizer, work, partial))
 
     def shrink(self, recognizer: Recognizer, work: Workload, partial: Partial = NOWHERE) -> State:

@@ -5,19 +5,27 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 
 from robust_asr.attacks.phrases import Phrases
 from robust_asr.metrics import word_errors
+from robust_asr.models.base import Recognizer
 from robust_asr.randomness import Key, derive
 from robust_asr.text import normalize
 from robust_asr.types import AudioBatch, Transcript
 
+# The text that an untargeted attack climbs away from: the reference, the recogniser's own transcript of the clean audio, or both.
+AwayFrom = Literal["reference", "transcript", "both"]
+
 
 class Goal(ABC):
     """The text whose loss an attack changes, the direction of the change, and when a transcript counts as success.
+
+    Texts are compared in the form of ``Recognizer.compared``: ``compared`` gives them, and every method that judges a transcript
+    takes them in this form.
 
     Attributes:
         sign: +1 if the loss is to rise (untargeted), -1 if it is to fall (targeted).
@@ -29,12 +37,20 @@ class Goal(ABC):
     def texts(self, batch: AudioBatch, *, seeds: Tensor) -> tuple[str, ...]:
         """The text that each utterance is attacked with. Shape: seeds (B,)."""
 
+    def compared(self, recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor) -> tuple[str, ...]:
+        """The same texts as transcripts of a recogniser are compared with them. Shape: seeds (B,)."""
+        return tuple(recognizer.compared(text) for text in self.texts(batch, seeds=seeds))
+
+    def climbs(self, recognizer: Recognizer) -> AwayFrom:
+        """Whether the loss that changes is that of ``texts()``, as "reference" says, or of what the recogniser writes itself."""
+        return "reference"
+
     @abstractmethod
     def wins(self, text: str, transcript: Transcript) -> bool:
-        """Whether a transcript is a success for the attacker; ``text`` is the utterance's entry in ``texts()``."""
+        """Whether a transcript is a success for the attacker; ``text`` is the utterance's entry in ``compared()``."""
 
     def damage(self, text: str, transcript: Transcript) -> float:
-        """What a transcript is worth to the attacker, the higher, the better; ``text`` is the utterance's entry in ``texts()``.
+        """What a transcript is worth to the attacker, the higher, the better; ``text`` is the utterance's entry in ``compared()``.
 
         A goal that does not say gives 1 for a success, else 0.
         """
@@ -60,9 +76,31 @@ class Goal(ABC):
 
 @dataclass(frozen=True)
 class Untargeted(Goal):
-    """Raise the loss of the reference. Reached if the transcript differs from the reference."""
+    """Raise the loss of a text. Reached if the transcript differs from the reference, whatever the text.
+
+    Attributes:
+        away_from: the text: the ``reference`` as it is given; the ``transcript`` that the recogniser itself writes of the clean
+            audio, with its case and punctuation; or ``both``, the sum of the two losses. None, the default, is the reference for a
+            recogniser that spells as references are spelled, and both for a ``cased`` one: which text is the stronger differs
+            between utterances (benchmarks/README.md). Where a recogniser hears no words in the clean audio, it is the reference;
+            the field ``climbed`` of a row says which it was, wherever the reference was not asked for.
+    """
+
+    _: KW_ONLY
+    away_from: AwayFrom | None = None
+    # Rows from before this field are those of its default.
+    later_arguments: ClassVar[tuple[str, ...]] = ("away_from",)
 
     sign = 1
+
+    def __post_init__(self) -> None:
+        if self.away_from is not None and self.away_from not in get_args(AwayFrom):
+            raise ValueError(
+                f"away_from must be one of {', '.join(get_args(AwayFrom))}, or None, found {self.away_from!r}"
+            )
+
+    def climbs(self, recognizer: Recognizer) -> AwayFrom:
+        return self.away_from or ("both" if recognizer.innermost.cased else "reference")
 
     def texts(self, batch: AudioBatch, *, seeds: Tensor) -> tuple[str, ...]:
         return batch.texts
@@ -92,6 +130,7 @@ class WordsWrong(Untargeted):
     share: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.share <= 1:
             raise ValueError(f"share must lie in (0, 1], a fraction of the words, found {self.share}")
 

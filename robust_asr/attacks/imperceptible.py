@@ -96,7 +96,7 @@ class Imperceptible(CarliniWagner):
     def perturb(
         self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor, partial: Partial = NOWHERE
     ) -> Perturbation:
-        work = Workload.whole(batch, targets, self.goal.texts(batch, seeds=seeds), seeds=seeds)
+        work = Workload.whole(batch, targets, self.goal.compared(recognizer, batch, seeds=seeds), seeds=seeds)
         saved = partial.load()
         if saved is not None and saved["stage"] == Key.SECOND_STAGE:
             # The saved state of the second stage replaces this placeholder; it contains the result of the first stage.

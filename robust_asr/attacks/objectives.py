@@ -13,9 +13,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robust_asr.attacks.aims import Aim, LossOf, Margins, Sum, hands_out_frames, has_encoder, has_frames
+from robust_asr.attacks.aims import (
+    Aim,
+    LossOf,
+    Margins,
+    Sum,
+    TokenMargins,
+    hands_out_frames,
+    has_encoder,
+    has_frames,
+    has_tokens,
+)
 from robust_asr.attacks.goals import Goal
+from robust_asr.attacks.own_texts import own_texts
 from robust_asr.models.base import Recognizer
+from robust_asr.models.token_synchronous import TokenSynchronous
 from robust_asr.randomness import Key, derive
 from robust_asr.types import AudioBatch, Targets
 
@@ -64,7 +76,8 @@ class Loss(Objective):
         return ""
 
     def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
-        return LossOf(targets, goal.sign)
+        # Two texts are an aim already (``climbing``).
+        return targets if isinstance(targets, Aim) else LossOf(targets, goal.sign)
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,34 @@ class FrameMargin(Objective):
 
 
 @dataclass(frozen=True)
+class TokenMargin(Objective):
+    """A hinge margin over the tokens that the recogniser writes on the clean audio, summed over them and the end of the text.
+
+    At each token the decoder reads those before it (teacher forcing). The margin is the largest score of another token that the
+    search may write there, minus the token's own; it counts up to one nat, as in ``FrameMargin``. Tokens are those of
+    the recogniser's own transcript in its spelling, or of the reference where its loss does not take that (``own_texts``). Where
+    the recogniser writes nothing, the margin is that of the end of the text, so that it comes to write something.
+    """
+
+    @property
+    def name(self) -> str:
+        return "token margin"
+
+    def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
+        if not has_tokens(recognizer):
+            name = type(recognizer.innermost).__name__
+            raise ValueError(
+                f"objective: TokenMargin needs a decoder that scores the tokens of a text, which {name} does not hand out: "
+                "use Loss, or FrameMargin for a recogniser with frames"
+            )
+        pairs = zip(own_texts(recognizer, batch, seeds=seeds), batch.texts, strict=True)
+        return TokenMargins(recognizer.targets([given if own is None else own for own, given in pairs]))
+
+    def passes_to_aim(self, recognizer: Recognizer) -> int:
+        return recognizer.forwards_per_transcript
+
+
+@dataclass(frozen=True)
 class Insertions(Objective):
     """Towards a text of many short words: each word of it that the recogniser writes is an insertion or a substitution.
 
@@ -107,7 +148,8 @@ class Insertions(Objective):
     many words as fit into four fifths of the audio: a text that fills the audio leaves no choice of frames. Where not even one
     word fits, it is the empty text.
 
-    Errors: ValueError for a recogniser that can write none of the words.
+    Errors: ValueError for a recogniser that can write none of the words, and for one that writes token by token: any text fits
+        into its audio, so nothing says how many words an attack could make it write.
     """
 
     @property
@@ -115,6 +157,12 @@ class Insertions(Objective):
         return "insertions"
 
     def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
+        if isinstance(recognizer.innermost, TokenSynchronous):
+            name = type(recognizer.innermost).__name__
+            raise ValueError(
+                f"objective: Insertions fills the frames of the audio with words; {name} writes tokens, of which any number fits: "
+                "use Loss or TokenMargin"
+            )
         words = _short_words(recognizer)
         if not words:
             raise ValueError(
@@ -167,6 +215,37 @@ class Mixture(Objective):
         return sum(part.passes_to_aim(recognizer) for part in self.parts)
 
 
+LOSS_AND_FRAMES = Mixture((Loss(), FrameMargin()))
+LOSS_AND_TOKENS = Mixture((Loss(), TokenMargin()))
+
+
+@dataclass(frozen=True)
+class Usual(Objective):
+    """The loss and the margin of what the recogniser decides: of every frame or, without frames, of every token that it writes.
+
+    A recogniser that hands out neither is attacked on its loss alone. Descriptions name the mixture for recognisers with frames,
+    as those of rows from before this class; no recogniser serves both, so two attacks of one description never differ.
+    """
+
+    described_as: ClassVar[Objective] = LOSS_AND_FRAMES
+
+    @property
+    def name(self) -> str:
+        return LOSS_AND_FRAMES.name
+
+    def aim(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, goal: Goal, *, seeds: Tensor) -> Aim:
+        return self.of(recognizer).aim(recognizer, batch, targets, goal, seeds=seeds)
+
+    def passes_to_aim(self, recognizer: Recognizer) -> int:
+        return self.of(recognizer).passes_to_aim(recognizer)
+
+    def of(self, recognizer: Recognizer) -> Objective:
+        """The objective that serves a recogniser."""
+        if has_frames(recognizer):
+            return LOSS_AND_FRAMES
+        return LOSS_AND_TOKENS if has_tokens(recognizer) else Loss()
+
+
 def _short_words(recognizer: Recognizer) -> list[str]:
     """The shortest words of the search's lexicon; single letters where the search writes any word. Only what can be written."""
     tokenizer = getattr(recognizer.innermost, "tokenizer", None)
@@ -176,13 +255,15 @@ def _short_words(recognizer: Recognizer) -> list[str]:
 
 
 def strongest(recognizer: Recognizer, goal: Goal) -> list[Objective]:
-    """The objectives of which, for some utterance and recogniser, each is the strongest (benchmarks.objectives)."""
+    """The objectives of which, for some utterance and recogniser, each is the strongest (benchmarks.objectives, climbed_text)."""
     if goal.targeted:
         return [Loss()]
+    if has_tokens(recognizer):
+        return [Loss(), LOSS_AND_TOKENS]
     found: list[Objective] = [Loss()]
-    if _short_words(recognizer):
+    if not isinstance(recognizer.innermost, TokenSynchronous) and _short_words(recognizer):
         found.append(Insertions())
     if has_frames(recognizer):
         # Without an encoder the two parts of a mixture would cost two passes.
-        found.append(Mixture((Loss(), FrameMargin())) if has_encoder(recognizer) else FrameMargin())
+        found.append(LOSS_AND_FRAMES if has_encoder(recognizer) else FrameMargin())
     return found

@@ -17,7 +17,7 @@ from robust_asr.attacks.compaction import Workload
 from robust_asr.attacks.comparison import Measures
 from robust_asr.attacks.expectation import Expectation, Precision, room_of
 from robust_asr.attacks.goals import Goal, Untargeted
-from robust_asr.attacks.objectives import FrameMargin, Loss, Mixture, Objective
+from robust_asr.attacks.objectives import Loss, Objective, Usual
 from robust_asr.attacks.progress import Outcome, Run
 from robust_asr.attacks.scored import ScoredAttack
 from robust_asr.attacks.settings import require_ball, require_counts, require_objective
@@ -41,7 +41,8 @@ class PGD(ScoredAttack):
     Sources: Madry et al. (2018) for constant steps on the recogniser's loss, ``PaperPGD``, which is weaker than the default here.
 
     Attributes:
-        objective: what is raised; by default the loss of the target, or the loss of the reference and the margin of every frame.
+        objective: what is raised; by default the loss of the target or, untargeted, ``Usual``: the loss and the margin of every
+            frame or token.
         steps: how far each iteration goes.
         random_start: start at a random point of the ball instead of at x.
         num_restarts: the number of runs from random starts; each utterance keeps its best run.
@@ -78,7 +79,7 @@ class PGD(ScoredAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.objective is None:
-            chosen = Loss() if self.goal.targeted else Mixture((Loss(), FrameMargin()))
+            chosen = Loss() if self.goal.targeted else Usual()
             object.__setattr__(self, "objective", chosen)
         require_ball(self)
         require_objective(self, self.objective)

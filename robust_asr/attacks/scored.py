@@ -73,4 +73,4 @@ class ScoredAttack(Attack):
     def workload(self, recognizer: Recognizer, batch: AudioBatch, targets: Targets, *, seeds: Tensor) -> Workload:
         """The batch with what the objective aims at. Shape: seeds (B,)."""
         aim = self.objective.aim(recognizer, batch, targets, self.goal, seeds=seeds)
-        return Workload.whole(batch, aim, self.goal.texts(batch, seeds=seeds), seeds=seeds)
+        return Workload.whole(batch, aim, self.goal.compared(recognizer, batch, seeds=seeds), seeds=seeds)

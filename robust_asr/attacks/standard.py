@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from robust_asr import checkpoint
+from robust_asr.attacks.aims import Aim, LossOf
 from robust_asr.attacks.base import Attack, Perturbation
+from robust_asr.attacks.climbing import passes_to_climb
 from robust_asr.attacks.contest import Contest
 from robust_asr.attacks.goals import Goal, Untargeted
 from robust_asr.attacks.members import COMPARISON_DRAWS, Member
@@ -105,7 +107,7 @@ class Standard(Attack):
         partial: Partial = NOWHERE,
         start: Tensor | None = None,
     ) -> Perturbation:
-        texts = self.goal.texts(batch, seeds=seeds)
+        texts = self.goal.compared(recognizer, batch, seeds=seeds)
         views = _views(recognizer, batch, targets, seeds)
         members = self._members(recognizer, views)
         lost = torch.tensor([self.goal.most_damage(text) for text in texts], dtype=torch.float64)
@@ -136,16 +138,14 @@ class Standard(Attack):
         partial: Partial,
     ) -> None:
         """The second round: every utterance that is not lost is attacked further by the member that did the most damage to it."""
-        left = self.forwards * len(contest.batch) - int(contest.forwards.sum())
+        left = self._budget(recognizer) * len(contest.batch) - int(contest.forwards.sum())
         # An utterance that nothing breaks gets at most three budgets, so the time of an evaluation stays near to what was asked.
         passes = min(left // max(len(contest.remaining()), 1), 2 * self.forwards)
         guided = torch.tensor([isinstance(member.attack, Transfer) for member in members])
         for place, (number, rows, share) in enumerate(_second_round(contest, guided, passes)):
             objective, model = members[number].passing
-            aim = objective.passes_to_aim(model)
-            iterations = (
-                share - aim - _LOOKS * _passes_to_look(model) - int(guided[number]) * _passes_to_look(recognizer)
-            )
+            guiding = passes_to_climb(self.goal, model) + _passes_to_look(recognizer) if guided[number] else 0
+            iterations = share - objective.passes_to_aim(model) - guiding - _LOOKS * _passes_to_look(model)
             if len(rows) and iterations >= _LEAST:
                 second = replace(members[number], attack=members[number].attack.refining(iterations))
                 start, where = contest.delta[rows.to(contest.delta.device)], partial.part(f"{contest.turn}-{place}")
@@ -163,14 +163,15 @@ class Standard(Attack):
             guiding = strongest(self._other, self.goal)[0]
             objectives.append((guiding, self._other))
         queried = settings[-1][0]
-        queries, iterations, looks = _shares(self.forwards, objectives, queried, recognizer)
+        budget = self._budget(recognizer)
+        queries, iterations, looks = _shares(budget, objectives, queried, recognizer)
         if iterations < _LEAST:
-            enough = self.forwards
+            enough = budget
             while _shares(enough, objectives, queried, recognizer)[1] < _LEAST:
                 enough += 1
             raise ValueError(
                 f"forwards is {self.forwards}, too few for the {len(objectives) + 1} members that attack this recogniser: it "
-                f"must be at least {enough}"
+                f"must be at least {enough + self.forwards - budget}"
             )
         members = [
             Member(
@@ -186,6 +187,11 @@ class Standard(Attack):
             self.threat, goal=self.goal, objective=queried, num_queries=queries, comparison_draws=COMPARISON_DRAWS
         )
         return [*members, Member(square.title, recognizer, square)]
+
+    def _budget(self, recognizer: Recognizer) -> int:
+        """The passes of an utterance without those that say what the recognisers themselves write."""
+        models = [recognizer] if self._other is None else [recognizer, self._other]
+        return self.forwards - sum(passes_to_climb(self.goal, model) for model in models)
 
     @cached_property
     def _other(self) -> Recognizer | None:
@@ -261,11 +267,10 @@ def _views(recognizer: Recognizer, batch: AudioBatch, targets: Targets, seeds: T
     view = _straight_through(recognizer)
     if view is None:
         return {"": recognizer}
+    aim = targets if isinstance(targets, Aim) else LossOf(targets, 1)
 
     def slope(model: Recognizer) -> Tensor:
-        return input_gradient(lambda values: model.loss(values, batch.lengths, targets, seeds=seeds), batch.waveforms)[
-            1
-        ]
+        return input_gradient(lambda values: aim.values(model, values, batch.lengths, seeds=seeds), batch.waveforms)[1]
 
     other = {" straight-through": view}
     try:

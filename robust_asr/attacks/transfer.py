@@ -10,6 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from robust_asr.attacks.climbing import climbed, passes_to_climb
 from robust_asr.attacks.comparison import Measures
 from robust_asr.attacks.expectation import room_of
 from robust_asr.attacks.objectives import Loss
@@ -60,9 +61,10 @@ class Transfer(ScoredAttack):
             rates = f"{self.surrogate.sample_rate} Hz, and the recogniser {recognizer.sample_rate}"
             raise ValueError(f"surrogate: hears {rates}; they must be equal")
         other = self.surrogate.to(batch.waveforms.device)
-        its_targets = other.targets(self.goal.texts(batch, seeds=seeds))
         with frozen_for_attack(other):
+            its_targets = climbed(self.goal, other, batch, self.goal.texts(batch, seeds=seeds), seeds=seeds).targets
             found = self.attack.search(other, batch, its_targets, seeds=seeds, partial=partial, start=start)
+        found.state.forwards += passes_to_climb(self.goal, other)
         work = self.workload(recognizer, batch, targets, seeds=seeds)
         measure = Measures.of(
             recognizer,

@@ -24,6 +24,7 @@ class AttackResult:
 
     Attributes:
         texts: the text that each utterance was attacked with: its target, or its reference.
+        compared_texts, compared_references: those texts, and the references, as the transcripts are compared with them.
         targeted: whether ``texts`` are targets.
         success: whether the goal was reached, on draws that the attack never saw; False for audio that nobody could hear, and
             where the recogniser's scores are not finite.
@@ -39,6 +40,8 @@ class AttackResult:
 
     batch: AudioBatch
     texts: tuple[str, ...]
+    compared_texts: tuple[str, ...]
+    compared_references: tuple[str, ...]
     targeted: bool
     success: Tensor
     loss: Tensor

@@ -90,19 +90,28 @@ def _detected(transcript: Transcript) -> Row:
 
 
 def _texts_and_errors(result: AttackResult, index: int) -> Row:
-    """Reference, hypothesis and target, the loss and success of the attack, and the error counts."""
+    """Reference, hypothesis and target, the loss and success of the attack, and the error counts.
+
+    Errors are counted on the texts as the recogniser compares them. The hypothesis is in this form; ``compared_reference`` and
+    ``compared_target`` stand beside a reference and a target that are not, ``written`` is what the recogniser wrote.
+    """
     reference, hypothesis, text = result.batch.texts[index], result.hypotheses[index], result.texts[index]
+    compared_reference, compared_text = result.compared_references[index], result.compared_texts[index]
+    written = result.transcripts[index].written
     row = {
         "reference": reference,
         "hypothesis": hypothesis,
-        **utterance_errors(reference, hypothesis)._asdict(),
+        **({"compared_reference": compared_reference} if compared_reference != reference else {}),
+        **({"written": written} if written else {}),
+        **utterance_errors(compared_reference, hypothesis)._asdict(),
         "loss": _number(float(result.loss[index]), 5),
         "success": bool(result.success[index]),
         "target": text if result.targeted else None,
     }
     if result.targeted:
-        errors, words = word_errors(text, hypothesis)
+        errors, words = word_errors(compared_text, hypothesis)
         row |= {"target_errors": errors, "target_words": words}
+        row |= {"compared_target": compared_text} if compared_text != text else {}
     return row
 
 

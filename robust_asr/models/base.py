@@ -46,12 +46,15 @@ class Recognizer(nn.Module, ABC):
             state this itself, because an attack that uses one draw of a random model is too weak.
         forwards_per_transcript: passes through the network that one transcript of one utterance costs; the copies of a vote.
         forwards_per_look: passes through the network that ``loss_and_transcripts`` costs for one utterance.
+        cased: whether it writes case and punctuation, as a reference need not. An untargeted attack then asks which text it
+            climbs away from (``robust_asr.attacks.goals.Untargeted``). Of a wrapper, ``innermost`` says it.
     """
 
     sample_rate: int = 16_000
     padding_invariant: bool = True
     stochastic: bool = True
     forwards_per_transcript: int = 1
+    cased: bool = False
 
     @abstractmethod
     def targets(self, texts: Sequence[str]) -> Targets:
@@ -67,6 +70,13 @@ class Recognizer(nn.Module, ABC):
         except ValueError:
             return [text]
         return []
+
+    def compared(self, text: str) -> str:
+        """The form of a text in which it is compared with others: references, hypotheses and targets, before errors are counted.
+
+        A recogniser with a spelling of its own overrides this. ``Transcript.text`` is in this form already.
+        """
+        return text if self.inside is None else self.inside.compared(text)
 
     @abstractmethod
     def feasible(self, lengths: Tensor, targets: Targets) -> Tensor:

@@ -6,6 +6,7 @@ Legend: B utterances, T samples, F frames of 20 ms, D hidden units, P tokens of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,30 +14,32 @@ from torch import Tensor
 from torch.nn import functional
 
 from robust_asr.masking import masked
-from robust_asr.models.base import Encoded
 from robust_asr.models.hf_files import INLINE, load_tensors, named_folder, require_library
+from robust_asr.models.token_synchronous import TokenScores, TokenSynchronous
 from robust_asr.models.whisper_features import HOP, SAMPLE_RATE, WhisperLogMel
 from robust_asr.models.whisper_files import WhisperContent, read_content, read_weights, unpack
-from robust_asr.models.whisper_text import WhisperText, words_of
+from robust_asr.models.whisper_text import WhisperText, normalizer_of
+from robust_asr.models.whisper_times import Gaze, words_of
 from robust_asr.types import TokenTargets, Transcript, check_audio
 
 # The encoder's second convolution has stride 2.
 _SAMPLES_A_FRAME = 2 * HOP
 
 
-class Whisper(Encoded):
+class Whisper(TokenSynchronous):
     """Whisper with its own prompt, teacher-forced loss and greedy search; transformers' network, in evaluation mode when built.
 
     The encoder hears a fixed window, 30 s for the published models: each utterance is followed by silence, which is added inside
     the recogniser, so no attack can change it. The loss of a text is the sum over its tokens and the end of text, without
     suppressed tokens. Transcripts equal those of transformers' ``generate`` without timestamps, sampling or beams.
 
-    Texts are encoded in the spelling in which they are given; LibriSpeech's capitals are not what Whisper writes. A transcript's
-    ``text`` is the words of what Whisper wrote, without punctuation, so that texts without punctuation can be compared with it;
-    ``written`` is what Whisper wrote. A goal's text with punctuation therefore never equals a transcript.
+    Texts are encoded in the spelling in which they are given; LibriSpeech's capitals are not what Whisper writes. Texts are
+    compared after Whisper's normaliser, the English one where it writes English, else the basic one. A transcript's
+    ``written`` is what Whisper wrote, ``text`` is that after the normaliser, ``words`` are those of ``written`` with their times,
+    where the model names alignment heads.
 
-    The attribute ``model`` describes the architecture, the prompt and the tokenizer, not the weights. It becomes part of a
-    checkpoint, which can then be loaded without the original files.
+    The attribute ``model`` describes the architecture, the prompt, the tokenizer and spellings, not the weights. It becomes part
+    of a checkpoint, which can then be loaded without the original files.
 
     Args:
         model: a local folder with ``config.json``, ``generation_config.json``, a tokenizer and ``model.safetensors``; the name of
@@ -50,6 +53,7 @@ class Whisper(Encoded):
 
     sample_rate = SAMPLE_RATE
     stochastic = False
+    cased = True
 
     def __init__(self, model: str, *, language: str | None = None, task: str = "transcribe") -> None:
         super().__init__()
@@ -69,10 +73,14 @@ class Whisper(Encoded):
             )
         self._end = self._checked_ids("end", [generation["end"]])[0]
         self._text = WhisperText(content.tokenizer, first_special=self._end)
+        self._normalizer = normalizer_of(
+            english=language in (None, "en") or task == "translate", spelling=content.spelling
+        )
         self.front_end = WhisperLogMel(
             num_mels=self.network.config.num_mel_bins,
             window=self.network.config.max_source_positions * _SAMPLES_A_FRAME,
         )
+        self._heads = generation.get("alignment_heads", [])
         self._keep_ids("prompt", prompt)
         self._keep_ids("suppressed", generation["suppress"])
         self._keep_ids("suppressed_first", [*generation["suppress"], *generation["begin_suppress"]])
@@ -86,8 +94,11 @@ class Whisper(Encoded):
     def unwritable(self, text: str) -> list[str]:
         return self._text.unwritable(text)
 
+    def compared(self, text: str) -> str:
+        return self._normalizer(text).strip()
+
     def feasible(self, lengths: Tensor, targets: TokenTargets) -> Tensor:
-        fits = targets.token_lengths <= self._most_tokens - len(self.prompt)
+        fits = targets.token_lengths <= self._room
         return fits.to(lengths.device, non_blocking=True) & self.hears(lengths)
 
     def hears(self, lengths: Tensor) -> Tensor:
@@ -100,23 +111,36 @@ class Whisper(Encoded):
         check_audio(waveforms, lengths)
         features = self.front_end(waveforms, lengths)
         hidden = self.network.encoder(features).last_hidden_state
-        # The decoder attends to the whole window, the silence after an utterance included. No frame stands for audio that is cut.
-        return hidden, self.hears(lengths) * hidden.shape[1]
+        # The frames that hold the utterance; the decoder attends to the whole window, the silence after it included. No frame
+        # stands for audio that is cut.
+        return hidden, self.hears(lengths) * (-(-lengths // _SAMPLES_A_FRAME)).clamp(min=1)
 
     def loss_from_hidden(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> Tensor:
-        room = self._most_tokens - len(self.prompt)
-        tokens = targets.tokens[:, :room].to(hidden.device, non_blocking=True)
-        token_lengths = targets.token_lengths.to(hidden.device, non_blocking=True)
+        forced = self._forced(hidden, targets)
+        losses = functional.cross_entropy(forced.scores.transpose(1, 2), forced.tokens, reduction="none")
+        cut = targets.token_lengths.to(hidden.device, non_blocking=True) > self._room
+        return masked(losses, forced.lengths).sum(1).masked_fill(cut | (frame_lengths == 0), torch.inf)
+
+    def teacher_forced(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> TokenScores:
+        """What does not fit into the decoder is cut off."""
+        forced = self._forced(hidden, targets)
+        first = forced.scores[:, :1].index_fill(-1, self.suppressed_first, -torch.inf)
+        later = forced.scores[:, 1:].index_fill(-1, self.suppressed, -torch.inf)
+        return replace(forced, scores=torch.cat([first, later], 1))
+
+    def _forced(self, hidden: Tensor, targets: TokenTargets) -> TokenScores:
+        """The scores of all tokens, of which the search suppresses some. Shape: hidden (B, F, D)."""
+        tokens = targets.tokens[:, : self._room].to(hidden.device, non_blocking=True)
+        lengths = targets.token_lengths.to(hidden.device, non_blocking=True).clamp(max=self._room)
         inputs = torch.cat([self.prompt.expand(len(tokens), -1), tokens], 1)
         states = self.network.decoder(inputs, encoder_hidden_states=hidden, use_cache=False).last_hidden_state
-        scores = self._scores(states[:, len(self.prompt) - 1 :])
-        wanted = functional.pad(tokens, (0, 1)).scatter(1, token_lengths.clamp(max=room)[:, None], self._end)
-        losses = functional.cross_entropy(scores.transpose(1, 2), wanted, reduction="none")
-        return (
-            masked(losses, token_lengths + 1)
-            .sum(1)
-            .masked_fill((token_lengths > room) | (frame_lengths == 0), torch.inf)
-        )
+        wanted = functional.pad(tokens, (0, 1)).scatter(1, lengths[:, None], self._end)
+        return TokenScores(self._scores(states[:, len(self.prompt) - 1 :]), wanted, lengths + 1)
+
+    @property
+    def _room(self) -> int:
+        """The most tokens of a text."""
+        return self._most_tokens - len(self.prompt)
 
     def transcribe_hidden(self, hidden: Tensor, frame_lengths: Tensor) -> list[Transcript]:
         if bool((frame_lengths == 0).any()):
@@ -125,24 +149,47 @@ class Whisper(Encoded):
                 f"Whisper hears {self.front_end.window / SAMPLE_RATE:g} s, the utterances at {rows} of the batch are longer: "
                 "leave them out or cut them"
             )
-        written = [self._text.decode(tokens) for tokens in self._search(hidden)]
-        return [Transcript(words_of(text), written=text) for text in written]
+        found, gaze = self._search(hidden)
+        transcripts = []
+        for row, (tokens, frames) in enumerate(zip(found, frame_lengths.tolist(), strict=True)):
+            text = [token for token in tokens if token != self._end]
+            written = self._text.decode(text)
+            words = words_of(self._text.words(text), gaze.starts(row, frames), frames, gaze.sure[row][: len(text)])
+            transcripts.append(Transcript(self.compared(written), words, written=written))
+        return transcripts
 
-    def _search(self, hidden: Tensor) -> list[list[int]]:
-        """The most likely next token, until the end of text or the longest transcript. Shape: hidden (B, F, D) -> B lists."""
-        inputs, cache = self.prompt.expand(len(hidden), -1), None
-        ended = torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device)
-        chosen: list[Tensor] = []
-        while len(self.prompt) + len(chosen) < self._most_written and not bool(ended.all()):
+    def _search(self, hidden: Tensor) -> tuple[list[list[int]], Gaze]:
+        """The most likely next token, until the end of text or the longest transcript, and where they are heard.
+
+        An utterance that has ended leaves the batch.
+
+        Shape: hidden (B, F, D) -> B lists.
+        """
+        with Gaze(self.network.decoder, self._heads, len(hidden)) as gaze:
+            return self._written(hidden, gaze), gaze
+
+    def _written(self, hidden: Tensor, gaze: Gaze) -> list[list[int]]:
+        written: list[list[int]] = [[] for _ in hidden]
+        rows, inputs, cache = list(range(len(hidden))), self.prompt.expand(len(hidden), -1), None
+        for place in range(self._most_written - len(self.prompt) if rows else 0):
             step = self.network.decoder(inputs, encoder_hidden_states=hidden, past_key_values=cache, use_cache=True)
             cache = step.past_key_values
             scores = self._scores(step.last_hidden_state[:, -1])
-            scores[:, self.suppressed if chosen else self.suppressed_first] = -torch.inf
-            best = scores.argmax(-1).masked_fill(ended, self._end)
-            ended = ended | (best == self._end)
-            chosen.append(best)
+            scores[:, self.suppressed if place else self.suppressed_first] = -torch.inf
+            best = scores.argmax(-1)
+            gaze.follow(rows, scores, best, reads=place > 0)
+            tokens = best.tolist()
+            for row, token in zip(rows, tokens, strict=True):
+                written[row].append(token)
+            going = [index for index, token in enumerate(tokens) if token != self._end]
+            if not going:
+                break
+            if len(going) < len(rows):
+                left = torch.tensor(going, device=hidden.device)
+                rows, hidden, best = [rows[index] for index in going], hidden[left], best[left]
+                cache.batch_select_indices(left)
             inputs = best[:, None]
-        return torch.stack(chosen, 1).tolist() if chosen else [[] for _ in hidden]
+        return written
 
     def _scores(self, states: Tensor) -> Tensor:
         """Scores of all tokens, by the tied embedding. Shape: states (..., D) -> (..., V)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,15 @@ class WhisperContent:
 
     Attributes:
         sizes: the arguments of ``WhisperConfig``.
-        generation: the ids of the prompt, the end of text, suppressed tokens, and the longest transcript.
+        generation: the ids of the prompt, the end of text, suppressed tokens, the longest transcript, and alignment heads if any.
         tokenizer: the content of ``tokenizer.json``.
+        spelling: the content of ``normalizer.json``: British spellings of words and the American ones.
     """
 
     sizes: Mapping[str, Any]
     generation: Mapping[str, Any]
     tokenizer: str
+    spelling: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (
@@ -64,6 +66,9 @@ class WhisperContent:
                 raise ValueError(
                     f"{name} is {value!r}: accepted are {', '.join(_SIZES)} as counts, {', '.join(_RATES)} in [0, 1)"
                 )
+        heads = self.generation.get("alignment_heads", [])
+        if not isinstance(heads, list) or not all(_is_head(pair, self.sizes) for pair in heads):
+            raise ValueError(f"alignment_heads must be pairs of a layer and a head, found {str(heads)[:40]}")
         ids = [self.generation.get(name) for name in _IDS]
         for name in ("languages", "tasks"):
             ids += self._of(name, dict).values()
@@ -73,6 +78,9 @@ class WhisperContent:
             raise ValueError(
                 f"generation must hold ids of tokens, found {[x for x in ids if type(x) is not int][:3] or min(ids)}"
             )
+        words = self.spelling.items() if isinstance(self.spelling, dict) else [(self.spelling, None)]
+        if not all(isinstance(part, str) for pair in words for part in pair):
+            raise ValueError(f"spelling must map words to words, found {str(self.spelling)[:40]!r}")
         longest = self.generation.get("max_length")
         if longest is not None and type(longest) is not int:
             raise ValueError(f"max_length must be a number of tokens, found {longest!r}")
@@ -85,7 +93,7 @@ class WhisperContent:
 
     def pack(self) -> str:
         """One text, from which ``unpack`` makes an equal content."""
-        return hf_files.pack(asdict(self))
+        return hf_files.pack({name: value for name, value in asdict(self).items() if value or name != "spelling"})
 
 
 def unpack(text: str) -> WhisperContent:
@@ -114,8 +122,11 @@ def read_content(folder: Path) -> WhisperContent:
                 )
     sizes = {name: config[name] for name in (*_SIZES, *_RATES) if name in config}
     generation, tokenizer = _generation(folder), _tokenizer(folder)
+    spelling = (
+        hf_files.read_json(folder, "normalizer.json", kind=_KIND) if (folder / "normalizer.json").is_file() else {}
+    )
     try:
-        return WhisperContent(sizes, generation, tokenizer)
+        return WhisperContent(sizes, generation, tokenizer, spelling)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
 
@@ -135,6 +146,15 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
 
 
+def _is_head(pair: Any, sizes: Mapping[str, Any]) -> bool:
+    most = sizes.get("decoder_layers", 0), sizes.get("decoder_attention_heads", 0)
+    return (
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(type(place) is int and 0 <= place < size for place, size in zip(pair, most, strict=True))
+    )
+
+
 def _generation(folder: Path) -> dict[str, Any]:
     """The part of ``generation_config.json`` that decides the prompt and the search."""
     config = hf_files.read_json(folder, "generation_config.json", kind=_KIND)
@@ -150,7 +170,9 @@ def _generation(folder: Path) -> dict[str, Any]:
             )
     languages, tasks = config.get("lang_to_id") or {}, config.get("task_to_id") or {}
     multilingual = bool(config.get("is_multilingual", bool(languages)))
+    heads = config.get("alignment_heads") or []
     return {
+        **({"alignment_heads": heads} if heads else {}),
         "start": config["decoder_start_token_id"],
         "end": config["eos_token_id"],
         "no_timestamps": config["no_timestamps_token_id"],

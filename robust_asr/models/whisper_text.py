@@ -1,16 +1,13 @@
-"""Whisper's texts: the tokens of its vocabulary, and the words of what it writes."""
+"""Whisper's texts: the tokens of its vocabulary, and the form in which texts are compared."""
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from robust_asr.types import TokenTargets
-
-_APOSTROPHES = "'’‘ʼ`"
 
 
 class WhisperText:
@@ -52,6 +49,15 @@ class WhisperText:
         written = self._tokenizer.decode([token for token in tokens if token < self._first_special])
         return written.strip()
 
+    def words(self, tokens: Sequence[int]) -> list[tuple[str, int]]:
+        """The words of a text, punctuation included, each with the place of its first token."""
+        counts = [len(self.decode(tokens[: place + 1]).split()) for place in range(len(tokens))]
+        words = self.decode(tokens).split()
+        # A character of several tokens may look like more than it is until it is complete.
+        return [
+            (word, next(i for i, count in enumerate(counts) if count > number)) for number, word in enumerate(words)
+        ]
+
     def unwritable(self, text: str) -> list[str]:
         """What of a text has no id: characters, or words if it is no single character."""
         if self._writes(text):
@@ -77,22 +83,14 @@ class WhisperText:
         return all(token < self._first_special for token in ids) and self.decode(ids) == " ".join(text.split())
 
 
-def words_of(written: str) -> str:
-    """The words of a text with punctuation: symbols and punctuation become spaces, apostrophes inside words stay.
+def normalizer_of(*, english: bool, spelling: Mapping[str, str]) -> Callable[[str], str]:
+    """Whisper's own normaliser, as transformers has it: lower case without punctuation, and of English more than that.
 
-    ``robust_asr.text.normalize`` removes no character, so this is what makes " Mister Quilter is the apostle." compare equal to
-    the reference MISTER QUILTER IS THE APOSTLE. Numbers and abbreviations stay as Whisper writes them.
+    In English numbers become digits, contractions and titles are written out, "hmm" and "uh" are left out, and words of
+    ``spelling`` (British to American) are replaced.
+
+    Source: Radford et al. 2022, appendix C.
     """
-    characters = [
-        character if not _separates(character) or _inside_word(written, place) else " "
-        for place, character in enumerate(written)
-    ]
-    return " ".join("".join(characters).split())
+    from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
-
-def _separates(character: str) -> bool:
-    return unicodedata.category(character)[0] in "PSZC"
-
-
-def _inside_word(text: str, place: int) -> bool:
-    return text[place] in _APOSTROPHES and text[place - 1 : place].isalnum() and text[place + 1 : place + 2].isalnum()
+    return EnglishTextNormalizer(dict(spelling)) if english else BasicTextNormalizer()

@@ -13,6 +13,7 @@ from robust_asr.report.markup import escaped
 from robust_asr.report.numbers import count, duration, rate
 from robust_asr.report.series import swatch
 from robust_asr.results import Row, audio_path, key
+from robust_asr.results.compared import compared_reference
 from robust_asr.results.worst import worst_rows
 from robust_asr.text.alignment import align_html
 from robust_asr.types import Status
@@ -94,10 +95,11 @@ def _groups(grid: Grid, markup: dict[Card, str]) -> str:
 def _texts(grid: Grid, card: Card) -> tuple[str, str]:
     """A card without its sound: the markup above that, and the markup below."""
     row, system = card.row, card.cell.system
-    texts = row["reference"], row["hypothesis"]
+    texts = compared_reference(row), row["hypothesis"]
     remarks = [
         f"The first {MAX_WORDS} words." if any(_cut(text) != text for text in texts) else "",
         f"Attacker's target: {row['target']}" if row.get("target") else "",
+        f"Written: {_cut(row['written'])}" if row.get("written") else "",
         "" if row["hypothesis"].strip() else "The transcript is empty.",
         _STATUS_REMARKS.get(row["status"], ""),
         row.get("note") or "",

@@ -16,8 +16,11 @@ _COUNTS = frozenset(
 _NUMBERS = frozenset({"audio_seconds", "seconds"})
 # A row may lack these fields, or hold null in them. ``paid_by`` names the system whose attack was shared,
 # ``member`` the attack of an ensemble that won; ``score`` and ``flagged`` are a detector's; those of a breaking point begin with
-# its name (``robust_asr.attacks.breaking``).
-_OPTIONAL_TEXTS = frozenset({"target", "note", "paid_by", "member", "breaking"})
+# its name (``robust_asr.attacks.breaking``). What a recogniser wrote, and texts as it compares them, where they are others
+# (``results.compared``). ``climbed`` is the text that an untargeted attack climbed away from (``robust_asr.attacks.goals``).
+_OPTIONAL_TEXTS = frozenset(
+    {"target", "note", "paid_by", "member", "breaking", "written", "compared_reference", "compared_target", "climbed"}
+)
 _OPTIONAL_NUMBERS = frozenset(
     {"snr_db", "loss", "size", "changed_samples", "masking_excess", "score", "breaking_snr_db"}
 )

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from robust_asr.metrics import utterance_errors, word_edits
+from robust_asr.results.compared import compared_reference, compared_target
 
 # Reference and hypothesis of an utterance occur again for each system and condition that heard it alike.
 _cached_errors = lru_cache(maxsize=2**20)(utterance_errors)
@@ -18,9 +19,9 @@ def recount(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     393,000 rows of 20 words take 7 seconds.
     """
     for row in rows:
-        counts = _cached_errors(row["reference"], row["hypothesis"])._asdict()
+        counts = _cached_errors(compared_reference(row), row["hypothesis"])._asdict()
         if row.get("target") is not None:
-            target = _cached_errors(row["target"], row["hypothesis"])._asdict()
+            target = _cached_errors(compared_target(row), row["hypothesis"])._asdict()
             counts |= {"target_errors": word_edits(target), "target_words": target["words"]}
         wrong = [f"{name} was {row[name]}, is {count}" for name, count in counts.items() if row[name] != count]
         kept = {name: value for name, value in row.items() if name != "recounted"}

@@ -12,8 +12,12 @@ def describe(value: object) -> Any:
 
     The object must follow scikit-learn's convention: every constructor argument is kept as an attribute of the same name.
 
+    A class lists in ``later_arguments`` those that are left out while they have their default, because it had descriptions
+    before it had them. An object that carries ``described_as`` is described as that one.
+
     Errors: TypeError names the class and the argument that cannot be described.
     """
+    value = getattr(value, "described_as", value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
@@ -53,4 +57,5 @@ def _arguments(value: object) -> Iterator[tuple[str, Any]]:
             raise TypeError(
                 f"{kind.__module__}.{kind.__qualname__} does not keep its argument {name!r} as an attribute"
             )
-        yield name, getattr(value, name)
+        if name not in getattr(kind, "later_arguments", ()) or getattr(value, name) != parameter.default:
+            yield name, getattr(value, name)

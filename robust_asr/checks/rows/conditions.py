@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from robust_asr.attacks.objectives import FrameMargin, Insertions, Mixture
+from robust_asr.attacks.objectives import FrameMargin, Insertions, Mixture, TokenMargin
 from robust_asr.attacks.pgd import PaperPGD
 from robust_asr.attacks.steps import Constant
 from robust_asr.results import Evaluation, Row
@@ -19,19 +19,26 @@ from robust_asr.threat import Linf
 TUNED = frozenset({"num_iterations", "steps", "check_every", "max_samples", "precision"})
 _STRENGTHS = frozenset({"eps", "snr_db"})
 # Objectives whose rise says nothing of the loss.
-_NOT_THE_LOSS = frozenset({FrameMargin.__name__, Insertions.__name__, Mixture.__name__})
+_NOT_THE_LOSS = frozenset(kind.__name__ for kind in (FrameMargin, TokenMargin, Insertions, Mixture))
 _FGSM, _PGD = "robust_asr.attacks.fgsm.FGSM", "robust_asr.attacks.pgd.PaperPGD"
 _ONE_STEP = describe(PaperPGD(Linf(0.0), num_iterations=1, steps=Constant(1.0)))["init_args"]
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition of an evaluation. ``settings`` are empty where the record describes none."""
+    """A condition of an evaluation.
+
+    Attributes:
+        settings: empty where the record describes none.
+        climbs_own: whether some row's loss, that of the reference, is not what the attack moved: it climbed away from another
+            text.
+    """
 
     name: str
     columns: dict[str, Any] = field(repr=False)
     kind: str = ""
     settings: dict[str, Any] = field(default_factory=dict, repr=False)
+    climbs_own: bool = False
 
     @property
     def norm(self) -> str:
@@ -79,7 +86,10 @@ class Condition:
         objective = self.settings.get("objective")
         other = isinstance(objective, dict) and str(objective.get("class_path")).rpartition(".")[2] in _NOT_THE_LOSS
         return self.is_bounded and not (
-            other or self.settings.get("stop_on_success", False) or self.settings.get("keep") == "damage"
+            other
+            or self.climbs_own
+            or self.settings.get("stop_on_success", False)
+            or self.settings.get("keep") == "damage"
         )
 
     def number(self, name: str, default: float = 1) -> float:
@@ -111,7 +121,10 @@ class Condition:
 
 
 def conditions_of(evaluation: Evaluation) -> list[Condition]:
-    return [_condition(name, about) for name, about in evaluation.conditions.items()]
+    climbing = {row["condition"] for row in evaluation.rows if (row.get("climbed") or "reference") != "reference"}
+    return [
+        replace(_condition(name, about), climbs_own=name in climbing) for name, about in evaluation.conditions.items()
+    ]
 
 
 def cells(evaluation: Evaluation) -> Iterator[tuple[str, str, str, list[Row]]]:

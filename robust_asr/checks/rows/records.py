@@ -10,6 +10,7 @@ from robust_asr.checks.rows.conditions import cells, conditions_of, of_part
 from robust_asr.checks.verdicts import Check, Question, some
 from robust_asr.metrics import word_edits
 from robust_asr.results import Evaluation, Row
+from robust_asr.results.compared import compared_reference
 from robust_asr.text import normalize
 
 EVERY_UTTERANCE = Question(
@@ -115,6 +116,6 @@ def _swapped(rows: list[Row]) -> list[str]:
     far = {row["id"] for row in rows if word_edits(row) >= _FAR}
     owners: dict[str, set[str]] = {}
     for row in rows:
-        owners.setdefault(normalize(row["reference"]), set()).add(row["id"])
+        owners.setdefault(normalize(compared_reference(row)), set()).add(row["id"])
     heard = {row["id"]: normalize(row["hypothesis"]) for row in rows if row["id"] in far}
     return [name for name, text in heard.items() if text and owners.get(text) and owners[text] <= far]

@@ -9,6 +9,7 @@ from robust_asr.checks.rows.conditions import cells, of_part
 from robust_asr.checks.verdicts import Check, Question
 from robust_asr.results import Evaluation, Row
 from robust_asr.results.breaking import is_breaking
+from robust_asr.results.compared import compared_reference, compared_target
 from robust_asr.results.emptier import emptier_gain
 from robust_asr.results.families import clean_conditions
 from robust_asr.results.summary import paired_difference
@@ -80,4 +81,4 @@ def _constant(rows: Sequence[Row]) -> float:
 
 def _wanted(row: Row) -> bool:
     hypothesis = normalize(row["hypothesis"])
-    return hypothesis in (normalize(row["reference"]), normalize(row.get("target") or ""))
+    return hypothesis in (normalize(compared_reference(row)), normalize(compared_target(row)))

@@ -8,24 +8,42 @@ import pytest
 import torch
 from torch import Tensor
 
-from robust_asr.attacks.aims import Aim
+from robust_asr.attacks.aims import Aim, hinge_margins
 from robust_asr.attacks.goals import Untargeted
-from robust_asr.attacks.objectives import FrameMargin, Insertions, Loss, Mixture, Objective, strongest
+from robust_asr.attacks.objectives import (
+    LOSS_AND_FRAMES,
+    LOSS_AND_TOKENS,
+    FrameMargin,
+    Insertions,
+    Loss,
+    Mixture,
+    Objective,
+    TokenMargin,
+    Usual,
+    strongest,
+)
 from robust_asr.attacks.pgd import PGD
 from robust_asr.attacks.steps import Cosine
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.models.base import Recognizer
 from robust_asr.search.beam import BeamSearch
+from robust_asr.storage.describe import describe
 from robust_asr.threat import Linf
 from robust_asr.types import AudioBatch
 from tests.listeners import four_words
 from tests.robust_asr.attacks.oracles import Target, attacked, audio_batch, seeds_of, spoken, weights
-from tests.robust_asr.attacks.wrappers import FRAME, Frames, Wrapped
+from tests.robust_asr.attacks.wrappers import FRAME, Frames, Tokens, Wrapped
 from tests.robust_asr.defenses.parts import Bend, Ear
 from tests.robust_asr.test_contract import LENGTHS, RECOGNIZERS, TEXTS, audio, trained
 
 OBJECTIVES = [Loss(), FrameMargin(), Insertions(), Mixture((Loss(), FrameMargin()))]
+TOKEN_OBJECTIVES = [TokenMargin(), LOSS_AND_TOKENS]
+# Each with a recogniser that it serves.
+SERVED = [("toy_ctc", one) for one in OBJECTIVES] + [("toy_attention", one) for one in TOKEN_OBJECTIVES]
+each_served = pytest.mark.parametrize(
+    "name, objective", SERVED, ids=lambda one: one if isinstance(one, str) else one.name or "loss"
+)
 each_objective = pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: objective.name or "loss")
 
 
@@ -56,8 +74,78 @@ def test_the_margin_attack_reaches_the_optimum_of_a_linear_classifier(eps: float
         torch.testing.assert_close(lost_after.clamp(max=1.0), best, rtol=0, atol=1e-4)
 
 
-@each_objective
-@pytest.mark.parametrize("name", ["toy_ctc", "defended"])
+@pytest.mark.parametrize("eps", [0.001, 0.01, 0.05])
+def test_the_token_margin_attack_reaches_the_optimum_of_a_linear_classifier(eps: float) -> None:
+    """The same over tokens: what a token's margin can grow by does not depend on the others."""
+    batch, recognizer = letters_batch(), Tokens(weights(FRAME))
+    attack = PGD(Linf(eps), objective=TokenMargin(), num_iterations=30, keep="last")
+    found = attacked(attack, recognizer, batch)
+    for row, length in enumerate(batch.lengths.tolist()):
+        ends = (audio[row : row + 1, :length] for audio in (batch.waveforms, found))
+        before, after = (recognizer.encode(one, torch.tensor([length]))[0][0, :, 0] for one in ends)
+        best = (-before.abs() + eps * float(weights(FRAME).norm(1))).clamp(max=1.0)
+        torch.testing.assert_close((-before.sign() * after).clamp(max=1.0), best, rtol=0, atol=1e-4)
+
+
+def letters_batch() -> AudioBatch:
+    """What ``Tokens`` hears; the references play no role."""
+    batch = audio_batch((200, 130, 20), level=0.2)
+    return replace(batch, texts=("A", "B", "AB"))
+
+
+def test_a_token_that_the_search_never_writes_is_lost_and_pulls_no_more() -> None:
+    scores = torch.tensor([[[0.0, 3.0, -torch.inf], [2.0, 1.5, -torch.inf], [5.0, 0.0, 0.0]]], requires_grad=True)
+    labels = torch.tensor([[2, 0, 1]])
+    value = hinge_margins(scores, labels, torch.tensor([2]))
+    # A nat for the first, minus half a nat for the second; the third is padding.
+    assert value.tolist() == [1.0 - 0.5]
+    (gradient,) = torch.autograd.grad(value.sum(), scores)
+    assert gradient.tolist() == [[[0.0, 0.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]]
+
+
+def test_nothing_heard_is_attacked_until_something_is() -> None:
+    """The margin of the end of the text alone: it rises, so some token comes nearer."""
+    recognizer, batch = trained("toy_attention"), given()
+    recognizer.head.bias.data[0] = 4.0
+    assert recognizer.transcribe(batch.waveforms, batch.lengths)[0].text == ""
+    aim = aim_of(TokenMargin(), recognizer, batch)
+    assert aim.targets.token_lengths.tolist() == [0, 0, 0]
+    found = PGD(Linf(0.1), objective=TokenMargin(), num_iterations=10)(recognizer, batch, seeds=seeds_of(batch))
+    before, after = (
+        aim.values(recognizer, one.waveforms, one.lengths, seeds=seeds_of(batch)) for one in (batch, found.batch)
+    )
+    assert bool((after > before).all())
+
+
+def test_the_usual_objective_is_what_serves_the_recogniser() -> None:
+    for system, expected in (
+        (four_words(), LOSS_AND_FRAMES),
+        (Defended(Bend(), four_words()), LOSS_AND_FRAMES),
+        (Frames(weights(FRAME)), LOSS_AND_FRAMES),
+        (trained("toy_attention"), LOSS_AND_TOKENS),
+        (Defended(Bend(), trained("toy_attention")), LOSS_AND_TOKENS),
+        (Wrapped(trained("toy_attention")), Loss()),
+        (trained("toy_transducer"), Loss()),
+        (Ear(), Loss()),
+    ):
+        assert Usual().of(system) == expected
+        assert Usual().passes_to_aim(system) == expected.passes_to_aim(system)
+    batch = given()
+    for name in ("toy_ctc", "toy_attention", "toy_transducer"):
+        recognizer = trained(name)
+        spelled = PGD(Linf(0.01), objective=Usual().of(recognizer), num_iterations=3)
+        found, expected = (
+            attack.generate(recognizer, batch, seeds=seeds_of(batch))
+            for attack in (PGD(Linf(0.01), num_iterations=3), spelled)
+        )
+        assert torch.equal(found.waveforms, expected.waveforms) and torch.equal(found.forwards, expected.forwards)
+    # Rows from before the class are those of this description.
+    assert describe(PGD(Linf(0.01))) == describe(PGD(Linf(0.01), objective=LOSS_AND_FRAMES))
+    assert PGD(Linf(0.01)).name == "PGD-50 loss+margin cosine"
+    assert PGD(Linf(0.01), goal=Target()).objective == Loss()
+
+
+@each_served
 def test_gradients_are_finite_differences(name: str, objective: Objective) -> None:
     recognizer, batch = trained(name).double(), given()
     batch = batch.replace(batch.waveforms.double())
@@ -76,9 +164,14 @@ def test_gradients_are_finite_differences(name: str, objective: Objective) -> No
 
 
 @each_objective
+def test_gradients_through_a_defence_are_finite_differences(objective: Objective) -> None:
+    test_gradients_are_finite_differences("defended", objective)
+
+
+@each_served
 @pytest.mark.parametrize("noise", [False, True], ids=["plain", "noise"])
-def test_a_value_does_not_depend_on_the_batch(objective: Objective, noise: bool) -> None:
-    recognizer = Defended(GaussianNoise(0.01), trained("toy_ctc")) if noise else trained("toy_ctc")
+def test_a_value_does_not_depend_on_the_batch(name: str, objective: Objective, noise: bool) -> None:
+    recognizer = Defended(GaussianNoise(0.01), trained(name)) if noise else trained(name)
     together = values(objective, recognizer, given())
     torch.testing.assert_close(values(objective, recognizer, given(9000)), together, rtol=0, atol=1e-4)
     for row in range(3):
@@ -88,9 +181,9 @@ def test_a_value_does_not_depend_on_the_batch(objective: Objective, noise: bool)
     torch.testing.assert_close(backwards.flip(0), together, rtol=0, atol=1e-4)
 
 
-@each_objective
-def test_aims_are_selected_and_repeated_as_targets_are(objective: Objective) -> None:
-    recognizer, batch = trained("toy_ctc"), given()
+@each_served
+def test_aims_are_selected_and_repeated_as_targets_are(name: str, objective: Objective) -> None:
+    recognizer, batch = trained(name), given()
     aim, whole = aim_of(objective, recognizer, batch), values(objective, recognizer, batch)
     for rows in ([0, 1, 2], [2, 1], [1], [2, 2, 0]):
         part, chosen = batch.select(rows), aim.select(torch.tensor(rows))
@@ -139,6 +232,15 @@ def test_one_pass_an_iteration_whatever_the_objective(objective: Objective, nois
     assert sum(rows) == 2 * (4 + labels + compared)
 
 
+@pytest.mark.parametrize("objective", TOKEN_OBJECTIVES, ids=lambda objective: objective.name)
+def test_one_encoder_pass_an_iteration_of_a_decoder(objective: Objective) -> None:
+    recognizer, batch = Tokens(weights(FRAME)), letters_batch()
+    attack = PGD(Linf(0.001), objective=objective, num_iterations=4, keep="last")
+    generated = attack.generate(recognizer, batch, seeds=seeds_of(batch))
+    # One transcript beside the iterations.
+    assert generated.forwards.tolist() == [5] * 3 and sum(recognizer.rows) == 15
+
+
 def test_a_mixture_without_an_encoder_says_what_it_costs() -> None:
     batch, recognizer = audio_batch((200, 130), level=0.2), Frames(weights(FRAME))
     attack = PGD(Linf(0.01), objective=Mixture((Loss(), FrameMargin())), num_iterations=3, keep="last")
@@ -167,7 +269,9 @@ def test_the_strongest_for_each_kind_of_recogniser() -> None:
     assert strongest(Defended(Bend(), four_words()), Untargeted()) == [Loss(), Insertions(), margin]
     # Two parts of a mixture would cost two passes without an encoder.
     assert FrameMargin() in strongest(Frames(weights(FRAME)), Untargeted())
-    assert strongest(trained("toy_attention"), Untargeted()) == [Loss(), Insertions()]
+    assert strongest(trained("toy_attention"), Untargeted()) == [Loss(), LOSS_AND_TOKENS]
+    assert strongest(Wrapped(trained("toy_attention")), Untargeted()) == [Loss()]
+    assert strongest(trained("toy_transducer"), Untargeted()) == [Loss(), Insertions()]
     assert strongest(four_words(), Target()) == [Loss()]
 
 
@@ -197,7 +301,7 @@ def test_insertions_are_short_words_that_fit() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", RECOGNIZERS)
+@pytest.mark.parametrize("name", [name for name in RECOGNIZERS if name not in ("toy_attention", "whisper")])
 def test_insertions_for_every_recogniser_and_every_length(name: str) -> None:
     """An utterance of one frame holds no word, and of a recogniser that writes any text the text still ends."""
     recognizer, lengths = trained(name), torch.tensor([32_000, 700, 1])
@@ -215,7 +319,12 @@ def test_an_objective_that_cannot_be_served_is_one_sentence() -> None:
         PGD(Linf(0.01), objective=FrameMargin()).generate(Ear(), batch, seeds=seeds_of(batch))
     with pytest.raises(ValueError, match=r"FrameMargin needs .*, which Ear does not"):
         PGD(Linf(0.01), objective=FrameMargin()).generate(Defended(Bend(), Ear()), batch, seeds=seeds_of(batch))
-    for objective in (FrameMargin(), Insertions(), Mixture((Loss(), FrameMargin()))):
+    for system in (Ear(), trained("toy_ctc"), Wrapped(trained("toy_attention")), Defended(Bend(), Ear())):
+        with pytest.raises(ValueError, match="objective: TokenMargin needs a decoder that scores the tokens of a text"):
+            PGD(Linf(0.01), objective=TokenMargin()).generate(system, batch, seeds=seeds_of(batch))
+    with pytest.raises(ValueError, match=r"Insertions fills the frames .* ToyAttention writes tokens"):
+        PGD(Linf(0.01), objective=Insertions()).generate(trained("toy_attention"), batch, seeds=seeds_of(batch))
+    for objective in (FrameMargin(), TokenMargin(), Insertions(), Mixture((Loss(), FrameMargin()))):
         kind = type(objective).__name__
         with pytest.raises(ValueError, match=f"{kind} leads away from a text, the goal is targeted: use Loss"):
             PGD(Linf(0.01), goal=Target(), objective=objective)

@@ -9,7 +9,8 @@ import pytest
 
 from robust_asr.attacks.base import Attack
 from robust_asr.attacks.fgsm import FGSM
-from robust_asr.attacks.objectives import FrameMargin, Insertions, Loss, Mixture
+from robust_asr.attacks.goals import Untargeted
+from robust_asr.attacks.objectives import FrameMargin, Insertions, Loss, Mixture, TokenMargin
 from robust_asr.attacks.pgd import PGD, PaperPGD
 from robust_asr.attacks.square import Square
 from robust_asr.attacks.standard import Standard
@@ -104,6 +105,9 @@ SETTINGS: list[Attack] = [
     PGD(Linf(0.001), objective=Insertions()),
     PGD(Linf(0.001), objective=Mixture([Loss(), FrameMargin()])),
     PGD(Linf(0.001), objective=Mixture([FrameMargin(), Insertions()])),
+    PGD(Linf(0.001), objective=TokenMargin()),
+    PGD(Linf(0.001), objective=Mixture([Loss(), TokenMargin()])),
+    PGD(Linf(0.001), objective=Loss(), goal=Untargeted(away_from="both")),
     Square(Linf(0.001)),
     Square(Linf(0.001), objective=FrameMargin()),
     Standard(Linf(0.001)),
@@ -131,3 +135,5 @@ def test_names_say_what_is_not_the_papers() -> None:
         "PGD-50 insertions cosine",
         "PGD-50 loss+margin cosine",
     ]
+    tokens = [attack.name for attack in SETTINGS[10:12]]
+    assert tokens == ["PGD-50 token margin cosine", "PGD-50 loss+token margin cosine"]

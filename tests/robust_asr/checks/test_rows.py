@@ -67,6 +67,17 @@ def test_comparisons_are_those_that_differ_in_one_thing(honest: Evaluation) -> N
     assert verdicts(checks, KNOWLEDGE)["pass"] == {(system, "unaware .02") for system in both}
 
 
+def test_an_attack_that_climbs_away_from_another_text_is_not_judged_by_the_loss_of_the_reference(
+    honest: Evaluation,
+) -> None:
+    """A larger budget with less loss fails, unless the loss is not the one that the attack moved."""
+    weaker = edited(honest, cell(*PLAIN), loss=lambda row: 0.01 * row["loss"])
+    assert verdicts(check_rows(weaker), BUDGET)["fail"] == {PLAIN}
+    for climbed, fails in (("transcript", set()), ("both", set()), ("reference", {PLAIN}), (None, {PLAIN})):
+        marked = edited(weaker, cell(*PLAIN), climbed=climbed)
+        assert verdicts(check_rows(marked), BUDGET)["fail"] == fails
+
+
 def test_what_is_missing_is_named(honest: Evaluation) -> None:
     kept = {name: honest.conditions[name] for name in ("clean", "pgd7 .02")}
     rows = tuple(row for row in honest.rows if row["condition"] in kept)

@@ -1,22 +1,36 @@
+import base64
+import json
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
-from robust_asr.attacks.objectives import Loss
-from robust_asr.attacks.pgd import PGD
+from robust_asr.attacks.goals import Untargeted
+from robust_asr.attacks.objectives import FrameMargin, Loss, TokenMargin
+from robust_asr.attacks.pgd import PGD, PaperPGD
+from robust_asr.attacks.standard import Standard
 from robust_asr.defenses.base import Chain, Defended
 from robust_asr.metrics import count_errors, word_edits, word_errors
+from robust_asr.models.hf_files import INLINE
 from robust_asr.models.whisper import Whisper
 from robust_asr.models.whisper_features import WhisperLogMel
-from robust_asr.models.whisper_text import words_of
+from robust_asr.models.whisper_files import unpack
+from robust_asr.models.whisper_text import normalizer_of
+from robust_asr.models.whisper_times import starts_of
 from robust_asr.threat import Linf
-from robust_asr.types import AudioBatch
+from robust_asr.types import AudioBatch, TokenTargets
 from tests.robust_asr.defenses.parts import Gain
 from tests.whisper_folder import END, IDS, WINDOW, tiny_whisper, write_whisper
 
 transformers = pytest.importorskip("transformers", reason="needs the extra [hf]")
+generation_whisper = pytest.importorskip("transformers.models.whisper.generation_whisper")
+_dynamic_time_warping, _median_filter = generation_whisper._dynamic_time_warping, generation_whisper._median_filter
+EnglishTextNormalizer = pytest.importorskip("transformers.models.whisper.english_normalizer").EnglishTextNormalizer
 
 LENGTHS = torch.tensor([WINDOW, 9_000, 321])
 TEXTS = ("Hello you.", "A BE", "")
@@ -114,6 +128,100 @@ def test_transcripts_are_those_of_generate(recognizer: Whisper, reference) -> No
     assert len(set(written)) > 3, "a model that always writes the same would prove nothing"
 
 
+def test_an_utterance_that_has_ended_is_computed_no_further(
+    recognizer: Whisper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = torch.tensor([WINDOW, 12_000, 9_000, 4_000, 321, 1])
+    hidden = recognizer.encode(waveforms(lengths), lengths)[0]
+    # Random weights hardly write the end; a token that they write at several places stands for it.
+    written = recognizer._search(hidden)[0]
+    monkeypatch.setattr(recognizer, "_end", written[2][4])
+    rows: list[int] = []
+    handle = recognizer.network.decoder.register_forward_hook(
+        lambda _, __, found: rows.append(len(found.last_hidden_state))
+    )
+    try:
+        with torch.no_grad():
+            together = recognizer._search(hidden)[0]
+    finally:
+        handle.remove()
+    assert sum(rows) == sum(map(len, together)) < len(rows) * len(lengths), "they must end at different places"
+    with torch.no_grad():
+        assert together == [recognizer._search(one[None])[0][0] for one in hidden]
+        assert recognizer._search(hidden[:0])[0] == []
+    end = written[2][4]
+    for cut, whole in zip(together, written, strict=True):
+        assert cut == (whole[: whole.index(end) + 1] if end in whole else whole)
+
+
+class Generated(dict):
+    """What transformers hands on from its search."""
+
+    __getattr__ = dict.__getitem__
+
+
+def starts_by_transformers(
+    folder: Path, features: Tensor, tokens: list[int], prompt: Tensor, frames: int, heads: list
+) -> list[float]:
+    model = transformers.WhisperForConditionalGeneration.from_pretrained(
+        folder, attn_implementation="eager", dtype=torch.float32
+    ).eval()
+    sequences = torch.cat([prompt, torch.tensor(tokens)])[None]
+    with torch.no_grad():
+        made = model(features, decoder_input_ids=sequences, output_attentions=True)
+    found = Generated(cross_attentions=[made.cross_attentions], sequences=sequences)
+    times = model._extract_token_timestamps(found, heads, num_frames=[2 * frames], num_input_ids=len(prompt))
+    return times[0, len(prompt) : -1].tolist()
+
+
+def test_words_are_heard_where_transformers_hears_them(recognizer: Whisper, folder: Path) -> None:
+    lengths = torch.tensor([WINDOW, 12_000, 9_000, 4_000])
+    audio = waveforms(lengths)
+    hidden, frame_lengths = recognizer.encode(audio, lengths)
+    assert frame_lengths.tolist() == [100, 38, 29, 13]
+    with torch.no_grad():
+        found, gaze = recognizer._search(hidden)
+    features, transcripts = recognizer.front_end(audio, lengths), recognizer.transcribe(audio, lengths)
+    for row, frames in enumerate(frame_lengths.tolist()):
+        # The last token was not read: it is where the longest transcript ends.
+        expected = starts_by_transformers(
+            folder, features[row : row + 1], found[row][:-1], recognizer.prompt, frames, recognizer._heads
+        )
+        starts = gaze.starts(row, frames)
+        assert [0.02 * start for start in starts] == pytest.approx(expected, abs=1e-6)
+        words = transcripts[row].words
+        assert [word.text for word in words] == transcripts[row].written.split()
+        for word, (_, place) in zip(words, recognizer._text.words(found[row]), strict=True):
+            assert word.start == pytest.approx(0.02 * starts[min(place, len(starts) - 1)])
+            assert 0 <= word.start <= word.end <= frames * 0.02 + 1e-9 and 0 < word.confidence <= 1
+        assert words[-1].end == pytest.approx(frames * 0.02)
+
+
+@pytest.mark.parametrize("tokens, frames", [(1, 1), (1, 9), (5, 3), (4, 30), (30, 200)])
+def test_token_starts_are_those_of_transformers_warping(tokens: int, frames: int) -> None:
+    weights = torch.rand(3, tokens, frames + 7, generator=torch.Generator().manual_seed(frames)).softmax(-1)
+    found = starts_of(weights, frames)
+    matrix = weights[..., :frames]
+    deviation, mean = torch.std_mean(matrix, -2, keepdim=True, unbiased=False)
+    smooth = _median_filter(((matrix - mean) / deviation).nan_to_num(0, 0, 0), 7).mean(0)
+    text, time = _dynamic_time_warping(-smooth.double().numpy())
+    assert found == [int(time[text == token].min()) for token in range(tokens)]
+
+
+def test_without_alignment_heads_there_are_no_times(tmp_path: Path) -> None:
+    folder = write_whisper(tmp_path, init_std=0.4)
+    path = folder / "generation_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps(settings | {"alignment_heads": None}))
+    timeless = Whisper(str(folder))
+    assert [heard.words for heard in timeless.transcribe(waveforms(), LENGTHS)] == [()] * 3
+    assert "alignment_heads" not in unpack(timeless.model).generation
+    for heads in ([[0, 2]], [[2, 0]], [[0]], "all", [[0, True]]):
+        path.write_text(json.dumps(settings | {"alignment_heads": heads}))
+        with pytest.raises(ValueError, match="alignment_heads must be pairs of a layer and a head, found"):
+            Whisper(str(folder))
+
+
 def test_multilingual_prompts(tmp_path: Path) -> None:
     folder = write_whisper(tmp_path, multilingual=True, init_std=0.4)
     reference = transformers.WhisperForConditionalGeneration.from_pretrained(folder).eval()
@@ -184,27 +292,113 @@ def test_text_without_tokens_is_named(recognizer: Whisper, text: str, unknown: s
         recognizer.targets([text])
 
 
-@pytest.mark.parametrize(
-    "written, reference",
-    [
-        (" Mister Quilter is the apostle.", "MISTER QUILTER IS THE APOSTLE"),
-        ("Isn't it Quilter\u2019s \u2014 well-known?", "ISN'T IT QUILTER'S WELL KNOWN"),
-        ("'Tis \u201cso\u201d, said 'he'...", "TIS SO SAID HE"),
-        ("", ""),
-    ],
-)
-def test_written_words_compare_equal_to_the_reference(written: str, reference: str) -> None:
-    assert word_errors(reference, words_of(written))[0] == 0
+WRITTEN = [
+    (" Mister Quilter is the apostle.", "MISTER QUILTER IS THE APOSTLE"),
+    (
+        "Mr. Quilter isn't 21; it's \u201cso\u201d, \u2014 well-known?",
+        "MISTER QUILTER IS NOT TWENTY ONE IT'S SO WELL KNOWN",
+    ),
+    ("Uh, hmm.", ""),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize("written, reference", WRITTEN)
+def test_texts_are_compared_after_whispers_normaliser(recognizer: Whisper, written: str, reference: str) -> None:
+    assert word_errors(recognizer.compared(reference), recognizer.compared(written))[0] == 0
+    assert Defended(Chain([Gain()]), recognizer).compared(written) == recognizer.compared(written)
+    assert EnglishTextNormalizer({})(written).strip() == recognizer.compared(written)
+
+
+def test_what_is_heard_is_written_and_compared(recognizer: Whisper) -> None:
+    for heard in recognizer.transcribe(waveforms(), LENGTHS):
+        assert heard.text == recognizer.compared(heard.written)
+    assert recognizer.cased
+
+
+@given(st.text(max_size=40) | st.text("0123456789 .,$%\u00b2\u0664one hundred and half point double", max_size=40))
+def test_any_text_has_a_compared_form(text: str) -> None:
+    """An attacked Whisper writes anything."""
+    for english in (True, False):
+        assert isinstance(normalizer_of(english=english, spelling={})(text), str)
+
+
+def test_spellings_are_those_of_the_folder(tmp_path: Path) -> None:
+    folder = write_whisper(tmp_path / "one")
+    plain = Whisper(str(folder))
+    (folder / "normalizer.json").write_text(json.dumps({"colour": "color"}))
+    spelling = Whisper(str(folder))
+    assert (plain.compared("Colour!"), spelling.compared("Colour!")) == ("colour", "color")
+    # The description holds them; without any it is the one from before there were spellings.
+    assert Whisper(spelling.model).compared("COLOUR") == "color"
+    assert "spelling" not in zlib.decompress(base64.b64decode(plain.model.removeprefix(INLINE))).decode()
+    assert spelling.model != plain.model and unpack(plain.model).spelling == {}
+    for content, found in ((["colour"], "a list"), ({"colour": 1}, "must map words to words")):
+        (folder / "normalizer.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=f"one.*{found}"):
+            Whisper(str(folder))
+
+
+def test_other_languages_have_the_basic_normaliser(tmp_path: Path) -> None:
+    folder = str(write_whisper(tmp_path, multilingual=True))
+    assert Whisper(folder, language="de").compared("Mr. Uhr, ZWEI.") == "mr uhr zwei"
+    for settings in ({"language": "en"}, {"language": "de", "task": "translate"}):
+        assert Whisper(folder, **settings).compared("Mr. Who, TWO.") == "mister who 2"
+
+
+def test_an_attack_climbs_away_from_what_whisper_writes(recognizer: Whisper) -> None:
+    lengths = LENGTHS[:2]
+    batch = AudioBatch(waveforms(lengths), lengths, TEXTS[:2], ("a", "b"))
+    attack = PaperPGD(Linf(0.01), goal=Untargeted(away_from="transcript"), num_iterations=2)
+    found = attack(recognizer, batch, seeds=torch.arange(2))
+    written = tuple(heard.written for heard in recognizer.transcribe(batch.waveforms, lengths))
+    spelled = replace(attack, goal=Untargeted(away_from="reference"))
+    expected = spelled.generate(recognizer, replace(batch, texts=written), seeds=torch.arange(2))
+    for row, fact in enumerate(found.facts):
+        if fact["climbed"] == "transcript":
+            assert torch.equal(found.batch.waveforms[row], expected.waveforms[row])
+    assert "transcript" in {fact["climbed"] for fact in found.facts}
 
 
 def test_pgd_raises_the_loss_and_leaves_the_silence(recognizer: Whisper) -> None:
     lengths = LENGTHS[:2]
     batch = AudioBatch(waveforms(lengths), lengths, TEXTS[:2], ("a", "b"))
-    attack = PGD(Linf(0.01), objective=Loss(), num_iterations=5)
+    goal = Untargeted(away_from="reference")
+    attack = PGD(Linf(0.01), goal=goal, objective=Loss(), num_iterations=5)
     result = attack(recognizer, batch, seeds=torch.arange(2))
     clean = recognizer.loss(batch.waveforms, lengths, recognizer.targets(batch.texts)).detach()
     assert bool((result.loss > clean + 1).all())
     assert not result.batch.waveforms[1, 9_000:].any()
+
+
+def test_forced_scores_are_those_of_the_search(recognizer: Whisper) -> None:
+    """The best token after the tokens that the search chose is the one that it chose next."""
+    hidden, frame_lengths = recognizer.encode(waveforms(), LENGTHS)
+    chosen = [tokens[:-1] if tokens[-1] == END else tokens for tokens in recognizer._search(hidden)[0]]
+    tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in chosen], batch_first=True)
+    targets = TokenTargets(tokens, torch.tensor([len(row) for row in chosen]))
+    forced = recognizer.teacher_forced(hidden, frame_lengths, targets)
+    assert forced.lengths.tolist() == [len(row) + 1 for row in chosen]
+    for row, length in enumerate(forced.lengths.tolist()):
+        # The search stops at its longest transcript, where the end of the text need not be the best.
+        compared = length - (length > 22)
+        assert torch.equal(forced.scores[row, :compared].argmax(-1), forced.tokens[row, :compared])
+        assert forced.tokens[row, length - 1] == END
+    assert forced.scores[:, 0, recognizer.suppressed_first].isneginf().all()
+    assert forced.scores[:, :, recognizer.suppressed].isneginf().all()
+
+
+def test_attacks_without_a_choice_of_objective_serve_whisper(recognizer: Whisper) -> None:
+    lengths = LENGTHS[:2]
+    batch = AudioBatch(waveforms(lengths), lengths, TEXTS[:2], ("a", "b"))
+    found = PGD(Linf(0.01), num_iterations=4)(recognizer, batch, seeds=torch.arange(2))
+    assert found.iterations.tolist() == [4, 4] and bool(found.success.all())
+    found = Standard(Linf(0.01), forwards=60)(recognizer, batch, seeds=torch.arange(2))
+    assert set(found.members) <= {"loss cosine", "loss+token margin cosine", "square"}
+    with pytest.raises(ValueError, match="FrameMargin needs scores of labels in every frame, which Whisper does not"):
+        PGD(Linf(0.01), objective=FrameMargin())(recognizer, batch, seeds=torch.arange(2))
+    margin = PGD(Linf(0.01), objective=TokenMargin(), num_iterations=4)
+    assert margin(Defended(Chain([Gain()]), recognizer), batch, seeds=torch.arange(2)).success.all()
 
 
 def test_mixed_precision_trains(tmp_path: Path) -> None:
@@ -249,8 +443,10 @@ def batched(excerpts: list[tuple[str, Tensor]]) -> tuple[Tensor, Tensor]:
 def test_error_rate_of_tiny_en(real) -> None:
     recognizer, _, excerpts = real
     heard = [recognizer.transcribe(*batched(excerpts[first : first + 7])) for first in range(0, len(excerpts), 7)]
-    counts = count_errors([text for text, _ in excerpts], [one.text for batch in heard for one in batch])
-    assert (len(excerpts), counts["reference_words"], word_edits(counts)) == (28, 580, 32)
+    counts = count_errors(
+        [recognizer.compared(text) for text, _ in excerpts], [one.text for batch in heard for one in batch]
+    )
+    assert (len(excerpts), counts["reference_words"], word_edits(counts)) == (28, 581, 29)
 
 
 @pytest.mark.shared_data

@@ -115,7 +115,7 @@ def _cut(folder: Path) -> None:
         (_with("config.json", auto_map={"AutoModel": "code.Model"}), "names code of its own"),
         (_with("config.json", activation_function="relu"), "another activation than gelu"),
         (_with("config.json", d_model=8), "by config.json"),
-        (_with("config.json", decoder_layers=1), "by config.json"),
+        (_with("config.json", encoder_layers=1), "by config.json"),
         (_with("generation_config.json", no_timestamps_token_id=None), "must hold the number no_timestamps_token_id"),
         (_with("generation_config.json", suppress_tokens=[9_999]), r"suppressed holds the ids \[9999\]"),
         (_with("generation_config.json", suppress_tokens=5), "must hold a list suppress_tokens, found 5"),

@@ -63,6 +63,17 @@ def test_a_card_holds_what_was_kept(example: Grid, run_dir: Path):
     assert card.count("<img") == 3 and "OPEN THE FRONT DOOR NOW" in card
 
 
+def test_a_card_shows_what_was_written_beside_what_was_compared(example: Grid):
+    cell = example.cell("baseline", "pgd7-0.01", "test-clean")
+    (worst, *_) = worst_rows(cell.rows, keep=NUM_WORST)
+    assert "Written:" not in worst_utterances(example, "test-clean", max_bytes=10**9)[0]
+    worst |= {"written": "Twenty-one <b>", "compared_reference": "21 COMPARED"}
+    markup, _ = worst_utterances(example, "test-clean", max_bytes=10**9)
+    for name in ("written", "compared_reference"):
+        del worst[name]
+    assert "Written: Twenty-one &lt;b&gt;" in markup and "COMPARED" in markup
+
+
 def test_the_hardest_condition_is_open(example: Grid):
     markup, _ = worst_utterances(example, "test-clean", max_bytes=10**9)
     assert re.findall(r'<details class="group" open><summary>([^<]*?):', markup) == ["PGD-7 targeted, L∞ 0.01"]

@@ -39,6 +39,22 @@ def test_honest_rows_stay_as_they_are():
     assert list(recount(made)) == made
 
 
+def test_rows_are_counted_on_the_texts_that_were_compared():
+    spelled = {
+        "written": "Twenty-one, Mr. B.",
+        "compared_reference": "21 mister b",
+        "target": "GO",
+        "compared_target": "go!",
+    }
+    count = {"words": 3, "deletions": 0, "substitutions": 0, "characters": 11, "character_errors": 0}
+    made = row(
+        "a", "clean", "test", "1", "TWENTY ONE MR B", "21 mister b", target_errors=3, target_words=1, **spelled, **count
+    )
+    assert list(recount([made])) == [made]
+    (found,) = recount([made | {"compared_reference": "22 mister b"}])
+    assert found["recounted"] == "substitutions was 0, is 1, character_errors was 0, is 1"
+
+
 @pytest.mark.parametrize(("name", "count"), TAMPERED.items())
 def test_every_count_is_counted_again(name, count):
     (honest,) = rows(ids=("1",), **TARGETED)
