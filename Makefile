@@ -98,7 +98,7 @@ test-hf:
 	@$(FIND_PYTHON); folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	$$python -m venv "$$folder" && \
 	"$$folder/bin/python" -m pip install $(subst phones,phones$(COMMA)hf,$(INSTALL)) && \
-	"$$folder/bin/python" -m pytest -x --numprocesses=2 --dist=loadfile -k whisper tests/robust_asr
+	"$$folder/bin/python" -m pytest -x --numprocesses=2 --dist=loadfile -k "whisper or hf_ctc or audit" tests/robust_asr
 
 # make test-python PYTHON=python3.12: the install, the demo's recipes for a step and a short suite, in a virtual environment that is
 # thrown away.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,17 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from robust_asr.masking import masked
+from robust_asr.models.hf_files import INLINE, load_tensors, named_folder, require_library
 from robust_asr.models.token_synchronous import TokenScores, TokenSynchronous
 from robust_asr.models.whisper_features import HOP, SAMPLE_RATE, WhisperLogMel
-from robust_asr.models.whisper_files import (
-    INLINE,
-    WhisperContent,
-    folder_of,
-    read_content,
-    read_weights,
-    require_library,
-    unpack,
-)
+from robust_asr.models.whisper_files import WhisperContent, read_content, read_weights, unpack
 from robust_asr.models.whisper_text import WhisperText, normalizer_of
 from robust_asr.models.whisper_times import Gaze, words_of
 from robust_asr.types import TokenTargets, Transcript, check_audio
@@ -65,7 +57,7 @@ class Whisper(TokenSynchronous):
 
     def __init__(self, model: str, *, language: str | None = None, task: str = "transcribe") -> None:
         super().__init__()
-        folder = None if model.startswith(INLINE) else _named_folder(model)
+        folder = None if model.startswith(INLINE) else named_folder(model, example="openai/whisper-tiny.en")
         content = unpack(model) if folder is None else read_content(folder)
         self.model = content.pack()
         self.language = language
@@ -93,7 +85,7 @@ class Whisper(TokenSynchronous):
         self._keep_ids("suppressed", generation["suppress"])
         self._keep_ids("suppressed_first", [*generation["suppress"], *generation["begin_suppress"]])
         if folder is not None:
-            _load(self.network, read_weights(folder), folder)
+            load_tensors(self.network, read_weights(folder), folder)
         self.eval()
 
     def targets(self, texts: Sequence[str]) -> TokenTargets:
@@ -215,13 +207,6 @@ class Whisper(TokenSynchronous):
         return ids
 
 
-def _named_folder(model: str) -> Path:
-    # Checkpoints are tried on the meta device first. One from a stranger must not make us read a folder or ask the hub.
-    if torch.get_default_device().type == "meta":
-        raise ValueError(f"model: {model[:80]!r} is a name; a checkpoint holds the description of its model itself")
-    return folder_of(model)
-
-
 def _language_and_task(generation: Mapping[str, Any], language: str | None, task: str) -> list[int]:
     languages, tasks = generation["languages"], generation["tasks"]
     if not languages:
@@ -248,15 +233,3 @@ def _network(content: WhisperContent) -> Any:
         return library.WhisperModel(config)
     except (TypeError, ValueError, AssertionError) as error:
         raise ValueError(f"model: no Whisper can be built from its sizes ({error})") from error
-
-
-def _load(network: Any, state: Mapping[str, Tensor], folder: Path) -> None:
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-    if wrong:
-        raise ValueError(
-            f"{folder}: {wrong[0]} is {found.get(wrong[0], 'absent')} in model.safetensors, "
-            f"{wanted.get(wrong[0], 'absent')} by config.json; tensors that differ: {len(wrong)}"
-        )
-    network.load_state_dict(state)

@@ -1,15 +1,8 @@
-"""Whisper's files in Hugging Face's layout: what describes a model, its weights, and the description as one text.
-
-Only JSON, text and safetensors are read. A pickle, code in the folder, or a model of another architecture is refused.
-"""
+"""Whisper's files in Hugging Face's layout: what describes a model, and its weights. Another architecture is refused."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import importlib
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,25 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robust_asr.models import hf_files
+from robust_asr.models.hf_files import SLOW_TOKENIZER, WEIGHTS
 from robust_asr.models.whisper_features import FFT_SIZE, HOP, SAMPLE_RATE
-from robust_asr.storage import strict_json
 
-INLINE = "zlib:"
-WEIGHTS = "model.safetensors"
-_MISSING = "Whisper needs transformers, which is not installed: pip install 'robust-asr[hf]'"
-_SLOW_TOKENIZER = ("vocab.json", "merges.txt")
-_WANTED = (
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    *_SLOW_TOKENIZER,
-    "added_tokens.json",
-    "normalizer.json",
-    "special_tokens_map.json",
-    "tokenizer_config.json",
-    WEIGHTS,
-)
+_KIND = "Whisper"
 # What the architecture is built from. All else in a config.json is left out: names of code, of attention kernels on the hub.
 _SIZES = (
     "vocab_size",
@@ -56,8 +35,6 @@ _RATES = ("dropout", "attention_dropout", "activation_dropout")
 _IDS = ("start", "end", "no_timestamps")
 _GENERATION_KINDS = {"lang_to_id": dict, "task_to_id": dict, "suppress_tokens": list, "begin_suppress_tokens": list}
 _FRONT_END = {"n_fft": FFT_SIZE, "hop_length": HOP, "sampling_rate": SAMPLE_RATE}
-# No published description is larger than 4 MB; a deflated text of a stranger may be made to grow without end.
-_MOST_BYTES = 2**25
 
 
 @dataclass(frozen=True)
@@ -116,56 +93,28 @@ class WhisperContent:
 
     def pack(self) -> str:
         """One text, from which ``unpack`` makes an equal content."""
-        content = {name: value for name, value in asdict(self).items() if value or name != "spelling"}
-        text = json.dumps(content, sort_keys=True, ensure_ascii=False)
-        return INLINE + base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+        return hf_files.pack({name: value for name, value in asdict(self).items() if value or name != "spelling"})
 
 
 def unpack(text: str) -> WhisperContent:
     """The content of a text that ``WhisperContent.pack`` wrote. ValueError for any other text."""
     try:
-        inflate = zlib.decompressobj()
-        content = inflate.decompress(base64.b64decode(text.removeprefix(INLINE), validate=True), _MOST_BYTES)
-        if not inflate.eof:
-            raise ValueError(f"it holds more than {_MOST_BYTES} bytes, or is cut off")
-        fields = strict_json.loads(content)
-        return WhisperContent(**fields)
-    except (ValueError, TypeError, binascii.Error, zlib.error) as error:
+        return WhisperContent(**hf_files.unpack(text))
+    except (ValueError, TypeError) as error:
         raise ValueError(f"model {text[:40]!r} is no description of a Whisper ({error})") from error
-
-
-def folder_of(model: str) -> Path:
-    """The local folder of a model: the folder itself, or that of a hub name in Hugging Face's cache, downloaded where necessary.
-
-    Errors: ValueError if there is no such folder, and no such model in the cache or the hub.
-    """
-    if (folder := Path(model)).is_dir():
-        return folder
-    if not _is_hub_name(model):
-        raise ValueError(f"model: there is no folder {model!r}, and it is no hub name such as openai/whisper-tiny.en")
-    hub = require_library("huggingface_hub")
-    try:
-        return Path(hub.snapshot_download(model, allow_patterns=list(_WANTED)))
-    # Which errors a download raises depends on the libraries below; each means that the model could not be had.
-    except Exception as error:
-        raise ValueError(
-            f"model: there is no folder {model!r}, and the hub's model of this name is neither in the cache of "
-            f"Hugging Face nor can it be downloaded ({type(error).__name__})"
-        ) from error
 
 
 def read_content(folder: Path) -> WhisperContent:
     """What describes the model in a folder. ValueError names the file that is missing or not that of a Whisper."""
-    config = _json(folder, "config.json")
+    config = hf_files.read_json(folder, "config.json", kind=_KIND)
     if config.get("model_type") != "whisper":
         raise ValueError(f"{folder}: config.json describes a model of type {config.get('model_type')!r}, not 'whisper'")
-    if "auto_map" in config:
-        raise ValueError(f"{folder}: config.json names code of its own (auto_map), which is never run")
+    hf_files.refuse_code(folder, config)
     if config.get("activation_function", "gelu") != "gelu" or config.get("scale_embedding"):
         raise ValueError(f"{folder}: config.json asks for another activation than gelu, or for scaled embeddings")
-    _check_weights(folder)
+    hf_files.check_weights(folder)
     if (folder / "preprocessor_config.json").is_file():
-        front_end = _json(folder, "preprocessor_config.json")
+        front_end = hf_files.read_json(folder, "preprocessor_config.json", kind=_KIND)
         for name, value in _FRONT_END.items():
             if front_end.get(name, value) != value:
                 raise ValueError(
@@ -173,7 +122,9 @@ def read_content(folder: Path) -> WhisperContent:
                 )
     sizes = {name: config[name] for name in (*_SIZES, *_RATES) if name in config}
     generation, tokenizer = _generation(folder), _tokenizer(folder)
-    spelling = _json(folder, "normalizer.json") if (folder / "normalizer.json").is_file() else {}
+    spelling = (
+        hf_files.read_json(folder, "normalizer.json", kind=_KIND) if (folder / "normalizer.json").is_file() else {}
+    )
     try:
         return WhisperContent(sizes, generation, tokenizer, spelling)
     except ValueError as error:
@@ -185,32 +136,14 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
     Errors: ValueError for a file that is no safetensors, or has an output layer that is not tied.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    _check_weights(folder)
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise ValueError(f"{folder / WEIGHTS} cannot be read as safetensors ({error})") from error
+    tensors = hf_files.read_tensors(folder)
     output = tensors.pop("proj_out.weight", None)
     embedding = tensors.get("model.decoder.embed_tokens.weight")
     if output is not None and (embedding is None or not torch.equal(output, embedding)):
         raise ValueError(
             f"{folder / WEIGHTS} has an output layer that differs from the embedding of tokens, as no Whisper has"
         )
-    return {
-        name.removeprefix("model."): tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in tensors.items()
-    }
-
-
-def require_library(name: str = "transformers") -> Any:
-    """The module ``transformers`` or ``huggingface_hub``. ValueError says what to install where it is missing."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(f"{_MISSING} ({error})") from error
+    return {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
 
 
 def _is_head(pair: Any, sizes: Mapping[str, Any]) -> bool:
@@ -222,42 +155,9 @@ def _is_head(pair: Any, sizes: Mapping[str, Any]) -> bool:
     )
 
 
-def _is_hub_name(model: str) -> bool:
-    parts = model.split("/")
-    return len(parts) in (1, 2) and all(
-        part and part[0].isalnum() and part.replace("-", "").replace(".", "").replace("_", "").isalnum()
-        for part in parts
-    )
-
-
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / name
-    if not path.is_file():
-        raise ValueError(f"{folder} lacks {name}, which a Whisper in Hugging Face's layout has")
-    try:
-        content = strict_json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a JSON object")
-    return content
-
-
-def _check_weights(folder: Path) -> None:
-    if (folder / WEIGHTS).is_file():
-        return
-    pickles = sorted(path.name for path in folder.glob("*.bin"))
-    if pickles:
-        raise ValueError(
-            f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code when it is read: convert them to {WEIGHTS}"
-        )
-    parts = " in one piece" if (folder / f"{WEIGHTS}.index.json").is_file() else ""
-    raise ValueError(f"{folder} lacks {WEIGHTS}{parts}")
-
-
 def _generation(folder: Path) -> dict[str, Any]:
     """The part of ``generation_config.json`` that decides the prompt and the search."""
-    config = _json(folder, "generation_config.json")
+    config = hf_files.read_json(folder, "generation_config.json", kind=_KIND)
     for name in ("decoder_start_token_id", "eos_token_id", "no_timestamps_token_id"):
         if not isinstance(config.get(name), int):
             raise ValueError(
@@ -287,8 +187,10 @@ def _generation(folder: Path) -> dict[str, Any]:
 def _tokenizer(folder: Path) -> str:
     """The content of ``tokenizer.json``, made from the files of the slow tokenizer where it is missing."""
     if (folder / "tokenizer.json").is_file():
-        return json.dumps(_json(folder, "tokenizer.json"), ensure_ascii=False, separators=(",", ":"))
-    if not all((folder / name).is_file() for name in _SLOW_TOKENIZER):
-        raise ValueError(f"{folder} lacks its tokenizer: tokenizer.json, or {' and '.join(_SLOW_TOKENIZER)}")
-    slow = require_library().WhisperTokenizerFast.from_pretrained(folder, local_files_only=True)
+        return json.dumps(
+            hf_files.read_json(folder, "tokenizer.json", kind=_KIND), ensure_ascii=False, separators=(",", ":")
+        )
+    if not all((folder / name).is_file() for name in SLOW_TOKENIZER):
+        raise ValueError(f"{folder} lacks its tokenizer: tokenizer.json, or {' and '.join(SLOW_TOKENIZER)}")
+    slow = hf_files.require_library().WhisperTokenizerFast.from_pretrained(folder, local_files_only=True)
     return slow.backend_tokenizer.to_str()

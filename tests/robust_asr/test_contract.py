@@ -26,6 +26,7 @@ from robust_asr.search.greedy import GreedySearch
 from robust_asr.search.transducer import TransducerBeam
 from robust_asr.storage import trust
 from robust_asr.storage.describe import describe
+from tests.hf_ctc_folder import tiny_ctc
 from tests.robust_asr.defenses.parts import Bend, Gain
 from tests.toys import ToyAttention, ToyCTC, ToyTransducer
 from tests.whisper_folder import tiny_whisper
@@ -67,6 +68,11 @@ def whisper() -> Recognizer:
         return tiny_whisper(Path(folder), init_std=0.2)
 
 
+def hf_ctc() -> Recognizer:
+    with TemporaryDirectory() as folder:
+        return tiny_ctc(Path(folder))
+
+
 RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
     "toy_ctc": ToyCTC,
     "toy_attention": ToyAttention,
@@ -82,6 +88,7 @@ RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
         norm="layer_norm", norm_first=True, normalize_waveform=True, convolution_bias=True, **SMALL_WAV2VEC2
     ),
     "whisper": whisper,
+    "hf_ctc": hf_ctc,
     "defended": lambda: Defended(Chain([Bend(0.5), Gain()]), ToyCTC()),
 }
 # torchaudio's transducer loss knows float32 only, so its finite differences are coarse.

@@ -6,11 +6,13 @@ Legend: B utterances, T samples.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
 
 import torch
 from torch import Tensor
 
 from robust_asr.attacks.base import Attack
+from robust_asr.attacks.objectives import Loss
 from robust_asr.checks.live.passage import defenses_of
 from robust_asr.checks.verdicts import Check, Question, some
 from robust_asr.models.base import Recognizer
@@ -145,8 +147,13 @@ class Witness(Recognizer):
 def check_averages(attack: Attack, recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor) -> Check | None:
     """Run an attack of one iteration and count the different draws of its gradients, on average over the attacked utterances.
 
-    None if no utterance of the batch can be attacked. Shape: seeds (B,).
+    The draws are those of the loss, whatever objective the attack raises. None if no utterance of the batch can be attacked.
+
+    Shape: seeds (B,).
     """
+    if is_dataclass(attack) and any(field.name == "objective" for field in fields(attack)):
+        # The witness hands out no frames, and the number of draws does not depend on the objective.
+        attack = replace(attack, objective=Loss())
     witness = Witness(recognizer)
     status = attack.generate(witness, batch, seeds=seeds).status
     attacked = sum(given is not Status.REFUSED for given in status)

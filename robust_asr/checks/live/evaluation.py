@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,10 +53,11 @@ class LiveChecks:
             pair = (self._hashes["system"][system], "")
             if pair not in self._known:
                 self._keep(pair, check_recognizer(recognizer, few, seeds=seeds), system=system)
+            asked: dict[Hashable, list[Check]] = {}
             for condition, attack in conditions.items():
                 pair = (self._hashes["system"][system], self._hashes["condition"][condition])
                 if pair not in self._known:
-                    checks = check_attack(recognizer, attack, few, seeds=seeds)
+                    checks = check_attack(recognizer, attack, few, seeds=seeds, asked=asked)
                     self._keep(pair, checks, system=system, condition=condition)
 
     def _keep(self, pair: tuple[str, str], checks: list[Check], *, system: str, condition: str = "") -> None:

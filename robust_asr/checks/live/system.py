@@ -5,7 +5,7 @@ Legend: B utterances.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from typing import get_args
@@ -70,13 +70,24 @@ def check_recognizer(recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor
     return [check for check in checks if check is not None]
 
 
-def check_attack(recognizer: Recognizer, attack: Attack, batch: AudioBatch, *, seeds: Tensor) -> list[Check]:
-    """The live checks that depend on the attack; for noise and saved adversarial sets only some apply. Shape: seeds (B,)."""
+def check_attack(
+    recognizer: Recognizer,
+    attack: Attack,
+    batch: AudioBatch,
+    *,
+    seeds: Tensor,
+    asked: dict[Hashable, list[Check]] | None = None,
+) -> list[Check]:
+    """The live checks that depend on the attack; for noise and saved adversarial sets only some apply. Shape: seeds (B,).
+
+    ``asked`` holds what is known of the gradients that earlier attacks on the same recogniser and batch follow: that of a view
+    and a text is the same at every budget.
+    """
     knowledge = attack.columns().get("knowledge")
     with _apart(batch):
         checks = []
         if attack.needs_targets and knowledge in get_args(Knowledge):
-            checks += _gradient(recognizer, attack, batch, seeds)
+            checks += _gradient(recognizer, attack, batch, seeds, {} if asked is None else asked)
         checks += _run(recognizer, attack, batch, seeds)
         if getattr(attack, "num_draws", 1) > 1 and attack.attackers_view(recognizer).stochastic:
             checks.append(check_averages(shortened(attack, 1), recognizer, batch, seeds=seeds))
@@ -103,9 +114,20 @@ def _iterations(attack: Attack) -> dict[str, int | tuple[int, ...]]:
     return {name: value for name, value in counts.items() if isinstance(value, int | tuple)}
 
 
-def _gradient(recognizer: Recognizer, attack: Attack, batch: AudioBatch, seeds: Tensor) -> list[Check]:
+def _gradient(
+    recognizer: Recognizer, attack: Attack, batch: AudioBatch, seeds: Tensor, asked: dict[Hashable, list[Check]]
+) -> list[Check]:
     known = attack.attackers_view(recognizer)
-    texts = attack.goal.texts(batch, seeds=seeds)
+    texts = tuple(attack.goal.texts(batch, seeds=seeds))
+    same = (type(attack).attackers_view, attack.knowledge, texts)
+    if same not in asked:
+        asked[same] = _gradient_of(recognizer, known, batch, texts, seeds)
+    return asked[same]
+
+
+def _gradient_of(
+    recognizer: Recognizer, known: Recognizer, batch: AudioBatch, texts: Sequence[str], seeds: Tensor
+) -> list[Check]:
     with frozen_for_attack(recognizer):
         rows = _possible(known, batch, texts)
         return check_gradient(known, batch.select(rows), [texts[row] for row in rows], seeds=seeds[rows])

@@ -13,7 +13,7 @@ from robust_asr.attacks.base import Attack
 from robust_asr.attacks.cw import CarliniWagner
 from robust_asr.attacks.fgsm import FGSM
 from robust_asr.attacks.noise import Clean, Gaussian, MatchedNoise
-from robust_asr.attacks.pgd import PaperPGD
+from robust_asr.attacks.pgd import PGD, PaperPGD
 from robust_asr.checks import Check, check_recognizer, check_system, lines
 from robust_asr.checks.live.draws import AVERAGES, ONE_PASS, OWN_DRAWS, REPEATS
 from robust_asr.checks.live.loudness import EVERYWHERE
@@ -194,3 +194,9 @@ def test_draws_are_counted_on_what_was_attacked() -> None:
     batch = replace(spoken(3, seed=3), texts=("GO", "1", "2"))
     checks = check_system(smoothed(), PaperPGD(Linf(0.001), num_draws=4), batch, seeds=seeds_of(batch))
     assert lines(checks, "fail") == [] and verdicts(checks, AVERAGES)["pass"]
+
+
+def test_draws_are_counted_whatever_the_attack_raises() -> None:
+    batch = spoken(2, seed=3)
+    checks = check_system(smoothed(), PGD(Linf(0.001), num_draws=4, num_iterations=2), batch, seeds=seeds_of(batch))
+    assert verdicts(checks, AVERAGES)["pass"]

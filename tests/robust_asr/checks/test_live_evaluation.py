@@ -11,8 +11,9 @@ import torch
 
 from lightning_modules.command_line.cli import main
 from robust_asr import checkpoint
-from robust_asr.checks import Check, read_checks
+from robust_asr.checks import Check, read_checks, read_live
 from robust_asr.checks.live import evaluation as checking
+from robust_asr.checks.live import system as live_system
 from robust_asr.checks.live.evaluation import conclude
 from robust_asr.checks.live.passage import ACTS
 from robust_asr.checks.live.probes import SLOPE
@@ -132,3 +133,15 @@ def test_an_adversarial_set_is_checked_against_its_files(config: dict, tmp_path:
 
 def verdict(check: Check) -> tuple[str, str, str, str]:
     return check.name, check.verdict, check.system, check.condition
+
+
+def test_a_gradient_is_asked_about_once_for_all_budgets(config: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    real = live_system.check_gradient
+    monkeypatch.setattr(live_system, "check_gradient", lambda *a, **k: asked.append(a) or real(*a, **k))
+    conditions = config["model"]["init_args"]["conditions"]
+    threat = {**THREAT, "init_args": {"eps": 0.002}}
+    conditions["more"] = {**conditions["pgd"], "init_args": {"threat": threat, "num_iterations": 2}}
+    run_dir = evaluate(config)
+    known = {check.condition for checks in read_live(run_dir).values() for check in checks if check.name == SLOPE.name}
+    assert len(asked) == 2 and known == {"pgd", "more"}

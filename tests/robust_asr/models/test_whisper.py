@@ -16,9 +16,10 @@ from robust_asr.attacks.pgd import PGD, PaperPGD
 from robust_asr.attacks.standard import Standard
 from robust_asr.defenses.base import Chain, Defended
 from robust_asr.metrics import count_errors, word_edits, word_errors
+from robust_asr.models.hf_files import INLINE
 from robust_asr.models.whisper import Whisper
 from robust_asr.models.whisper_features import WhisperLogMel
-from robust_asr.models.whisper_files import INLINE, unpack
+from robust_asr.models.whisper_files import unpack
 from robust_asr.models.whisper_text import normalizer_of
 from robust_asr.models.whisper_times import starts_of
 from robust_asr.threat import Linf

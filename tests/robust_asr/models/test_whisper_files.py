@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from robust_asr import checkpoint
+from robust_asr.models.hf_files import INLINE
 from robust_asr.models.whisper import Whisper
-from robust_asr.models.whisper_files import INLINE, unpack
+from robust_asr.models.whisper_files import unpack
 from robust_asr.storage.describe import describe
 from robust_asr.storage.trial import trial_build
 from tests.whisper_folder import WINDOW, tiny_whisper, write_whisper
