@@ -140,7 +140,7 @@ def _run(settings: Audit, out: Path, identity: dict[str, Any], plan: dict[str, A
     )
     if plan is None:
         found = find_budget(
-            search_for(recognizer, scale),
+            search_for(scale),
             recognizer,
             searched,
             seed=settings.seed,
@@ -154,7 +154,7 @@ def _run(settings: Audit, out: Path, identity: dict[str, Any], plan: dict[str, A
             state.unlink()
     breaks = _in_words(plan)
     say(breaks)
-    conditions = conditions_around(plan["eps"], recognizer, scale, phrase=settings.phrase)
+    conditions = conditions_around(plan["eps"], scale, phrase=settings.phrase)
     loop.evaluate(settings.systems, conditions, data, out, seed=settings.seed)
     report([out], out / "report", title=f"{settings.name}: {breaks}")
     say(f"the audit took {in_words(time.perf_counter() - start)}; the page is {out / 'report' / PAGE}")
@@ -170,11 +170,11 @@ def _pace(settings: Audit, alone: list[AudioBatch], utterance: AudioBatch) -> Pa
 def _say_how_long(settings: Audit, pace: Pace, alone: list[AudioBatch], *, searched: int, under_way: bool) -> None:
     recognizer, scale = settings.recognizer, settings.scale
     # The budget does not change the work.
-    conditions = conditions_around(0.001, recognizer, scale, phrase=settings.phrase)
+    conditions = conditions_around(0.001, scale, phrase=settings.phrase)
     systems = list(settings.systems.values())
     batch = 3 if scale.batch_seconds and recognizer.padding_invariant else 1
     seconds = of_evaluation(pace, systems, conditions, utterances=len(alone), batch=batch)
-    seconds += searched * pace.of_search(search_for(recognizer, scale), recognizer)
+    seconds += searched * pace.of_search(search_for(scale), recognizer)
     less = ", less what is there already" if under_way else ""
     say(
         f"{len(alone)} utterances, {len(systems)} systems, {len(conditions)} conditions: about {in_words(seconds)}{less} "

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from robust_asr.attacks.aims import has_frames
 from robust_asr.attacks.base import Attack
 from robust_asr.attacks.breaking import BreakingPoint
 from robust_asr.attacks.goals import Targeted
 from robust_asr.attacks.noise import Clean, MatchedNoise
-from robust_asr.attacks.objectives import FrameMargin, Loss, Mixture, Objective
 from robust_asr.attacks.pgd import PGD
 from robust_asr.attacks.phrases import PhraseList
 from robust_asr.audit.scales import Scale
-from robust_asr.models.base import Recognizer
 from robust_asr.threat import Linf
 
 # From three 16-bit steps to what is as loud as speech: PGD breaks every published recogniser between the two.
@@ -24,22 +21,17 @@ RESOLUTION_DB = 6.3
 _WORTH_A_LOOK = 20
 
 
-def objective_for(recognizer: Recognizer) -> Objective:
-    """PGD's default objective where the recogniser has scores in every frame, else its loss."""
-    return Mixture((Loss(), FrameMargin())) if has_frames(recognizer) else Loss()
-
-
-def search_for(recognizer: Recognizer, scale: Scale) -> BreakingPoint:
+def search_for(scale: Scale) -> BreakingPoint:
     """The search for the budget at which half of the words are wrong."""
     return BreakingPoint(
-        _pgd(LARGEST, recognizer, scale, scale.search_iterations),
+        _pgd(LARGEST, scale, scale.search_iterations),
         SMALLEST,
         resolution_db=RESOLUTION_DB,
         comparison_draws=scale.draws,
     )
 
 
-def conditions_around(eps: float, recognizer: Recognizer, scale: Scale, *, phrase: str) -> dict[str, Attack]:
+def conditions_around(eps: float, scale: Scale, *, phrase: str) -> dict[str, Attack]:
     """Conditions by their names in the tables.
 
     Args:
@@ -51,12 +43,13 @@ def conditions_around(eps: float, recognizer: Recognizer, scale: Scale, *, phras
     for budget in budgets:
         conditions[f"signs {budget:g}"] = MatchedNoise(Linf(budget), distribution="signs")
     for budget in budgets:
-        attack = _pgd(budget, recognizer, scale, scale.iterations)
+        attack = _pgd(budget, scale, scale.iterations)
         conditions[f"PGD-{scale.iterations} {budget:g}"] = attack
     conditions[f"phrase {budgets[-1]:g}"] = replace(
-        _pgd(budgets[-1], recognizer, scale, scale.targeted_iterations),
+        _pgd(budgets[-1], scale, scale.targeted_iterations),
         goal=Targeted(PhraseList((phrase,))),
-        objective=Loss(),
+        # The default of a targeted attack.
+        objective=None,
     )
     return conditions
 
@@ -66,10 +59,9 @@ def neat(eps: float) -> float:
     return min(float(f"{eps:.2g}"), 0.5)
 
 
-def _pgd(eps: float, recognizer: Recognizer, scale: Scale, iterations: int) -> PGD:
+def _pgd(eps: float, scale: Scale, iterations: int) -> PGD:
     return PGD(
         Linf(eps),
-        objective=objective_for(recognizer),
         num_iterations=iterations,
         num_draws=scale.draws,
         comparison_draws=scale.draws,

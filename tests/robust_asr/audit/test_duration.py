@@ -54,7 +54,7 @@ def system(recognizer: Recognizer, defended: bool) -> Recognizer:
 def test_the_estimate_is_what_an_evaluation_passes(scale: Scale, defended: bool, tmp_path) -> None:
     counted, batch = Counted(), spoken(1)
     recognizer = system(counted.recognizer, defended)
-    conditions = conditions_around(0.003, recognizer, scale, phrase=PHRASE)
+    conditions = conditions_around(0.003, scale, phrase=PHRASE)
     hashes = {"system": {"": "s"}, "condition": {name: name for name in conditions}}
     LiveChecks(tmp_path, hashes, seed=0).check([("", recognizer)], conditions, batch)
     for attack in conditions.values():
@@ -65,7 +65,7 @@ def test_the_estimate_is_what_an_evaluation_passes(scale: Scale, defended: bool,
 
 def test_the_estimate_of_a_search_is_an_upper_bound() -> None:
     counted, batch = Counted(), spoken(1)
-    search = search_for(counted.recognizer, QUICK)
+    search = search_for(QUICK)
     search.generate(counted.recognizer, batch, seeds=utterance_seeds(0, batch.ids))
     estimate = PACE.of_search(search, counted.recognizer)
     assert estimate / 3 < counted.passes <= estimate
