@@ -40,18 +40,22 @@ def align(labels: Tensor, emissions: Emissions, tokenizer: Tokenizer, *, frame_s
     run_of_frame = (~repeated)[kept].cumsum(0) - 1
     frames = torch.bincount(run_of_frame, minlength=len(rows))
     scores = torch.zeros(len(rows), dtype=chosen.dtype).index_add_(0, run_of_frame, chosen[kept])
-    utterances: list[list[tuple[int, int, int, float]]] = [[] for _ in labels]
-    columns = (rows, labels[rows, starts], starts, frames, scores)
+    utterances: list[list[Run]] = [[] for _ in labels]
+    columns = (rows, labels[rows, starts], starts, starts + frames, frames, scores)
     for row, *run in zip(*(column.tolist() for column in columns), strict=True):
         utterances[row].append(tuple(run))
-    return [_transcript(runs, tokenizer, frame_shift) for runs in utterances]
+    return [transcript_of(runs, tokenizer, frame_shift=frame_shift) for runs in utterances]
 
 
-def _transcript(runs: list[tuple[int, int, int, float]], tokenizer: Tokenizer, frame_shift: float) -> Transcript:
-    """Groups runs of (token, first frame, frames, summed log-probability) into words."""
+# A token, where it starts and ends in frames, and the number and the sum of the log-probabilities that it is heard by.
+Run = tuple[int, float, float, int, float]
+
+
+def transcript_of(runs: list[Run], tokenizer: Tokenizer, *, frame_shift: float) -> Transcript:
+    """Groups the tokens of an utterance into words. Units: frame_shift in seconds."""
     words: list[list] = []
     open_word = False
-    for piece, (_, start, frames, score) in zip(tokenizer.pieces([run[0] for run in runs]), runs, strict=True):
+    for piece, (_, start, end, count, score) in zip(tokenizer.pieces([run[0] for run in runs]), runs, strict=True):
         for index, part in enumerate(piece.split(" ")):
             open_word = open_word and index == 0
             if not part:
@@ -61,11 +65,11 @@ def _transcript(runs: list[tuple[int, int, int, float]], tokenizer: Tokenizer, f
                 open_word = True
             word = words[-1]
             word[0] += part
-            word[2:] = start + frames, word[3] + frames, word[4] + score
+            word[2:] = end, word[3] + count, word[4] + score
     return Transcript(
         text=" ".join(word[0] for word in words),
         words=tuple(
-            Word(text, start * frame_shift, end * frame_shift, math.exp(score / frames))
-            for text, start, end, frames, score in words
+            Word(text, start * frame_shift, end * frame_shift, math.exp(score / count))
+            for text, start, end, count, score in words
         ),
     )

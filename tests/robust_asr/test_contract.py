@@ -19,6 +19,9 @@ from robust_asr.models.compact import CompactCTC
 from robust_asr.models.conformer import ConformerCTC, ConformerEncoder
 from robust_asr.models.conformer_lfmmi import ConformerLFMMI
 from robust_asr.models.deepspeech2 import DeepSpeech2
+from robust_asr.models.transformer import Transformer, TransformerEncoder
+from robust_asr.search.base import FrameSearch
+from robust_asr.search.decoder_beam import DecoderBeam
 from robust_asr.search.greedy import GreedySearch
 from robust_asr.storage import trust
 from robust_asr.storage.describe import describe
@@ -49,6 +52,13 @@ def whisper() -> Recognizer:
         return tiny_whisper(Path(folder), init_std=0.2)
 
 
+def transformer() -> Recognizer:
+    encoder = TransformerEncoder(
+        num_mels=20, subsampling_channels=8, width=16, num_layers=2, num_heads=2, feed_forward_width=32
+    )
+    return Transformer(encoder, num_layers=2, num_heads=2, feed_forward_width=32, ctc_weight=0.3)
+
+
 RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
     "toy_ctc": ToyCTC,
     "toy_attention": ToyAttention,
@@ -57,6 +67,7 @@ RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
     "compact": lambda: CompactCTC(num_mels=40, stem_channels=8, width=16, num_blocks=2, gru_width=12),
     "conformer_ctc": lambda: ConformerCTC(ConformerEncoder(**SMALL_CONFORMER)),
     "conformer_lfmmi": conformer_lfmmi,
+    "transformer": transformer,
     "whisper": whisper,
     "defended": lambda: Defended(Chain([Bend(0.5), Gain()]), ToyCTC()),
 }
@@ -386,13 +397,18 @@ def test_what_stands_inside_is_told(recognizer: Recognizer) -> None:
 
 
 def test_a_search_is_used_and_told_or_refused(name: str) -> None:
-    recognizer, search = trained(name), GreedySearch()
-    if recognizer.search is None:
-        with pytest.raises(ValueError, match="search: "):
-            recognizer.use_search(search)
+    recognizer, refused = trained(name), DecoderBeam(2)
+    if isinstance(recognizer.search, DecoderBeam):
+        search, refused = refused, GreedySearch()
+    elif isinstance(recognizer.search, FrameSearch):
+        search = GreedySearch()
     else:
+        search = None
+    if search is not None:
         recognizer.use_search(search)
         assert recognizer.search is search and recognizer.innermost.search is search
+    with pytest.raises(ValueError, match="search: "):
+        recognizer.use_search(refused)
 
 
 def test_a_pass_costs_at_least_its_audio(recognizer: Recognizer) -> None:
