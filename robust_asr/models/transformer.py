@@ -13,11 +13,11 @@ from torch.nn import functional
 
 from robust_asr.losses import ctc_frames_needed, ctc_loss
 from robust_asr.masking import length_mask, masked
-from robust_asr.models.base import Encoded
 from robust_asr.models.features import LogMel
 from robust_asr.models.normalization import MaskedBatchNorm
 from robust_asr.models.spec_augment import SpecAugment
 from robust_asr.models.subsampling import NormedSubsampling
+from robust_asr.models.token_synchronous import TokenScores, TokenSynchronous
 from robust_asr.models.transformer_decoder import DecoderState, TransformerDecoder, positions
 from robust_asr.search.attention import attended_spans
 from robust_asr.search.base import Search
@@ -99,7 +99,7 @@ class TransformerEncoder(nn.Module):
         return masked(self.norm(values), step_lengths), step_lengths
 
 
-class Transformer(Encoded):
+class Transformer(TokenSynchronous):
     """Encoder, decoder over characters or word pieces, cross-entropy of each token given those before it.
 
     Id 0 opens and ends a text. In evaluation mode, and so in attacks, the loss is the negative log-likelihood of the text and its
@@ -181,25 +181,27 @@ class Transformer(Encoded):
         return self.encoder(waveforms, lengths)
 
     def loss_from_hidden(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> Tensor:
-        scores = self._scores(self.teacher_states(hidden, frame_lengths, targets))
-        # Texts are padded with zeros, so one more zero is the end of the text.
-        wanted = functional.pad(targets.tokens.to(hidden.device, non_blocking=True), (0, 1))
+        forced = self.teacher_forced(hidden, frame_lengths, targets)
         smoothing = self.label_smoothing if self.training else 0.0
-        losses = functional.cross_entropy(scores.transpose(1, 2), wanted, reduction="none", label_smoothing=smoothing)
-        losses = masked(losses, targets.token_lengths.to(hidden.device, non_blocking=True) + 1).sum(1)
+        losses = functional.cross_entropy(
+            forced.scores.transpose(1, 2), forced.tokens, reduction="none", label_smoothing=smoothing
+        )
+        losses = masked(losses, forced.lengths).sum(1)
         if self.training and self.ctc_head is not None:
             losses = torch.lerp(losses, self._ctc_loss(hidden, frame_lengths, targets), self.ctc_weight)
         needed = self._steps_needed(targets).to(hidden.device, non_blocking=True)
         return losses.masked_fill(needed > frame_lengths, torch.inf)
 
+    def teacher_forced(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> TokenScores:
+        tokens = targets.tokens.to(hidden.device, non_blocking=True)
+        states = self.decoder(functional.pad(tokens, (1, 0)), hidden, frame_lengths)
+        lengths = targets.token_lengths.to(hidden.device, non_blocking=True)
+        # Texts are padded with zeros, so one more zero is the end of the text.
+        return TokenScores(self._scores(states), functional.pad(tokens, (0, 1)), lengths + 1)
+
     def transcribe_hidden(self, hidden: Tensor, frame_lengths: Tensor) -> list[Transcript]:
         texts = self.search(self._step, self.decoder.start(hidden, frame_lengths), frame_lengths, self.tokenizer)
         return self._aligned(hidden, frame_lengths, texts)
-
-    def teacher_states(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> Tensor:
-        """The decoder's states before each token of the texts and before their end. Shape: (B, U + 1, D)."""
-        tokens = targets.tokens.to(hidden.device, non_blocking=True)
-        return self.decoder(functional.pad(tokens, (1, 0)), hidden, frame_lengths)
 
     def _step(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         states, state = self.decoder.step(tokens, state)
