@@ -5,24 +5,18 @@ Legend: B utterances, K hypotheses of an utterance, N = B K, V vocabulary, U tok
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from robust_asr.checkpoint import load_part
-from robust_asr.models.language_model import LANGUAGE_MODEL, LanguageModel
+from robust_asr.models.language_model import LanguageModel
 from robust_asr.search.base import Search
+from robust_asr.search.fusion import BothStates, Fused, Step, read_language_model
 from robust_asr.search.hypotheses import selected
 from robust_asr.search.writing import check_is_file
-from robust_asr.storage.describe import describe
 from robust_asr.text import Tokenizer
-
-# Tokens (N,) and a state -> log-probabilities of the next token (N, V), and the state after it. ``state[rows]`` are the states of
-# the hypotheses ``rows`` (N,).
-Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
 
 
 class DecoderBeam(Search):
@@ -65,7 +59,7 @@ class DecoderBeam(Search):
         self.length_power = length_power
         self.language_model = language_model
         self.language_model_weight = language_model_weight
-        self._read: LanguageModel | None = None
+        self._read: tuple[Tokenizer, LanguageModel] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_read": None}
@@ -82,8 +76,8 @@ class DecoderBeam(Search):
         num = len(room) * self.width
         if self.language_model is not None:
             model = self._language_model(tokenizer, room.device)
-            step = _Fused(step, model.step, weight=self.language_model_weight)
-            state = _States((state, model.initial_state(num)))
+            step = Fused(step, model.step, weight=self.language_model_weight)
+            state = BothStates((state, model.initial_state(num)))
         beam = _Beam.start(len(room), self.width, room.device)
         tokens = torch.full((num,), tokenizer.blank, device=room.device)
         for place in range(int(room.max()) + 1 if len(room) else 0):
@@ -100,36 +94,9 @@ class DecoderBeam(Search):
         return [text[:length] for text, length in texts]
 
     def _language_model(self, tokenizer: Tokenizer, device: torch.device) -> LanguageModel:
-        if self._read is None:
-            self._read = load_part(self.language_model, LANGUAGE_MODEL, LanguageModel)
-        if describe(self._read.tokenizer) != describe(tokenizer):
-            known, asked = (f"{type(one).__name__} of {one.size} ids" for one in (self._read.tokenizer, tokenizer))
-            raise ValueError(
-                f"language_model {self.language_model} knows the tokens of a {known}, the recogniser those of a {asked}"
-            )
-        return self._read.to(device)
-
-
-class _States(tuple):
-    """The states of two models."""
-
-    def __getitem__(self, rows: Tensor) -> _States:
-        return _States(state[rows] for state in self)
-
-
-@dataclass(frozen=True)
-class _Fused:
-    """Shallow fusion (Gulcehre et al. 2015): log-probabilities of a decoder and, weighted, of a language model."""
-
-    heard: Step
-    expected: Step
-    weight: float
-
-    def __call__(self, tokens: Tensor, states: _States) -> tuple[Tensor, _States]:
-        heard_state, expected_state = states
-        heard, heard_state = self.heard(tokens, heard_state)
-        expected, expected_state = self.expected(tokens, expected_state)
-        return heard + self.weight * expected, _States((heard_state, expected_state))
+        if self._read is None or self._read[0] is not tokenizer:
+            self._read = tokenizer, read_language_model(self.language_model, tokenizer)
+        return self._read[1].to(device)
 
 
 @dataclass(frozen=True)

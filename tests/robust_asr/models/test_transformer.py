@@ -5,7 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from robust_asr.attacks.cw import CarliniWagner
+from robust_asr.attacks.goals import Targeted
 from robust_asr.attacks.pgd import PaperPGD
+from robust_asr.attacks.phrases import PhraseList
 from robust_asr.models.subsampling import NormedSubsampling
 from robust_asr.models.transformer import Transformer, TransformerEncoder
 from robust_asr.models.transformer_decoder import positions
@@ -225,9 +228,11 @@ def test_pgd_raises_the_loss():
     assert bool((after > before + 0.01).all())
 
 
-def test_learns_two_utterances():
+@pytest.fixture(scope="module")
+def learned() -> tuple[Transformer, AudioBatch]:
+    """A recogniser that has learned two utterances by heart."""
     recognizer = _recognizer(dropout=0.0, label_smoothing=0.0, ctc_weight=0.3).train()
-    lengths, texts = torch.tensor([5_000, 3_000]), ["ONE", "A"]
+    lengths, texts = torch.tensor([5_000, 3_000]), ("ONE", "A")
     waveforms = _waveforms(lengths)
     optimizer = torch.optim.Adam(recognizer.parameters(), lr=0.01)
     for _ in range(40):
@@ -236,7 +241,21 @@ def test_learns_two_utterances():
         loss.backward()
         nn.utils.clip_grad_norm_(recognizer.parameters(), 1.0)
         optimizer.step()
-    assert [heard.text for heard in recognizer.eval().transcribe(waveforms, lengths)] == texts
+    return recognizer.eval(), AudioBatch(waveforms, lengths, texts, ("a", "b"))
+
+
+def test_learns_two_utterances(learned: tuple[Transformer, AudioBatch]):
+    recognizer, batch = learned
+    assert tuple(heard.text for heard in recognizer.transcribe(batch.waveforms, batch.lengths)) == batch.texts
+
+
+def test_carlini_wagner_makes_it_hear_another_text(learned: tuple[Transformer, AudioBatch]):
+    recognizer, batch = learned
+    for row, text in ((0, "A"), (1, "ONE")):
+        one = batch.select([row])
+        attack = CarliniWagner(Targeted(PhraseList([text])), bound=0.2, learning_rate=0.01, num_iterations=60)
+        result = attack(recognizer, one, seeds=torch.zeros(1, dtype=torch.long))
+        assert result.success.all() and result.hypotheses == (text,)
 
 
 def test_pieces_of_words():
