@@ -55,13 +55,14 @@ class TransformerEncoder(nn.Module):
         super().__init__()
         check_sizes(
             num_mels=num_mels,
-            subsampling_channels=subsampling_channels // 2,
             width=width,
             num_layers=num_layers,
             num_heads=num_heads,
             feed_forward_width=feed_forward_width,
         )
         check_attention(width, num_heads, dropout)
+        if subsampling_channels < 2:
+            raise ValueError(f"Transformer: subsampling_channels is {subsampling_channels}, accepted is 2 or more")
         self.num_mels = num_mels
         self.subsampling_channels = subsampling_channels
         self.width = width
@@ -223,7 +224,7 @@ class Transformer(TokenSynchronous):
     def _aligned(self, hidden: Tensor, frame_lengths: Tensor, texts: list[list[int]]) -> list[Transcript]:
         """The words of tokens, with times and confidences: the geometric mean of the decoder's probabilities of their tokens."""
         token_lengths = torch.tensor([len(text) for text in texts], device=hidden.device)
-        longest = int(token_lengths.max())
+        longest = int(token_lengths.max()) if texts else 0
         tokens = torch.tensor([text + [0] * (longest - len(text)) for text in texts], device=hidden.device)
         tokens = tokens.view(len(texts), longest).long()
         weights: list[Tensor] = []

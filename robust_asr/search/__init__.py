@@ -1,7 +1,7 @@
 """Search: from the outputs of a recogniser's network to a transcript.
 
 ``base`` holds the contract ``Search``, and ``FrameSearch`` for recognisers with a distribution over labels in every frame.
-``greedy`` takes the best label of each frame, ``beam`` uses a lexicon and a language model. ``decoder_beam`` serves decoders that
-write one token after another, with a language model by ``fusion``; ``attention`` gives their words times. A search is given to a recogniser with
-``Recognizer.use_search``; it is not saved in checkpoints, but it enters the hash of a system.
+``greedy`` takes the best label of each frame, ``beam`` uses a lexicon and a language model. ``decoder_beam`` serves
+decoders that write one token after another, with a language model by ``fusion``; ``attention`` gives their words times. A search
+is given to a recogniser with ``Recognizer.use_search``; it is not saved in checkpoints, but it enters the hash of a system.
 """

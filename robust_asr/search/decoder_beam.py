@@ -18,6 +18,9 @@ from robust_asr.search.hypotheses import selected
 from robust_asr.search.writing import check_is_file
 from robust_asr.text import Tokenizer
 
+# Looking whether the search is over, the host waits for the device.
+_TOKENS_BETWEEN_LOOKS = 4
+
 
 class DecoderBeam(Search):
     """The text of the highest score that a beam finds; with ``width`` 1 the most probable next token, again and again.
@@ -85,9 +88,7 @@ class DecoderBeam(Search):
             beam, rows = beam.extended(
                 log_probs.view(len(room), self.width, -1), room - place, end=tokenizer.blank, power=self.length_power
             )
-            # What follows adds at most 0, and the longest text divides by most.
-            reachable = beam.scores.amax(1) / (room + 1) ** self.length_power
-            if not bool((reachable > beam.best).any()):
+            if place % _TOKENS_BETWEEN_LOOKS == 0 and not beam.can_improve(room, self.length_power):
                 break
             tokens, state = beam.written[:, :, -1].flatten(), state[rows]
         texts = zip(beam.best_written.tolist(), beam.best_lengths.tolist(), strict=True)
@@ -120,6 +121,11 @@ class _Beam:
         return cls(
             scores, nothing, torch.full_like(scores[:, 0], -torch.inf), nothing[:, 0], nothing.new_zeros(num_utterances)
         )
+
+    def can_improve(self, room: Tensor, power: float) -> bool:
+        """Whether a hypothesis may become better than the best complete text. Shape: room (B,), of the whole text."""
+        # What follows adds at most 0, and the longest text divides by most.
+        return bool((self.scores.amax(1) / (room + 1) ** power > self.best).any())
 
     def extended(self, log_probs: Tensor, room: Tensor, *, end: int, power: float) -> tuple[_Beam, Tensor]:
         """One token later, and the row of each hypothesis among those before. Shape: (B, K, V), (B,) -> rows (N,)."""
