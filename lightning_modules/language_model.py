@@ -12,8 +12,8 @@ from torch import Tensor
 from lightning_modules.distributed import sum_over_ranks
 from lightning_modules.writable import check_writable
 from robust_asr.checkpoint import check_matches, metadata
-from robust_asr.models.language_model import LANGUAGE_MODEL, LanguageModel
 from robust_asr.randomness import reseed_global
+from robust_asr.search.language_model import LANGUAGE_MODEL, LanguageModel
 from robust_asr.types import AudioBatch
 
 

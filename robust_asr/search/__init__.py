@@ -2,6 +2,6 @@
 
 ``base`` holds the contract ``Search``, and ``FrameSearch`` for recognisers with a distribution over labels in every frame.
 ``greedy`` takes the best label of each frame, ``beam`` uses a lexicon and a language model. ``decoder_beam`` serves
-decoders that write one token after another, with a language model by ``fusion``; ``attention`` gives their words times. A search
-is given to a recogniser with ``Recognizer.use_search``; it is not saved in checkpoints, but it enters the hash of a system.
+decoders that write one token after another, with a ``language_model`` by ``fusion``; ``attention`` gives their words times. A
+search is given to a recogniser with ``Recognizer.use_search``; it is not saved in checkpoints, but it enters the hash of a system.
 """

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robust_asr.models.language_model import LanguageModel
 from robust_asr.search.base import Search
 from robust_asr.search.fusion import BothStates, Fused, Step, read_language_model
 from robust_asr.search.hypotheses import selected
+from robust_asr.search.language_model import LanguageModel
 from robust_asr.search.writing import check_is_file
 from robust_asr.text import Tokenizer
 

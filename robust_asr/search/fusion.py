@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from robust_asr.checkpoint import load_part
-from robust_asr.models.language_model import LANGUAGE_MODEL, LanguageModel
+from robust_asr.search.language_model import LANGUAGE_MODEL, LanguageModel
 from robust_asr.storage.describe import describe
+from robust_asr.storage.parts import load_part
 from robust_asr.text import Tokenizer
 
 # Tokens (N,) and a state -> log-probabilities of the next token (N, V), and the state after the tokens. ``state[rows]`` are the
@@ -24,7 +24,7 @@ Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
 def read_language_model(path: str, tokenizer: Tokenizer) -> LanguageModel:
     """The language model of a checkpoint of ``lightning_modules.language_model``, in evaluation mode.
 
-    Errors: as ``robust_asr.checkpoint.load_part``; ValueError if its tokens are not those of the tokenizer.
+    Errors: as ``robust_asr.storage.parts.load_part``; ValueError if its tokens are not those of the tokenizer.
     """
     model = load_part(path, LANGUAGE_MODEL, LanguageModel)
     if describe(model.tokenizer) != describe(tokenizer):

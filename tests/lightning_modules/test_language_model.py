@@ -12,7 +12,7 @@ from datamodules import Speech, Transcripts
 from lightning_modules.command_line.cli import main
 from lightning_modules.language_model import LanguageModelTraining
 from robust_asr.checkpoint import load_part
-from robust_asr.models.language_model import LANGUAGE_MODEL, LanguageModel
+from robust_asr.search.language_model import LANGUAGE_MODEL, LanguageModel
 from robust_asr.text import CharacterTokenizer
 from robust_asr.types import AudioBatch
 from tests.command_line import curve, final_state, small_config, train, write_config

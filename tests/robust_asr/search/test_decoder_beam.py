@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from robust_asr import checkpoint
-from robust_asr.models.language_model import LANGUAGE_MODEL, LanguageModel
 from robust_asr.models.transformer_decoder import TransformerDecoder
 from robust_asr.search.decoder_beam import DecoderBeam
+from robust_asr.search.language_model import LANGUAGE_MODEL, LanguageModel
 from robust_asr.text import CharacterTokenizer
 
 TOKENIZER = CharacterTokenizer("ABC ")

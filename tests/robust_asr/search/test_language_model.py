@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robust_asr import checkpoint
-from robust_asr.models.language_model import LANGUAGE_MODEL, LanguageModel
+from robust_asr.search.language_model import LANGUAGE_MODEL, LanguageModel
 from robust_asr.text import CharacterTokenizer
 
 TEXTS = ["ABBA", "", "C", "CAB"]
