@@ -24,7 +24,7 @@ from robust_asr.search.base import Search
 from robust_asr.search.decoder_beam import DecoderBeam
 from robust_asr.search.greedy import transcript_of
 from robust_asr.text import CharacterTokenizer, Tokenizer
-from robust_asr.types import TokenTargets, Transcript
+from robust_asr.types import Emissions, TokenTargets, Transcript
 
 
 class TransformerEncoder(nn.Module):
@@ -103,9 +103,10 @@ class TransformerEncoder(nn.Module):
 class Transformer(TokenSynchronous):
     """Encoder, decoder over characters or word pieces, cross-entropy of each token given those before it.
 
-    Id 0 opens and ends a text. In evaluation mode, and so in attacks, the loss is the negative log-likelihood of the text and its
-    end by the decoder, from which transcripts come. Training adds label smoothing and the CTC loss of the encoder:
-    (1 - ctc_weight) decoder + ctc_weight CTC (Watanabe et al. 2017, equation 13).
+    Id 0 opens and ends a text. In evaluation mode, and so in attacks, the loss is minus the score by which the search compares
+    texts, before any division by their length and without a language model: (1 - w) the negative log-likelihood of the text and its
+    end by the decoder + w the CTC loss of the encoder, with the ``ctc_weight`` of the search. In training w is the recogniser's
+    own (Watanabe et al. 2017, equation 13), and the decoder's part has label smoothing.
 
     A transcript has at most one token a step, and a text of more is not feasible; with CTC the text must fit into CTC's topology
     too. The default search is greedy; ``DecoderBeam`` is the other. Word times come from attention to the steps.
@@ -114,7 +115,7 @@ class Transformer(TokenSynchronous):
         encoder: its width is that of the decoder.
         num_layers, num_heads, feed_forward_width, dropout: of the decoder.
         label_smoothing: share of the cross-entropy that is spread evenly over the vocabulary, in training mode.
-        ctc_weight: of the CTC loss, in training mode; at 0 there is no CTC output.
+        ctc_weight: of the CTC loss, in training mode; at 0 there is no CTC output, and no search may ask for one.
 
     Units: dropout, label_smoothing and ctc_weight in [0, 1).
     """
@@ -170,6 +171,10 @@ class Transformer(TokenSynchronous):
                 f"search: {type(self).__name__} writes token by token, which {type(search).__name__} cannot search: "
                 "take DecoderBeam"
             )
+        if search.ctc_weight and self.ctc_head is None:
+            raise ValueError(
+                f"search: ctc_weight is {search.ctc_weight}, the recogniser was trained without CTC: take 0"
+            )
         self._search = search
 
     def targets(self, texts: Sequence[str]) -> TokenTargets:
@@ -188,8 +193,8 @@ class Transformer(TokenSynchronous):
             forced.scores.transpose(1, 2), forced.tokens, reduction="none", label_smoothing=smoothing
         )
         losses = masked(losses, forced.lengths).sum(1)
-        if self.training and self.ctc_head is not None:
-            losses = torch.lerp(losses, self._ctc_loss(hidden, frame_lengths, targets), self.ctc_weight)
+        if weight := self.ctc_weight if self.training else self.search.ctc_weight:
+            losses = torch.lerp(losses, self._ctc_loss(hidden, frame_lengths, targets), weight)
         needed = self._steps_needed(targets).to(hidden.device, non_blocking=True)
         return losses.masked_fill(needed > frame_lengths, torch.inf)
 
@@ -201,7 +206,9 @@ class Transformer(TokenSynchronous):
         return TokenScores(self._scores(states), functional.pad(tokens, (0, 1)), lengths + 1)
 
     def transcribe_hidden(self, hidden: Tensor, frame_lengths: Tensor) -> list[Transcript]:
-        texts = self.search(self._step, self.decoder.start(hidden, frame_lengths), frame_lengths, self.tokenizer)
+        emissions = Emissions(self._ctc_log_probs(hidden), frame_lengths) if self.search.ctc_weight else None
+        state = self.decoder.start(hidden, frame_lengths)
+        texts = self.search(self._step, state, frame_lengths, self.tokenizer, emissions=emissions)
         return self._aligned(hidden, frame_lengths, texts)
 
     def _step(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
@@ -214,9 +221,11 @@ class Transformer(TokenSynchronous):
         return scores if scores.dtype == torch.float64 else scores.float()
 
     def _ctc_loss(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> Tensor:
+        return ctc_loss(self._ctc_log_probs(hidden), frame_lengths, targets, blank=self.tokenizer.blank)
+
+    def _ctc_log_probs(self, hidden: Tensor) -> Tensor:
         scores = self.ctc_head(hidden)
-        log_probs = (scores if scores.dtype == torch.float64 else scores.float()).log_softmax(-1)
-        return ctc_loss(log_probs, frame_lengths, targets, blank=self.tokenizer.blank)
+        return (scores if scores.dtype == torch.float64 else scores.float()).log_softmax(-1)
 
     def _steps_needed(self, targets: TokenTargets) -> Tensor:
         return targets.token_lengths if self.ctc_head is None else ctc_frames_needed(targets)

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from robust_asr.search.base import Search
-from robust_asr.search.fusion import BothStates, Fused, Step, read_language_model
+from robust_asr.search.ctc_prefix import CtcPrefixes
+from robust_asr.search.fusion import Fused, States, Step, read_language_model
 from robust_asr.search.hypotheses import selected
 from robust_asr.search.language_model import LanguageModel
 from robust_asr.search.writing import check_is_file
 from robust_asr.text import Tokenizer
+from robust_asr.types import Emissions
 
 # Looking whether the search is over, the host waits for the device.
 _TOKENS_BETWEEN_LOOKS = 4
@@ -25,8 +27,9 @@ _TOKENS_BETWEEN_LOOKS = 4
 class DecoderBeam(Search):
     """The text of the highest score that a beam finds; with ``width`` 1 the most probable next token, again and again.
 
-    The score of a text of U tokens is the sum of log p(token | tokens before, audio) + language_model_weight log p(token | tokens
-    before) over its tokens and its end, divided by (U + 1)^length_power. A sum alone, ``length_power`` 0, prefers short texts.
+    The score of a text of U tokens is the sum of (1 - ctc_weight) log p(token | tokens before, audio) by the decoder + ctc_weight
+    that by CTC (Watanabe et al. 2017) + language_model_weight log p(token | tokens before) over its tokens and its end, divided by
+    (U + 1)^length_power. A sum alone, ``length_power`` 0, prefers short texts.
     A text ends when it fills the room that its audio gives it. The search ends when no hypothesis can become better than the best
     complete text, so the result of an utterance does not depend on the others.
 
@@ -44,9 +47,12 @@ class DecoderBeam(Search):
         width: int = 10,
         *,
         length_power: float = 1.0,
+        ctc_weight: float = 0.0,
         language_model: str | None = None,
         language_model_weight: float = 0.0,
     ) -> None:
+        if not 0 <= ctc_weight < 1:
+            raise ValueError(f"ctc_weight must be at least 0 and below 1, found {ctc_weight}")
         if width < 1:
             raise ValueError(f"width must be at least 1, found {width}")
         for name, value in (("length_power", length_power), ("language_model_weight", language_model_weight)):
@@ -60,6 +66,7 @@ class DecoderBeam(Search):
         check_is_file(language_model, type(self).__name__)
         self.width = width
         self.length_power = length_power
+        self.ctc_weight = ctc_weight
         self.language_model = language_model
         self.language_model_weight = language_model_weight
         self._read: tuple[Tokenizer, LanguageModel] | None = None
@@ -67,20 +74,30 @@ class DecoderBeam(Search):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_read": None}
 
-    def __call__(self, step: Step, state: Any, room: Tensor, tokenizer: Tokenizer) -> list[list[int]]:
+    def __call__(
+        self, step: Step, state: Any, room: Tensor, tokenizer: Tokenizer, *, emissions: Emissions | None = None
+    ) -> list[list[int]]:
         """The tokens of each utterance, without its end.
 
         Args:
             state: of N = B width hypotheses before the first token, the hypotheses of an utterance next to each other.
             room: how many tokens each utterance may have.
+            emissions: of CTC, where ``ctc_weight`` is not 0.
 
         Shape: room (B,) -> B lists.
         """
         num = len(room) * self.width
+        parts = [(step, state, 1.0 - self.ctc_weight)]
+        if self.ctc_weight:
+            heard = emissions.log_probs, emissions.frame_lengths
+            prefixes = CtcPrefixes(*heard, width=self.width, blank=tokenizer.blank)
+            parts.append((prefixes.step, prefixes.start(), self.ctc_weight))
         if self.language_model is not None:
             model = self._language_model(tokenizer, room.device)
-            step = Fused(step, model.step, weight=self.language_model_weight)
-            state = BothStates((state, model.initial_state(num)))
+            parts.append((model.step, model.initial_state(num), self.language_model_weight))
+        if len(parts) > 1:
+            steps, states, weights = zip(*parts, strict=True)
+            step, state = Fused(steps, weights), States(states)
         beam = _Beam.start(len(room), self.width, room.device)
         tokens = torch.full((num,), tokenizer.blank, device=room.device)
         for place in range(int(room.max()) + 1 if len(room) else 0):

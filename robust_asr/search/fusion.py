@@ -33,23 +33,21 @@ def read_language_model(path: str, tokenizer: Tokenizer) -> LanguageModel:
     return model
 
 
-class BothStates(tuple):
-    """The states of two models; ``states[rows]`` takes the rows of both."""
+class States(tuple):
+    """States that belong together; ``states[rows]`` takes the rows of each."""
 
-    def __getitem__(self, rows: Tensor) -> BothStates:
-        return BothStates(state[rows] for state in self)
+    def __getitem__(self, rows: Any) -> Any:
+        return super().__getitem__(rows) if isinstance(rows, int) else States(state[rows] for state in self)
 
 
 @dataclass(frozen=True)
 class Fused:
-    """log p(token | tokens before, audio) + weight log p(token | tokens before), as one step."""
+    """The weighted sum of the log-probabilities of several models, as one step; its states are a ``States`` of theirs."""
 
-    heard: Step
-    expected: Step
-    weight: float
+    steps: tuple[Step, ...]
+    weights: tuple[float, ...]
 
-    def __call__(self, tokens: Tensor, states: BothStates) -> tuple[Tensor, BothStates]:
-        heard_state, expected_state = states
-        heard, heard_state = self.heard(tokens, heard_state)
-        expected, expected_state = self.expected(tokens, expected_state)
-        return heard + self.weight * expected, BothStates((heard_state, expected_state))
+    def __call__(self, tokens: Tensor, states: States) -> tuple[Tensor, States]:
+        answers = [step(tokens, state) for step, state in zip(self.steps, states, strict=True)]
+        scores = sum(weight * log_probs for weight, (log_probs, _) in zip(self.weights, answers, strict=True))
+        return scores, States(state for _, state in answers)

@@ -155,7 +155,17 @@ def test_training_adds_label_smoothing_and_ctc():
         torch.testing.assert_close(found[row], 0.7 * smoothed + 0.3 * expected)
 
 
-def test_evaluation_has_neither():
+def test_evaluation_has_the_ctc_of_the_search():
+    recognizer = _recognizer(ctc_weight=0.3, label_smoothing=0.0, dropout=0.0)
+    hidden, frame_lengths = recognizer.encode(_waveforms(LENGTHS), LENGTHS)
+    given = hidden, frame_lengths, recognizer.targets(TEXTS)
+    by_decoder, by_ctc = recognizer.loss_from_hidden(*given), recognizer._ctc_loss(*given)
+    recognizer.use_search(DecoderBeam(2, ctc_weight=0.6))
+    torch.testing.assert_close(recognizer.loss_from_hidden(*given), 0.4 * by_decoder + 0.6 * by_ctc)
+    torch.testing.assert_close(recognizer.train().loss_from_hidden(*given), 0.7 * by_decoder + 0.3 * by_ctc)
+
+
+def test_evaluation_has_no_label_smoothing_and_without_such_a_search_no_ctc():
     smoothed, plain = (_recognizer(label_smoothing=value, ctc_weight=0.3) for value in (0.5, 0.0))
     targets = plain.targets(TEXTS)
     losses = [model.loss(_waveforms(LENGTHS), LENGTHS, targets) for model in (smoothed, plain)]
@@ -175,10 +185,10 @@ def test_a_text_is_feasible_that_fits_into_the_steps(ctc_weight: float, text: st
         assert bool(model.loss(_waveforms(lengths), lengths, targets).isfinite()) is feasible
 
 
-@pytest.mark.parametrize("width", [1, 4])
-def test_transcripts_do_not_depend_on_padding_or_neighbours(width: int):
-    recognizer = _recognizer()
-    recognizer.use_search(DecoderBeam(width))
+@pytest.mark.parametrize("search", [DecoderBeam(1), DecoderBeam(4), DecoderBeam(3, ctc_weight=0.3)])
+def test_transcripts_do_not_depend_on_padding_or_neighbours(search: DecoderBeam):
+    recognizer = _recognizer(ctc_weight=0.3)
+    recognizer.use_search(search)
     together = recognizer.transcribe(functional.pad(_waveforms(LENGTHS), (0, 4_000), value=2.0), LENGTHS)
     assert len({transcript.text for transcript in together}) > 2
     for row, length in enumerate(LENGTHS.tolist()):
@@ -293,6 +303,11 @@ def test_mixed_precision_is_near():
 def test_a_search_over_frames_is_refused():
     with pytest.raises(ValueError, match="search: Transformer writes token by token, which GreedySearch cannot search"):
         _recognizer().use_search(GreedySearch())
+
+
+def test_ctc_is_searched_where_it_was_learned():
+    with pytest.raises(ValueError, match=r"search: ctc_weight is 0.3, the recogniser was trained without CTC: take 0"):
+        _recognizer().use_search(DecoderBeam(4, ctc_weight=0.3))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from robust_asr.models.transformer_decoder import TransformerDecoder
 from robust_asr.search.decoder_beam import DecoderBeam
 from robust_asr.search.language_model import LANGUAGE_MODEL, LanguageModel
 from robust_asr.text import CharacterTokenizer
+from robust_asr.types import Emissions
 
 TOKENIZER = CharacterTokenizer("ABC ")
 SIZE = TOKENIZER.size
@@ -122,6 +123,27 @@ def test_a_beam_wide_enough_finds_the_best_of_all_texts():
     assert listener.found(DecoderBeam(SIZE**room, length_power=0.5), slice(1, 2)) == [best[1]]
 
 
+def test_with_ctc_a_beam_wide_enough_finds_the_best_of_all_texts():
+    """Whose score is that of the decoder and minus the CTC loss of the whole text."""
+    listener, one = Listener(0), slice(1, 2)
+    room = int(FRAMES[1])
+    log_probs = (5 * torch.randn(1, room, SIZE, dtype=torch.float64)).log_softmax(-1)
+    best, without = (-torch.inf, []), (-torch.inf, [])
+    for length in range(room + 1):
+        for text in product(range(1, SIZE), repeat=length):
+            scores = [listener.log_probs(1, list(text[:place]))[token] for place, token in enumerate([*text, 0])]
+            lengths = FRAMES[one], torch.tensor([length])
+            loss = torch.nn.functional.ctc_loss(
+                log_probs[0, :, None], torch.tensor([text]).long(), *lengths, reduction="sum"
+            )
+            best = max(best, (0.4 * sum(scores) - 0.6 * float(loss), list(text)))
+            without = max(without, (sum(scores), list(text)))
+    search = DecoderBeam(SIZE**room, length_power=0.0, ctc_weight=0.6)
+    state = listener.decoder.start(listener.hidden[one, :room], FRAMES[one])
+    emissions = Emissions(log_probs, FRAMES[one])
+    assert search(listener.step, state, FRAMES[one], TOKENIZER, emissions=emissions) == [best[1]] != [without[1]]
+
+
 def test_width_1_is_the_most_probable_next_token():
     listener = Listener(2)
     for row, found in enumerate(listener.found(DecoderBeam(1))):
@@ -182,6 +204,7 @@ def test_a_language_model_of_other_tokens_is_refused(tmp_path: Path):
         ({"length_power": -1.0}, "length_power must be finite and not negative, found -1.0"),
         ({"language_model_weight": -0.1}, "language_model_weight must be finite and not negative"),
         ({"language_model_weight": 0.1}, "give both or none"),
+        ({"ctc_weight": 1.0}, "ctc_weight must be at least 0 and below 1, found 1.0"),
     ],
 )
 def test_a_value_out_of_range_is_named(wrong: dict, sentence: str):
