@@ -1,4 +1,4 @@
-"""Speech on disk to batches: manifests, samplers, collation, attacked pairs, the embedded corpus."""
+"""Speech on disk to batches: manifests, samplers, collation, attacked pairs, the embedded corpus, texts alone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ _HOME = {
     "AttackPairs": "datamodules.pairs",
     "Speech": "datamodules.speech",
     "Synthetic": "datamodules.synthetic",
+    "Transcripts": "datamodules.transcripts",
 }
-__all__ = ["AttackPairs", "Speech", "Synthetic"]
+__all__ = ["AttackPairs", "Speech", "Synthetic", "Transcripts"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 
 from robust_asr.models.base import Recognizer
+from robust_asr.text import Tokenizer
 
 _IDS_OF_A_PART = 5
 _PIECES = 20
 
 
-def check_writable(recognizer: Recognizer, utterances: Iterable[tuple[str, str, str]]) -> None:
+def check_writable(recognizer: Recognizer | Tokenizer, utterances: Iterable[tuple[str, str, str]]) -> None:
     """Looks at every (part, id, text).
 
     Errors: ValueError with the number of texts that the recogniser cannot write, what it is in them, and ids of each part.

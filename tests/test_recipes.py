@@ -44,6 +44,16 @@ SMALL_CONFORMER = {
     "encoder.init_args.feed_forward_width": 8,
     "encoder.init_args.subsampling_channels": 2,
 }
+SMALL_TRANSFORMER = {
+    "encoder.init_args.width": 8,
+    "encoder.init_args.num_layers": 1,
+    "encoder.init_args.num_heads": 2,
+    "encoder.init_args.feed_forward_width": 8,
+    "encoder.init_args.subsampling_channels": 2,
+    "num_layers": 1,
+    "num_heads": 2,
+    "feed_forward_width": 8,
+}
 SMALL = {
     "ConformerCTC": SMALL_CONFORMER,
     "ConformerLFMMI": SMALL_CONFORMER,
@@ -61,6 +71,8 @@ SMALL = {
         "tokenizer": "robust_asr.text.CharacterTokenizer",
     },
     "Wav2Vec2": {"width": 16, "num_layers": 1, "num_heads": 2, "feed_forward_width": 8, "position_groups": 8},
+    "Transformer": SMALL_TRANSFORMER,
+    "LanguageModel": {"width": 8},
 }
 # Recipes that train one of several architectures: the others than the recipe's own.
 OTHERS = [
@@ -89,8 +101,10 @@ def phones_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(recipe: Path, *, manifests: Path, clean: Path, values: Sequence[str] = ()) -> list[str]:
     """Arguments that leave the recipe, at these values, as it is but for sizes, paths and the machine."""
     settings = full_settings(recipe, *values)
-    recognizer = settings["model"]["init_args"]["recognizer"]
-    prefix = "--model.init_args.recognizer.init_args"
+    # What learns is a recogniser, or a language model, which is small as it is.
+    learner = "recognizer" if "recognizer" in settings["model"]["init_args"] else "language_model"
+    recognizer = settings["model"]["init_args"][learner]
+    prefix = f"--model.init_args.{learner}.init_args"
     kind = recognizer["class_path"].rsplit(".", 1)[-1]
     if kind in SMALL:
         sizes = [f"{prefix}.{name}={value}" for name, value in SMALL[kind].items()]
@@ -107,7 +121,7 @@ def small(recipe: Path, *, manifests: Path, clean: Path, values: Sequence[str] =
         *values,
         *sizes,
         *data,
-        "--data=datamodules.Speech",
+        f"--data=datamodules.{'Speech' if learner == 'recognizer' else 'Transcripts'}",
         f"--data.init_args.manifests={manifests}",
         *(f"--trainer.{setting}" for setting in machine),
     ]

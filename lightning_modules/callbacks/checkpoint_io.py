@@ -9,9 +9,10 @@ from typing import Any
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from robust_asr.checkpoint import KEY, finish, not_finite
+from robust_asr.checkpoint import KEY, finish
 from robust_asr.storage import sealed
 from robust_asr.storage.files import clean_leftovers
+from robust_asr.storage.parts import not_finite
 from robust_asr.text.mistakes import sentence
 from robust_asr.text.terminal import say
 

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
 from lightning_modules.trainer_internals import accumulates, batches_stepped
-from robust_asr.checkpoint import not_finite
+from robust_asr.storage.parts import not_finite
 
 
 class RunCheckpoint(pytorch_lightning.callbacks.ModelCheckpoint):

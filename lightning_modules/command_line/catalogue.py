@@ -28,7 +28,7 @@ _ROOMS = (
 )
 _NOT_HERE = "lightning_modules.command_line"
 _OTHERS = {
-    "datamodules": "AttackPairs Speech Synthetic",
+    "datamodules": "AttackPairs Speech Synthetic Transcripts",
     "torch.optim": "Adam AdamW SGD",
     "torch.optim.lr_scheduler": "CosineAnnealingLR ExponentialLR OneCycleLR",
     "pytorch_lightning.cli": "ReduceLROnPlateau",

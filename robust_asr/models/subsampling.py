@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robust_asr.masking import length_mask
+from robust_asr.models.masked_norm import MaskedBatchNorm
 
 
 class _Subsampling(nn.Module):
@@ -66,6 +67,32 @@ class StridedSubsampling(_Subsampling):
         for conv in self.convs:
             frame_lengths = halved(frame_lengths)
             values = _masked(functional.relu(conv(values)), frame_lengths)
+        return self._flattened(values, frame_lengths)
+
+
+class NormedSubsampling(_Subsampling):
+    """Four convolutions of strides 1, 2, 1 and 2, each with BatchNorm and ReLU (the front end of Wang et al. 2019, Espresso).
+
+    The first two have half of ``channels``, the others ``channels``.
+    """
+
+    def __init__(self, num_mels: int, *, channels: int, width: int) -> None:
+        super().__init__()
+        sizes = [1, channels // 2, channels // 2, channels, channels]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(*pair, 3, stride=stride, padding=1, bias=False)
+            for pair, stride in zip(pairwise(sizes), (1, 2, 1, 2), strict=True)
+        )
+        self.norms = nn.ModuleList(MaskedBatchNorm(size) for size in sizes[1:])
+        self.project = nn.Linear(channels * halved(halved(num_mels)), width)
+
+    def forward(self, features: Tensor, frame_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        values = features[:, None]
+        for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            values = conv(values)
+            frame_lengths = halved(frame_lengths) if index % 2 else frame_lengths
+            mask = length_mask(frame_lengths, values.shape[2])[:, None, :, None].to(features.dtype)
+            values = functional.relu(norm(values, mask))
         return self._flattened(values, frame_lengths)
 
 

@@ -21,7 +21,10 @@ from robust_asr.models.conformer_lfmmi import ConformerLFMMI
 from robust_asr.models.deepspeech import DeepSpeech
 from robust_asr.models.deepspeech2 import DeepSpeech2
 from robust_asr.models.rnnt import RNNT, LSTMEncoder
+from robust_asr.models.transformer import Transformer, TransformerEncoder
 from robust_asr.models.wav2vec2 import Wav2Vec2
+from robust_asr.search.base import FrameSearch
+from robust_asr.search.decoder_beam import DecoderBeam
 from robust_asr.search.greedy import GreedySearch
 from robust_asr.search.transducer import TransducerBeam
 from robust_asr.storage import trust
@@ -73,6 +76,13 @@ def hf_ctc() -> Recognizer:
         return tiny_ctc(Path(folder))
 
 
+def transformer() -> Recognizer:
+    encoder = TransformerEncoder(
+        num_mels=20, subsampling_channels=8, width=16, num_layers=2, num_heads=2, feed_forward_width=32
+    )
+    return Transformer(encoder, num_layers=2, num_heads=2, feed_forward_width=32, ctc_weight=0.3)
+
+
 RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
     "toy_ctc": ToyCTC,
     "toy_attention": ToyAttention,
@@ -87,6 +97,7 @@ RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
     "wav2vec2_layer_norm": lambda: Wav2Vec2(
         norm="layer_norm", norm_first=True, normalize_waveform=True, convolution_bias=True, **SMALL_WAV2VEC2
     ),
+    "transformer": transformer,
     "whisper": whisper,
     "hf_ctc": hf_ctc,
     "defended": lambda: Defended(Chain([Bend(0.5), Gain()]), ToyCTC()),
@@ -417,14 +428,20 @@ def test_what_stands_inside_is_told(recognizer: Recognizer) -> None:
 
 
 def test_a_search_is_used_and_told_or_refused(name: str) -> None:
-    recognizer = trained(name)
-    search = TransducerBeam(2) if isinstance(recognizer.search, TransducerBeam) else GreedySearch()
-    if recognizer.search is None:
-        with pytest.raises(ValueError, match="search: "):
-            recognizer.use_search(search)
+    recognizer, refused = trained(name), DecoderBeam(2)
+    if isinstance(recognizer.search, DecoderBeam):
+        search, refused = refused, GreedySearch()
+    elif isinstance(recognizer.search, TransducerBeam):
+        search = TransducerBeam(2)
+    elif isinstance(recognizer.search, FrameSearch):
+        search = GreedySearch()
     else:
+        search = None
+    if search is not None:
         recognizer.use_search(search)
         assert recognizer.search is search and recognizer.innermost.search is search
+    with pytest.raises(ValueError, match="search: "):
+        recognizer.use_search(refused)
 
 
 def test_a_pass_costs_at_least_its_audio(recognizer: Recognizer) -> None:
