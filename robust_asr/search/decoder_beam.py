@@ -11,12 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robust_asr.search.base import Search
 from robust_asr.search.ctc_prefix import CtcPrefixes
-from robust_asr.search.fusion import Fused, States, Step, read_language_model
+from robust_asr.search.fusion import Fused, FusedSearch, States, Step, require_not_negative
 from robust_asr.search.hypotheses import selected
-from robust_asr.search.language_model import LanguageModel
-from robust_asr.search.writing import check_is_file
 from robust_asr.text import Tokenizer
 from robust_asr.types import Emissions
 
@@ -24,7 +21,7 @@ from robust_asr.types import Emissions
 _TOKENS_BETWEEN_LOOKS = 4
 
 
-class DecoderBeam(Search):
+class DecoderBeam(FusedSearch):
     """The text of the highest score that a beam finds; with ``width`` 1 the most probable next token, again and again.
 
     The score of a text of U tokens is the sum of (1 - ctc_weight) log p(token | tokens before, audio) by the decoder + ctc_weight
@@ -33,14 +30,9 @@ class DecoderBeam(Search):
     A text ends when it fills the room that its audio gives it. The search ends when no hypothesis can become better than the best
     complete text, so the result of an utterance does not depend on the others.
 
-    ``language_model`` is the path of a checkpoint that ``lightning_modules.language_model`` wrote; it is read at the first call,
-    and is no part of a pickle or a copy.
-
     Units: scores in nats.
     Errors: FileNotFoundError; ValueError for a value out of range, or for a language model of other tokens.
     """
-
-    file_arguments = ("language_model",)
 
     def __init__(
         self,
@@ -55,24 +47,11 @@ class DecoderBeam(Search):
             raise ValueError(f"ctc_weight must be at least 0 and below 1, found {ctc_weight}")
         if width < 1:
             raise ValueError(f"width must be at least 1, found {width}")
-        for name, value in (("length_power", length_power), ("language_model_weight", language_model_weight)):
-            # With a negative value the search would not know when no hypothesis can become better.
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be finite and not negative, found {value}")
-        if (language_model is None) is not (language_model_weight == 0):
-            raise ValueError(
-                f"language_model {language_model} with language_model_weight {language_model_weight}: give both or none"
-            )
-        check_is_file(language_model, type(self).__name__)
+        require_not_negative(length_power=length_power)
+        super().__init__(language_model, language_model_weight)
         self.width = width
         self.length_power = length_power
         self.ctc_weight = ctc_weight
-        self.language_model = language_model
-        self.language_model_weight = language_model_weight
-        self._read: tuple[Tokenizer, LanguageModel] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_read": None}
 
     def __call__(
         self, step: Step, state: Any, room: Tensor, tokenizer: Tokenizer, *, emissions: Emissions | None = None
@@ -92,8 +71,7 @@ class DecoderBeam(Search):
             heard = emissions.log_probs, emissions.frame_lengths
             prefixes = CtcPrefixes(*heard, width=self.width, blank=tokenizer.blank)
             parts.append((prefixes.step, prefixes.start(), self.ctc_weight))
-        if self.language_model is not None:
-            model = self._language_model(tokenizer, room.device)
+        if (model := self.fused(tokenizer, room.device)) is not None:
             parts.append((model.step, model.initial_state(num), self.language_model_weight))
         if len(parts) > 1:
             steps, states, weights = zip(*parts, strict=True)
@@ -110,11 +88,6 @@ class DecoderBeam(Search):
             tokens, state = beam.written[:, :, -1].flatten(), state[rows]
         texts = zip(beam.best_written.tolist(), beam.best_lengths.tolist(), strict=True)
         return [text[:length] for text, length in texts]
-
-    def _language_model(self, tokenizer: Tokenizer, device: torch.device) -> LanguageModel:
-        if self._read is None or self._read[0] is not tokenizer:
-            self._read = tokenizer, read_language_model(self.language_model, tokenizer)
-        return self._read[1].to(device)
 
 
 @dataclass(frozen=True)

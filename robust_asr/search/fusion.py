@@ -9,9 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from robust_asr.search.base import Search
 from robust_asr.search.language_model import LANGUAGE_MODEL, LanguageModel
+from robust_asr.search.writing import check_is_file
 from robust_asr.storage.describe import describe
 from robust_asr.storage.parts import load_part
 from robust_asr.text import Tokenizer
@@ -31,6 +34,47 @@ def read_language_model(path: str, tokenizer: Tokenizer) -> LanguageModel:
         known, asked = (f"{type(one).__name__} of {one.size} ids" for one in (model.tokenizer, tokenizer))
         raise ValueError(f"language_model {path} knows the tokens of a {known}, the recogniser those of a {asked}")
     return model
+
+
+class FusedSearch(Search):
+    """A search that a language model may take part in.
+
+    ``language_model`` is the path of a checkpoint that ``lightning_modules.language_model`` wrote; it is read at the first call,
+    and is no part of a pickle or a copy.
+
+    Errors: FileNotFoundError; ValueError for a weight out of range, or for a language model of other tokens.
+    """
+
+    file_arguments = ("language_model",)
+
+    def __init__(self, language_model: str | None, language_model_weight: float) -> None:
+        require_not_negative(language_model_weight=language_model_weight)
+        if (language_model is None) is not (language_model_weight == 0):
+            raise ValueError(
+                f"language_model {language_model} with language_model_weight {language_model_weight}: give both or none"
+            )
+        check_is_file(language_model, type(self).__name__)
+        self.language_model = language_model
+        self.language_model_weight = language_model_weight
+        self._read: tuple[Tokenizer, LanguageModel] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_read": None}
+
+    def fused(self, tokenizer: Tokenizer, device: torch.device) -> LanguageModel | None:
+        """The language model on a device; None without one."""
+        if self.language_model is None:
+            return None
+        if self._read is None or self._read[0] is not tokenizer:
+            self._read = tokenizer, read_language_model(self.language_model, tokenizer)
+        return self._read[1].to(device)
+
+
+def require_not_negative(**values: float) -> None:
+    """ValueError for a value with which a search would not know when no hypothesis can become better."""
+    for name, value in values.items():
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{name} must be finite and not negative, found {value}")
 
 
 class States(tuple):

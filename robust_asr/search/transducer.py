@@ -10,8 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from robust_asr.search.base import Search
+from robust_asr.search.fusion import FusedSearch, require_not_negative
 from robust_asr.search.greedy import transcript_of
+from robust_asr.search.language_model import LanguageModel
 from robust_asr.search.transducer_hypotheses import Complete, Hypotheses, chosen
 from robust_asr.text import Tokenizer
 from robust_asr.types import Transcript
@@ -20,20 +21,8 @@ from robust_asr.types import Transcript
 _STEPS_BETWEEN_LOOKS = 8
 
 
-class Scorer(Protocol):
-    """What may be fused: log-probabilities of the next token by the tokens before. The blank opens and ends a text.
-
-    ``state[rows]`` are the states of the hypotheses ``rows`` (N,).
-    """
-
-    def initial_state(self, num: int) -> Tensor: ...
-
-    def step(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Shape: tokens (N,), state (N, ...) -> log_probs (N, V), the state after the tokens."""
-
-
 class TransducerNetwork(Protocol):
-    """A predictor, which steps like a ``Scorer`` but answers units, and a joint layer."""
+    """A predictor, which steps like a language model but answers units, and a joint layer. Id 0, the blank, opens a text."""
 
     def initial_state(self, num: int) -> Tensor: ...
 
@@ -44,7 +33,7 @@ class TransducerNetwork(Protocol):
         """Shape: (N, J), (N, J) -> (N, V)."""
 
 
-class TransducerBeam(Search):
+class TransducerBeam(FusedSearch):
     """The text of the highest total probability that a beam finds.
 
     With ``width`` 1 the most probable step is taken, again and again. That misses tokens whose probability is spread over many
@@ -55,8 +44,8 @@ class TransducerBeam(Search):
     they become one and their probabilities are added. A text is complete with the blank of the last frame.
 
     Complete texts are compared by their score divided by (U + 1)^length_power. An utterance is finished when no text can become
-    better than the best complete one. The score is the log-probability and, with a scorer, ``scorer_weight`` times the scorer's
-    log-probabilities of the tokens and of the end (shallow fusion: Gulcehre et al. 2015). A token belongs to the frame in which
+    better than the best complete one. The score is the log-probability and, with a language model, ``language_model_weight`` times
+    its log-probabilities of the tokens and of the end (shallow fusion: Gulcehre et al. 2015). A token belongs to the frame in which
     the best alignment of the text emits it.
 
     Units: scores in nats; tokens_per_frame bounds the tokens of a text, in tokens for each frame of the utterance.
@@ -68,25 +57,18 @@ class TransducerBeam(Search):
         *,
         tokens_per_frame: float = 1.0,
         length_power: float = 0.0,
-        scorer: Scorer | None = None,
-        scorer_weight: float = 0.0,
+        language_model: str | None = None,
+        language_model_weight: float = 0.0,
     ) -> None:
         if width < 1 or not 0 < tokens_per_frame < float("inf"):
             raise ValueError(
                 f"width must be at least 1 and tokens_per_frame positive, found {width} and {tokens_per_frame}"
             )
-        for name, value in (("length_power", length_power), ("scorer_weight", scorer_weight)):
-            # With a negative value the search would not know when no text can become better.
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be finite and not negative, found {value}")
-        if (scorer is None) is not (scorer_weight == 0):
-            given = "no scorer" if scorer is None else "a scorer"
-            raise ValueError(f"scorer_weight is {scorer_weight} with {given}: give both or none")
+        require_not_negative(length_power=length_power)
+        super().__init__(language_model, language_model_weight)
         self.width = width
         self.tokens_per_frame = tokens_per_frame
         self.length_power = length_power
-        self.scorer = scorer
-        self.scorer_weight = scorer_weight
 
     @torch.no_grad()
     def __call__(
@@ -103,7 +85,8 @@ class TransducerBeam(Search):
         longest, most = (int(sizes.max()) if len(sizes) else 0 for sizes in (frame_lengths, room))
         beam = Hypotheses.start(len(frames), self.width, most, like=frames)
         best = Complete.start(beam)
-        models = _Models(network, self.scorer, len(frames) * self.width, blank=tokenizer.blank, device=frames.device)
+        fused = self.fused(tokenizer, frames.device)
+        models = _Models(network, fused, len(frames) * self.width, blank=tokenizer.blank, device=frames.device)
         for step in range(longest + most):
             if step % _STEPS_BETWEEN_LOOKS == 0 and not bool(beam.scores.isfinite().any()):
                 break
@@ -111,7 +94,7 @@ class TransducerBeam(Search):
             at = torch.minimum((step - beam.counts).clamp(min=0), frame_lengths[:, None] - 1)
             heard = frames.gather(1, at[..., None].expand(-1, -1, frames.shape[2]))
             log_probs = models.heard(heard).to(beam.scores.dtype)
-            expected = models.expected(like=log_probs) * self.scorer_weight
+            expected = models.expected(like=log_probs) * self.language_model_weight
             blanks, last = beam.scores + log_probs[..., tokenizer.blank], at == frame_lengths[:, None] - 1
             complete = (blanks + expected[..., tokenizer.blank]).masked_fill(~last, -torch.inf)
             best.update(complete / (beam.counts + 1) ** self.length_power, beam)
@@ -129,13 +112,19 @@ class TransducerBeam(Search):
 
 
 class _Models:
-    """The predictor and the scorer of every hypothesis, after the tokens of its text."""
+    """The predictor and the language model of every hypothesis, after the tokens of its text."""
 
     def __init__(
-        self, network: TransducerNetwork, scorer: Scorer | None, num: int, *, blank: int, device: torch.device
+        self,
+        network: TransducerNetwork,
+        language_model: LanguageModel | None,
+        num: int,
+        *,
+        blank: int,
+        device: torch.device,
     ) -> None:
         self._network, self._blank = network, blank
-        self._steppers = [network] if scorer is None else [network, scorer]
+        self._steppers = [network] if language_model is None else [network, language_model]
         first = torch.full((num,), blank, device=device)
         # Of each model the answers and the states.
         self._answered = [model.step(first, model.initial_state(num)) for model in self._steppers]
@@ -145,7 +134,7 @@ class _Models:
         return self._network.log_probs(frames.flatten(0, 1), self._answered[0][0]).unflatten(0, frames.shape[:2])
 
     def expected(self, *, like: Tensor) -> Tensor:
-        """The scorer's log-probabilities; zeros without a scorer. Shape: like (B, K, V) -> (B, K, V)."""
+        """The language model's log-probabilities; zeros without one. Shape: like (B, K, V) -> (B, K, V)."""
         if len(self._answered) == 1:
             return torch.zeros_like(like)
         return self._answered[1][0].view_as(like).to(like.dtype)

@@ -10,7 +10,7 @@ from robust_asr.models.conformer import ConformerEncoder
 from robust_asr.models.rnnt import RNNT, LSTMEncoder, Predictor
 from robust_asr.search.greedy import GreedySearch
 from robust_asr.search.transducer import TransducerBeam
-from tests.robust_asr.search.test_transducer import Network, plain
+from tests.robust_asr.search.test_transducer import Network, Scored, plain
 from tests.robust_asr.test_contract import LENGTHS, TEXTS, audio
 
 SMALL = {"embedding_width": 6, "predictor_width": 8, "predictor_layers": 2, "joint_width": 10}
@@ -147,10 +147,10 @@ def test_other_searches_are_refused() -> None:
         small().use_search(GreedySearch())
 
 
-def test_a_scorer_is_heard() -> None:
+def test_a_language_model_is_heard() -> None:
     recognizer = small()
     usual = recognizer.transcribe(audio(LENGTHS), LENGTHS)
-    recognizer.use_search(TransducerBeam(4, scorer=Network(5, size=29, scores=True), scorer_weight=3.0))
+    recognizer.use_search(Scored(4, Network(5, size=29, scores=True), 3.0))
     assert recognizer.transcribe(audio(LENGTHS), LENGTHS) != usual
 
 

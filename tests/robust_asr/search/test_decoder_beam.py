@@ -52,9 +52,9 @@ class Listener:
         return self.head(states[0, -1]).log_softmax(-1).tolist()
 
 
-def language_model(path: Path) -> tuple[str, LanguageModel]:
+def language_model(path: Path, tokenizer: CharacterTokenizer = TOKENIZER) -> tuple[str, LanguageModel]:
     torch.manual_seed(5)
-    model = LanguageModel(TOKENIZER, width=6, num_layers=1).eval()
+    model = LanguageModel(tokenizer, width=6, num_layers=1).eval()
     model.head.weight.data *= 4
     checkpoint.save(model, path / "language.ckpt", name=LANGUAGE_MODEL)
     return str(path / "language.ckpt"), model

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from robust_asr.models.transducer_loss import transducer_loss
 from robust_asr.search.transducer import TransducerBeam
 from robust_asr.text import CharacterTokenizer
 from robust_asr.types import TokenTargets, Transcript
+from tests.robust_asr.search.test_decoder_beam import language_model
 
 TOKENIZER = CharacterTokenizer("AB ")
 SHIFT = 0.03
@@ -43,6 +45,17 @@ class Network(nn.Module):
         return self.head((frames + predicted).tanh()).log_softmax(-1)
 
 
+class Scored(TransducerBeam):
+    """A beam with a language model that is no file."""
+
+    def __init__(self, width: int, scorer: Network, weight: float, **options: float) -> None:
+        super().__init__(width, **options)
+        self.scorer, self.language_model_weight = scorer, weight
+
+    def fused(self, tokenizer: CharacterTokenizer, device: torch.device) -> Network:
+        return self.scorer
+
+
 def frames_of(seed: int, lengths: Tensor = LENGTHS) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return 1.5 * torch.randn(len(lengths), int(lengths.max()), 5, generator=generator)
@@ -70,8 +83,9 @@ def plain(search: TransducerBeam, network: Network, frames: Tensor) -> tuple[tup
             frame = step - len(text)
             log_probs = network.log_probs(frames[frame], after(network, text)).double().tolist()
             expected = [0.0] * len(log_probs)
-            if search.scorer is not None:
-                expected = [search.scorer_weight * value for value in after(search.scorer, text).double().tolist()]
+            if isinstance(search, Scored):
+                known = after(search.scorer, text).double().tolist()
+                expected = [search.language_model_weight * value for value in known]
             if frame == num_frames - 1:
                 value = (score + log_probs[0] + expected[0]) / (len(text) + 1) ** search.length_power
                 best = max(best, (value, text, times, heard), key=lambda entry: entry[0])
@@ -114,10 +128,8 @@ SEARCHES = {
     "more than there are": TransducerBeam(30, tokens_per_frame=0.3),
     "five": TransducerBeam(5, tokens_per_frame=0.6),
     "normalised": TransducerBeam(4, length_power=1.0),
-    "fused": TransducerBeam(4, scorer=Network(100, scores=True), scorer_weight=0.5),
-    "fused and normalised": TransducerBeam(
-        3, scorer=Network(101, scores=True), scorer_weight=1.5, length_power=0.5, tokens_per_frame=2.0
-    ),
+    "fused": Scored(4, Network(100, scores=True), 0.5),
+    "fused and normalised": Scored(3, Network(101, scores=True), 1.5, length_power=0.5, tokens_per_frame=2.0),
 }
 
 
@@ -135,15 +147,15 @@ def test_equals_a_plain_implementation(kind: str, seed: int) -> None:
     assert any(transcript.text for transcript in found), "or nothing is tested"
 
 
-def test_the_scorer_matters() -> None:
-    def texts(**options: object) -> list[list[str]]:
-        return [
-            [one.text for one in heard_by(TransducerBeam(4, **options), Network(seed), frames_of(seed), LENGTHS)]
-            for seed in range(4)
-        ]
+def test_a_language_model_matters_and_its_tokens_are_those_of_the_recogniser(tmp_path: Path) -> None:
+    def texts(search: TransducerBeam) -> list[list[str]]:
+        return [[one.text for one in heard_by(search, Network(seed), frames_of(seed), LENGTHS)] for seed in range(4)]
 
-    scorer = Network(100, scores=True)
-    assert texts(scorer=scorer, scorer_weight=1e-9) == texts() != texts(scorer=scorer, scorer_weight=1.0)
+    path, model = language_model(tmp_path, TOKENIZER)
+    slight, strong = (TransducerBeam(4, language_model=path, language_model_weight=weight) for weight in (1e-9, 2.0))
+    assert texts(slight) == texts(TransducerBeam(4)) != texts(strong) == texts(Scored(4, model, 2.0))
+    with pytest.raises(ValueError, match="knows the tokens of"):
+        strong(Network(0), frames_of(0), LENGTHS, CharacterTokenizer("ABC "), frame_shift=SHIFT)
 
 
 def test_a_token_spread_over_frames_is_found_by_two() -> None:
@@ -214,8 +226,7 @@ def test_no_utterances() -> None:
         ({"width": 0}, "width must be at least 1 .* found 0"),
         ({"tokens_per_frame": 0.0}, "tokens_per_frame positive, found 4 and 0.0"),
         ({"length_power": -1.0}, "length_power must be finite and not negative, found -1.0"),
-        ({"scorer_weight": 0.3}, "scorer_weight is 0.3 with no scorer"),
-        ({"scorer": Network(0, scores=True)}, "scorer_weight is 0.0 with a scorer"),
+        ({"language_model_weight": 0.3}, "language_model_weight 0.3: give both or none"),
     ],
 )
 def test_what_it_cannot_be_is_named(options: dict, message: str) -> None:
