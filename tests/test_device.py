@@ -54,8 +54,11 @@ from robust_asr.models.conv_tasnet import ConvTasNet
 from robust_asr.results import RowWriter, audio_hash, audio_path, write_description
 from robust_asr.search.base import FrameSearch, Search
 from robust_asr.search.beam import BeamSearch
+from robust_asr.search.decoder_beam import DecoderBeam
+from robust_asr.search.fusion import FusedSearch
 from robust_asr.search.greedy import GreedySearch
 from robust_asr.search.phones import PhoneBeamSearch
+from robust_asr.search.transducer import TransducerBeam
 from robust_asr.storage.partial import PartialState
 from robust_asr.threat import L2, SNR, Linf
 from robust_asr.threat.ranges import LinfRange
@@ -186,6 +189,28 @@ def test_search(name: str, device: Device, tmp_path: Path) -> None:
     assert waits[0] == waits[1] <= 12, device.waits
 
 
+# Searches that write one token after another, and of which recogniser. They look whether they are done every few tokens.
+TOKENWISE: dict[str, tuple[Callable[[], Search], str]] = {
+    "decoder": (lambda: DecoderBeam(3), "transformer"),
+    "decoder and CTC": (lambda: DecoderBeam(3, ctc_weight=0.3), "transformer"),
+    "transducer": (lambda: TransducerBeam(3), "rnnt"),
+}
+
+
+@pytest.mark.parametrize("name", TOKENWISE)
+def test_search_of_tokens(name: str, device: Device) -> None:
+    make, of = TOKENWISE[name]
+    recognizer = trained(of)
+    recognizer.use_search(make())
+    expected = recognizer.transcribe(audio(LENGTHS), LENGTHS)
+    given = batch()
+    recognizer.to(DEVICE).transcribe(given.waveforms, given.lengths)
+    device.waits.clear()
+    found = recognizer.transcribe(given.waveforms, given.lengths)
+    assert [one.text for one in found] == [one.text for one in expected]
+    assert device.waits.total() <= 40, device.waits
+
+
 class Loud(Oracle, FrameSynchronous):
     """Its loss is the energy; what it hears is never what anybody wants. A transcript makes the host wait once."""
 
@@ -292,14 +317,15 @@ def kinds(folder: str, base: type) -> set[type]:
         left += (kind := left.pop()).__subclasses__()
         found.add(kind)
     own = {kind for kind in found if kind.__module__.startswith("robust_asr.") and not inspect.isabstract(kind)}
-    return own - {base, FrameSearch, Noise}
+    return own - {base, FrameSearch, FusedSearch, Noise}
 
 
 def test_everything_is_here() -> None:
     # The audio of a saved set lies in files: see test_saved_set.
     assert kinds("attacks", Attack) - {Saved} == {type(attack) for attack in ATTACKS}
     assert kinds("defenses", Defense) == {type(make()) for make in DEFENSES.values()}
-    assert kinds("search", Search) == {type(make(None)) for name, (make, _) in SEARCHES.items() if "n-gram" not in name}
+    framewise = {type(make(None)) for name, (make, _) in SEARCHES.items() if "n-gram" not in name}
+    assert kinds("search", Search) == framewise | {type(make()) for make, _ in TOKENWISE.values()}
 
 
 # How often the host waits in an attack without a loop, of a batch and of its tenfold, the recogniser's own waits left out.
