@@ -24,6 +24,8 @@ def chain(scale: str, begin: str) -> list[tuple[str, ...]]:
         ("fit", "joshi2022/finetune_asr", scale),
         ("fit", "joshi2022/finetune_joint", scale),
         ("fit", "joshi2022/finetune_joint_frozen", scale),
+        ("fit", "joshi2022/finetune_mixture", scale),
+        ("test", "joshi2022/standard", scale),
         ("test", "joshi2022/table3", scale),
         ("test", "joshi2022/table4", scale),
     ]
@@ -80,7 +82,7 @@ def make(
 def test_stages_run_in_order_and_once(checkout: Path) -> None:
     code, stages, others = make(checkout)
     assert (code, stages) == (0, STAGES)
-    assert others == [f"-m robust_asr.report {CHAIN}/table3 {CHAIN}/table4 --out {CHAIN}/report"]
+    assert others == [f"-m robust_asr.report {CHAIN}/standard {CHAIN}/table3 {CHAIN}/table4 --out {CHAIN}/report"]
     assert make(checkout) == (0, [], []), "a finished chain is not repeated"
 
 
@@ -89,7 +91,7 @@ def test_the_chain_of_the_conformer_is_another(checkout: Path) -> None:
     code, stages, others = make(checkout, "joshi2022-an4-conformer")
     assert (code, stages) == (0, CONFORMER_STAGES)
     runs = f"{CHAIN}_conformer"
-    assert others == [f"-m robust_asr.report {runs}/table3 {runs}/table4 --out {runs}/report"]
+    assert others == [f"-m robust_asr.report {runs}/standard {runs}/table3 {runs}/table4 --out {runs}/report"]
     assert make(checkout, "joshi2022-an4-conformer") == (0, [], [])
 
 
@@ -113,7 +115,7 @@ def test_every_stage_is_a_recipe() -> None:
     assert all((ROOT / "configs" / "scale" / f"{scale}.yaml").is_file() for _, _, *scales in stages for scale in scales)
 
 
-@pytest.mark.parametrize("index", [0, 2, 3, 5, 8])
+@pytest.mark.parametrize("index", [0, 2, 3, 5, 9])
 def test_a_stage_that_was_stopped_goes_on_and_no_other_is_repeated(checkout: Path, index: int) -> None:
     code, stages, _ = make(checkout, broken=STAGES[index][1])
     assert code != 0 and stages == STAGES[: index + 1]
