@@ -20,7 +20,7 @@ from benchmarks.corpus import hardware
 from datamodules import Speech
 from robust_asr import checkpoint
 from robust_asr.attacks.base import Attack
-from robust_asr.attacks.cw import CarliniWagner
+from robust_asr.attacks.cw import FULL_SCALE, CarliniWagner
 from robust_asr.attacks.goals import Goal, Targeted
 from robust_asr.attacks.imperceptible import Imperceptible
 from robust_asr.attacks.pgd import PaperPGD
@@ -66,7 +66,9 @@ def bouts(options: argparse.Namespace, targeted: Goal) -> list[Bout]:
     pgd = {"num_iterations": options.pgd_iterations}
     half = options.imperceptible_iterations // 2
     stages = {"num_iterations": half, "masking_iterations": options.imperceptible_iterations - half}
-    cw = CarliniWagner(targeted, num_iterations=options.cw_iterations)
+    # The default is made for a thousand iterations.
+    rate = {"learning_rate": options.first_step / FULL_SCALE}
+    cw = CarliniWagner(targeted, num_iterations=options.cw_iterations, **rate)
     attacks: dict[Family, tuple[Attack, float, int]] = {
         "PGD": (PaperPGD(Linf(options.eps), **pgd), options.eps, options.pgd_iterations),
         "PGD targeted": (
@@ -75,7 +77,7 @@ def bouts(options: argparse.Namespace, targeted: Goal) -> list[Bout]:
             options.pgd_iterations,
         ),
         "CW": (cw, cw.bound, options.cw_iterations),
-        "Imperceptible": (Imperceptible(targeted, **stages), cw.bound, options.imperceptible_iterations),
+        "Imperceptible": (Imperceptible(targeted, **stages, **rate), cw.bound, options.imperceptible_iterations),
     }
     return [
         Bout(family, ours, tuple(search(family, bound=bound, iterations=iterations)))
@@ -97,6 +99,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pgd-iterations", type=int, default=50)
     parser.add_argument("--cw-iterations", type=int, default=300)
     parser.add_argument("--imperceptible-iterations", type=int, default=600, help="of both stages together")
+    parser.add_argument("--first-step", type=float, default=10, help="of our CW and first stage; 16-bit steps")
     parser.add_argument("--speed-iterations", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

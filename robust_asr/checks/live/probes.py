@@ -30,7 +30,9 @@ SLOPE = Question(
 # windows overlap and every frame counts; with a hard threshold, a saturated output or a front end that skips audio most have none.
 _ZEROS = 0.5
 # The sizes of two steps along the gradient, in nats that the loss should change by. The rounding of float32 would hide a smaller
-# change, and over a longer step any loss curves. An attack works if one of the two steps keeps its promise.
+# change, and over a longer step any loss curves. Steps go along the gradient, and along its signs as those of most attacks: where a
+# logarithm makes the gradient of soft passages steep, as in Whisper's front end, the loss curves at once along the gradient, of
+# which they are nearly all. An attack works if one of the steps keeps its promise.
 _STEPS = (0.1, 1.0)
 # The change of the loss may differ from the promised change by this factor: a loss curves, and the straight-through gradient of
 # a codec is only about right. A masked gradient is off by orders of magnitude or has a random sign.
@@ -69,9 +71,11 @@ def _slope(points: Sequence[Point]) -> Check:
 
 
 def _kept(point: Point) -> float:
-    """The change of the loss along the gradient over the promised change; of the two steps, the ratio closest to 1."""
+    """The change of the loss along the gradient over the promised change; of the steps, the ratio closest to 1."""
     steps = torch.tensor(_STEPS, device=point.gradient.device, dtype=torch.float64)
-    changes, promises = point.moved((steps / (2 * point.gradient.square().sum()))[:, None] * point.gradient)
+    directions = torch.cat([point.gradient, point.gradient.sign()])
+    slopes = (directions * point.gradient).sum(1)
+    changes, promises = point.moved(((steps[:, None] / (2 * slopes))[..., None] * directions).flatten(0, 1))
     return min((changes / promises).tolist(), key=_distance)
 
 

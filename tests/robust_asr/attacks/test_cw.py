@@ -44,13 +44,6 @@ def test_defaults_are_the_published_numbers() -> None:
     assert carlini[:2] == pytest.approx([0.061, 3.05e-3], rel=1e-2)
 
 
-@pytest.mark.parametrize(("num_iterations", "steps"), [(20, 10), (100, 10), (300, 30), (1000, 100), (5000, 100)])
-def test_short_schedules_go_in_smaller_steps(num_iterations: int, steps: int) -> None:
-    attack = CarliniWagner(Target(), num_iterations=num_iterations)
-    assert attack.learning_rate == steps / 32768
-    assert replace(attack, learning_rate=0.5).learning_rate == 0.5
-
-
 def test_untargeted() -> None:
     attack = CarliniWagner(Untargeted(), num_iterations=60, bound=0.1)
     batch = spoken(3, seed=4)
@@ -65,8 +58,8 @@ def test_strength_on_a_trained_recogniser() -> None:
     last = QUICK(four_words(), batch, seeds=seeds_of(batch))
     assert first.success.all() and last.success.all()
     before, after = (sizes(result.batch, batch) for result in (first, last))
-    assert (after < 0.9 * before).all() and after.sum() < 0.6 * before.sum()
-    assert (first.iterations < last.iterations).all() and (last.iterations > 50).all()
+    assert (after < 0.6 * before).all()
+    assert (first.iterations <= 50).all() and (last.iterations > 50).all()
 
 
 @pytest.mark.parametrize("threat", [Linf(0.02), SNR(20.0)])

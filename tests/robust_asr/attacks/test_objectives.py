@@ -301,7 +301,9 @@ def test_insertions_are_short_words_that_fit() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", [name for name in RECOGNIZERS if name not in ("toy_attention", "whisper")])
+@pytest.mark.parametrize(
+    "name", [name for name in RECOGNIZERS if name not in ("toy_attention", "transformer", "whisper")]
+)
 def test_insertions_for_every_recogniser_and_every_length(name: str) -> None:
     """An utterance of one frame holds no word, and of a recogniser that writes any text the text still ends."""
     recognizer, lengths = trained(name), torch.tensor([32_000, 700, 1])
