@@ -107,7 +107,10 @@ def _hears_phones() -> ConformerLFMMI:
     return recognizer
 
 
-@pytest.mark.parametrize("scale", SCALES)
+# Between the scales only models and sizes differ, which tests/test_recipes.py runs too.
+@pytest.mark.parametrize(
+    "scale", [pytest.param(scale, marks=pytest.mark.long) if scale == "an4_conformer" else scale for scale in SCALES]
+)
 def test_what_one_recipe_writes_the_next_one_reads(scale: str, tiny_manifests: Path, tmp_path: Path) -> None:
     chain = Chain(scale, tiny_manifests, tmp_path)
     for name in ("offline_attacks", "offline_attacks_targeted"):
