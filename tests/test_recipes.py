@@ -16,6 +16,7 @@ from robust_asr import checkpoint
 from robust_asr.models.compact import CompactCTC
 from robust_asr.models.conformer import ConformerEncoder
 from robust_asr.models.conformer_lfmmi import ConformerLFMMI
+from robust_asr.models.transformer import Transformer, TransformerEncoder
 from robust_asr.results import read_evaluation
 from tests.command_line import ROOT, full_settings
 
@@ -98,6 +99,15 @@ def phones_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def transformer_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sizes = {"num_layers": 1, "num_heads": 2, "feed_forward_width": 8}
+    encoder = TransformerEncoder(width=8, subsampling_channels=2, **sizes)
+    path = tmp_path_factory.mktemp("transformer") / "transformer.ckpt"
+    checkpoint.save(Transformer(encoder, ctc_weight=0.3, **sizes), str(path))
+    return path
+
+
 def small(recipe: Path, *, manifests: Path, clean: Path, values: Sequence[str] = ()) -> list[str]:
     """Arguments that leave the recipe, at these values, as it is but for sizes, paths and the machine."""
     settings = full_settings(recipe, *values)
@@ -161,10 +171,21 @@ def test_set_is_made(recipe: Path, made_set: Path) -> None:
 
 @pytest.mark.parametrize("recipe", EVALUATIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_evaluation_makes_every_row(
-    recipe: Path, tiny_manifests: Path, clean_checkpoint: Path, phones_checkpoint: Path, made_set: Path, tmp_path: Path
+    recipe: Path,
+    tiny_manifests: Path,
+    clean_checkpoint: Path,
+    phones_checkpoint: Path,
+    transformer_checkpoint: Path,
+    made_set: Path,
+    tmp_path: Path,
 ) -> None:
     settings = full_settings(recipe)["model"]["init_args"]
-    paths = {"*lfmmi*": phones_checkpoint, "*.ckpt": clean_checkpoint, "*/attack_set*": made_set}
+    paths = {
+        "*lfmmi*": phones_checkpoint,
+        "*transformer*": transformer_checkpoint,
+        "*.ckpt": clean_checkpoint,
+        "*/attack_set*": made_set,
+    }
     run = tmp_path / "run"
     arguments = [
         *("--run_dir", str(run), "--trainer.limit_test_batches=1", "--data=datamodules.Speech"),
