@@ -65,11 +65,10 @@ class Aim(ABC):
 
 
 @dataclass(frozen=True)
-class LossOf(Aim):
-    """The loss of given texts, times ``sign``."""
+class OfTexts(Aim):
+    """An aim at given texts."""
 
     targets: Targets
-    sign: int
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -79,6 +78,13 @@ class LossOf(Aim):
 
     def repeat(self, num: int) -> Aim:
         return replace(self, targets=self.targets.repeat(num))
+
+
+@dataclass(frozen=True)
+class LossOf(OfTexts):
+    """The loss of given texts, times ``sign``."""
+
+    sign: int
 
     def of_audio(self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor) -> Tensor:
         return self.sign * recognizer.loss(waveforms, lengths, self.targets, seeds=seeds)
@@ -129,20 +135,8 @@ class Margins(Aim):
         return hinge_margins(scores, self.labels[:, : scores.shape[1]], emissions.frame_lengths)
 
 
-@dataclass(frozen=True)
-class TokenMargins(Aim):
+class TokenMargins(OfTexts):
     """The margins of the tokens of given texts, which the decoder reads; for recognisers that ``has_tokens``."""
-
-    targets: Targets
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def select(self, indices: Tensor) -> Aim:
-        return replace(self, targets=self.targets.select(indices))
-
-    def repeat(self, num: int) -> Aim:
-        return replace(self, targets=self.targets.repeat(num))
 
     def of_audio(self, recognizer: Recognizer, waveforms: Tensor, lengths: Tensor, *, seeds: Tensor) -> Tensor:
         return self.of_hidden(recognizer, *recognizer.encode(waveforms, lengths, seeds=seeds))

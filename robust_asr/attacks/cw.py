@@ -39,7 +39,7 @@ class CarliniWagner(Attack):
     The defaults are the schedule of the authors' implementation (Carlini and Wagner 2018, section III, and their code: Adam on
     the signs of the gradient, no penalty on the norm), but not the noise of two 16-bit steps that their code adds to every pass.
     Their learning rate is made for a thousand iterations. In sixty it succeeds, but far louder than need be: a tenth of it is
-    20 dB quieter on AN4 (benchmarks/README.md), and fails where a recogniser is harder to move.
+    quieter (benchmarks/README.md), and may be too small for a recogniser that is harder to move.
 
     Attributes:
         bound: b at the start, in full-scale amplitude.

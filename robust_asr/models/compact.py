@@ -14,6 +14,7 @@ from robust_asr.models.base import CTCRecognizer
 from robust_asr.models.features import LogMel, normalize_utterance
 from robust_asr.models.masked_norm import MaskedBatchNorm
 from robust_asr.models.spec_augment import SpecAugment
+from robust_asr.ranges import require_odd, require_shares, require_sizes
 from robust_asr.text import Tokenizer
 
 
@@ -93,15 +94,11 @@ class CompactCTC(CTCRecognizer):
         return masked(hidden[:, : _halved(features.shape[1])], frame_lengths), frame_lengths
 
     def _check(self) -> None:
-        for name in ("stem_channels", "width", "gru_width"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"CompactCTC: {name} is {getattr(self, name)}, accepted is 2 or more")
-        if self.num_blocks < 0:
-            raise ValueError(f"CompactCTC: num_blocks is {self.num_blocks}, accepted is 0 or more")
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise ValueError(f"CompactCTC: kernel_size is {self.kernel_size}, accepted is an odd number")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"CompactCTC: dropout is {self.dropout}, accepted is 0 <= dropout < 1")
+        sizes = {"stem_channels": self.stem_channels, "width": self.width, "gru_width": self.gru_width}
+        require_sizes("CompactCTC", least=2, **sizes)
+        require_sizes("CompactCTC", least=0, num_blocks=self.num_blocks)
+        require_odd("CompactCTC", kernel_size=self.kernel_size)
+        require_shares("CompactCTC", dropout=self.dropout)
 
 
 class Stem(nn.Module):

@@ -14,15 +14,17 @@ from robust_asr.models.base import CTCRecognizer
 from robust_asr.models.convolution_module import ConvolutionModule
 from robust_asr.models.kaldi_fbank import HOP, KaldiFbank
 from robust_asr.models.normalization import MaskedBatchNorm
+from robust_asr.models.normed_features import NormedFeatures
 from robust_asr.models.relative_attention import RelativeSelfAttention, relative_positions
 from robust_asr.models.spec_augment import SpecAugment
 from robust_asr.models.subsampling import StridedSubsampling, VggSubsampling
+from robust_asr.ranges import require_heads, require_odd, require_shares, require_sizes
 from robust_asr.text import Tokenizer
 
 Subsampling = Literal["vgg", "strided"]
 
 
-class ConformerEncoder(nn.Module):
+class ConformerEncoder(NormedFeatures):
     """Log-mel, BatchNorm of each bin, subsampling to 40 ms, Conformer blocks. The padding has no effect on any utterance.
 
     The defaults are the size of Joshi et al. 2022: 12 blocks of width 256 with feed-forward layers of 2,048.
@@ -87,10 +89,7 @@ class ConformerEncoder(nn.Module):
         return self.subsample.num_steps(self.front_end.num_frames(lengths))
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        features, feature_lengths = self.front_end(waveforms, lengths)
-        features = self.feature_norm(features.transpose(1, 2), feature_lengths).transpose(1, 2)
-        if self.spec_augment is not None:
-            features = self.spec_augment(features, feature_lengths)
+        features, feature_lengths = self.features(waveforms, lengths)
         values, step_lengths = self.subsample(features, feature_lengths)
         values = self.input_dropout(values)
         distances = self.input_dropout(relative_positions(values.shape[1], self.width, like=values))
@@ -103,19 +102,13 @@ class ConformerEncoder(nn.Module):
         if self.subsampling not in get_args(Subsampling):
             accepted = " or ".join(get_args(Subsampling))
             raise ValueError(f"Conformer: subsampling is {self.subsampling!r}, accepted is {accepted}")
-        for name in ("num_mels", "width", "num_heads", "feed_forward_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Conformer: {name} is {getattr(self, name)}, accepted is 1 or more")
-        if self.subsampling_channels < 2:
-            raise ValueError(f"Conformer: subsampling_channels is {self.subsampling_channels}, accepted is 2 or more")
-        if self.num_layers < 0:
-            raise ValueError(f"Conformer: num_layers is {self.num_layers}, accepted is 0 or more")
-        if self.width % self.num_heads:
-            raise ValueError(f"Conformer: width {self.width} must be a multiple of num_heads {self.num_heads}")
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise ValueError(f"Conformer: kernel_size is {self.kernel_size}, accepted is an odd number")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"Conformer: dropout is {self.dropout}, accepted is 0 <= dropout < 1")
+        sizes = {name: getattr(self, name) for name in ("num_mels", "width", "num_heads", "feed_forward_width")}
+        require_sizes("Conformer", **sizes)
+        require_sizes("Conformer", least=2, subsampling_channels=self.subsampling_channels)
+        require_sizes("Conformer", least=0, num_layers=self.num_layers)
+        require_heads("Conformer", self.width, num_heads=self.num_heads)
+        require_odd("Conformer", kernel_size=self.kernel_size)
+        require_shares("Conformer", dropout=self.dropout)
 
 
 class ConformerBlock(nn.Module):

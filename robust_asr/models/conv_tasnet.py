@@ -15,6 +15,7 @@ from robust_asr.gradients import Checkpointed
 from robust_asr.masking import length_mask, masked
 from robust_asr.models.global_layer_norm import GlobalLayerNorm
 from robust_asr.models.prelu import PReLU
+from robust_asr.ranges import require_odd, require_sizes
 
 Activation = Literal["relu", "sigmoid"]
 
@@ -109,15 +110,13 @@ class ConvTasNet(Checkpointed):
         return (early[:, :, 1:] + late[:, :, :-1]).transpose(1, 2).flatten(1)
 
     def _check(self) -> None:
-        for name in ("num_filters", "num_feats", "num_hidden", "num_layers", "num_stacks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"ConvTasNet: {name} is {getattr(self, name)}, accepted is 1 or more")
+        counts = ("num_filters", "num_feats", "num_hidden", "num_layers", "num_stacks")
+        require_sizes("ConvTasNet", **{name: getattr(self, name) for name in counts})
         if self.num_layers > 30:
             raise ValueError(f"ConvTasNet: num_layers is {self.num_layers}, accepted is up to 30: the dilation doubles")
         if self.filter_size < 2 or self.filter_size % 2:
             raise ValueError(f"ConvTasNet: filter_size is {self.filter_size}, accepted is an even number")
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise ValueError(f"ConvTasNet: kernel_size is {self.kernel_size}, accepted is an odd number")
+        require_odd("ConvTasNet", kernel_size=self.kernel_size)
         if self.mask not in get_args(Activation):
             raise ValueError(f"ConvTasNet: mask is {self.mask!r}, accepted is {' or '.join(get_args(Activation))}")
 

@@ -19,6 +19,7 @@ from robust_asr.models.deepspeech2 import SummedBiLSTM
 from robust_asr.models.features import LogMel, normalize_utterance
 from robust_asr.models.keyed_dropout import KeyedDropout
 from robust_asr.randomness import fresh_seeds
+from robust_asr.ranges import require_shares
 from robust_asr.text import Tokenizer
 
 # The kinds of layers after which dropout may be switched on in evaluation.
@@ -138,8 +139,7 @@ class DeepSpeech(CTCRecognizer):
                 f"DeepSpeech needs num_hidden >= 1, num_context >= 0 and num_coefficients between 1 and {_NUM_MELS}, got "
                 f"num_hidden={self.num_hidden}, num_context={self.num_context}, num_coefficients={self.num_coefficients}"
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"DeepSpeech: dropout is {self.dropout}, accepted is 0 <= dropout < 1")
+        require_shares("DeepSpeech", dropout=self.dropout)
 
 
 class Dense(nn.Module):

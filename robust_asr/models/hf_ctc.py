@@ -15,6 +15,7 @@ from torch.nn import functional
 from robust_asr.masking import length_mask, masked
 from robust_asr.models.adapter import LabelTokenizer
 from robust_asr.models.base import CTCRecognizer
+from robust_asr.models.features import normalize_utterance
 from robust_asr.models.hf_ctc_files import SAMPLE_RATE, build_network, read_content, read_weights, unpack
 from robust_asr.models.hf_files import INLINE, load_tensors, named_folder
 from robust_asr.text import normalize
@@ -89,10 +90,7 @@ class HuggingFaceCTC(CTCRecognizer):
         """Zero mean and unit variance over the utterance's own length; zeros past it. Shape: (B, T) -> (B, T)."""
         if not self._normalise:
             return audio
-        samples = lengths[:, None].clamp(min=1)
-        centred = masked(audio - audio.sum(1, keepdim=True) / samples, lengths)
-        variance = centred.square().sum(1, keepdim=True) / samples
-        return centred / (variance + _LEAST_VARIANCE).sqrt()
+        return normalize_utterance(audio[..., None], lengths, eps=_LEAST_VARIANCE)[..., 0]
 
 
 class CasedTokenizer(LabelTokenizer):

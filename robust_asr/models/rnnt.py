@@ -16,15 +16,17 @@ from robust_asr.models.base import Encoded
 from robust_asr.models.conformer import ConformerEncoder
 from robust_asr.models.kaldi_fbank import HOP, KaldiFbank
 from robust_asr.models.normalization import MaskedBatchNorm
+from robust_asr.models.normed_features import NormedFeatures
 from robust_asr.models.spec_augment import SpecAugment
 from robust_asr.models.transducer_loss import transducer_loss
+from robust_asr.ranges import require_shares, require_sizes
 from robust_asr.search.base import Search
 from robust_asr.search.transducer import TransducerBeam
 from robust_asr.text import CharacterTokenizer, Tokenizer
 from robust_asr.types import TokenTargets, Transcript
 
 
-class LSTMEncoder(nn.Module):
+class LSTMEncoder(NormedFeatures):
     """Log-mel, BatchNorm of each bin, frames in stacks, LSTMs that hear the past only. The padding has no effect.
 
     The defaults are those of Yang et al. 2022, five layers of 1,024; they do not say how frames become steps, nor the direction.
@@ -51,11 +53,8 @@ class LSTMEncoder(nn.Module):
         spec_augment: SpecAugment | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("num_mels", num_mels), ("stack", stack), ("width", width), ("num_layers", num_layers)):
-            if value < 1:
-                raise ValueError(f"LSTMEncoder: {name} is {value}, accepted is 1 or more")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"LSTMEncoder: dropout is {dropout}, accepted is 0 <= dropout < 1")
+        require_sizes("LSTMEncoder", num_mels=num_mels, stack=stack, width=width, num_layers=num_layers)
+        require_shares("LSTMEncoder", dropout=dropout)
         self.num_mels = num_mels
         self.stack = stack
         self.width = width
@@ -73,10 +72,7 @@ class LSTMEncoder(nn.Module):
         return -(-self.front_end.num_frames(lengths) // self.stack)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        features, feature_lengths = self.front_end(waveforms, lengths)
-        features = self.feature_norm(features.transpose(1, 2), feature_lengths).transpose(1, 2)
-        if self.spec_augment is not None:
-            features = self.spec_augment(features, feature_lengths)
+        features, _ = self.features(waveforms, lengths)
         missing = -features.shape[1] % self.stack
         stacked = functional.pad(features, (0, 0, 0, missing)).unflatten(1, (-1, self.stack)).flatten(2)
         step_lengths = self.num_frames(lengths)
@@ -137,9 +133,8 @@ class RNNT(Encoded):
         self.predictor_width = predictor_width
         self.predictor_layers = predictor_layers
         self.joint_width = joint_width
-        for name in ("embedding_width", "predictor_width", "predictor_layers", "joint_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"RNNT: {name} is {getattr(self, name)}, accepted is 1 or more")
+        require_sizes("RNNT", embedding_width=embedding_width, predictor_width=predictor_width)
+        require_sizes("RNNT", predictor_layers=predictor_layers, joint_width=joint_width)
         self.tokenizer = tokenizer if tokenizer is not None else CharacterTokenizer()
         self.encoder = encoder
         self.predictor = Predictor(

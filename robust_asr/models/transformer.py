@@ -15,10 +15,12 @@ from robust_asr.losses import ctc_frames_needed, ctc_loss
 from robust_asr.masking import length_mask, masked
 from robust_asr.models.features import LogMel
 from robust_asr.models.normalization import MaskedBatchNorm
+from robust_asr.models.normed_features import NormedFeatures
 from robust_asr.models.spec_augment import SpecAugment
 from robust_asr.models.subsampling import NormedSubsampling
 from robust_asr.models.token_synchronous import TokenScores, TokenSynchronous
 from robust_asr.models.transformer_decoder import DecoderState, TransformerDecoder, positions
+from robust_asr.ranges import require_heads, require_shares, require_sizes
 from robust_asr.search.attention import attended_spans
 from robust_asr.search.base import Search
 from robust_asr.search.decoder_beam import DecoderBeam
@@ -27,11 +29,10 @@ from robust_asr.text import CharacterTokenizer, Tokenizer
 from robust_asr.types import Emissions, TokenTargets, Transcript
 
 
-class TransformerEncoder(nn.Module):
+class TransformerEncoder(NormedFeatures):
     """Log-mel, BatchNorm of each bin, convolutions to steps of 40 ms, sinusoidal positions, pre-norm Transformer layers.
 
-    The running statistics of the BatchNorm are those of the training set: the features are normalised globally, not for each
-    utterance. The padding has no effect on any utterance. The defaults are Espresso's: 12 layers of width 512.
+    The padding has no effect on any utterance. The defaults are Espresso's: 12 layers of width 512.
 
     Args:
         spec_augment: masks the normalised features in training; no masks by default.
@@ -53,16 +54,17 @@ class TransformerEncoder(nn.Module):
         spec_augment: SpecAugment | None = None,
     ) -> None:
         super().__init__()
-        check_sizes(
+        require_sizes(
+            "Transformer",
             num_mels=num_mels,
             width=width,
             num_layers=num_layers,
             num_heads=num_heads,
             feed_forward_width=feed_forward_width,
         )
-        check_attention(width, num_heads, dropout)
-        if subsampling_channels < 2:
-            raise ValueError(f"Transformer: subsampling_channels is {subsampling_channels}, accepted is 2 or more")
+        require_sizes("Transformer", least=2, subsampling_channels=subsampling_channels)
+        require_heads("Transformer", width, num_heads=num_heads)
+        require_shares("Transformer", dropout=dropout)
         self.num_mels = num_mels
         self.subsampling_channels = subsampling_channels
         self.width = width
@@ -88,10 +90,7 @@ class TransformerEncoder(nn.Module):
         return self.subsample.num_steps(self.front_end.num_frames(lengths))
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        features, feature_lengths = self.front_end(waveforms, lengths)
-        features = self.feature_norm(features.transpose(1, 2), feature_lengths).transpose(1, 2)
-        if self.spec_augment is not None:
-            features = self.spec_augment(features, feature_lengths)
+        features, feature_lengths = self.features(waveforms, lengths)
         values, step_lengths = self.subsample(features, feature_lengths)
         values = self.input_dropout(values + positions(values.shape[1], self.width, like=values))
         padding = ~length_mask(step_lengths, values.shape[1])
@@ -135,11 +134,10 @@ class Transformer(TokenSynchronous):
         ctc_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        check_sizes(num_layers=num_layers, num_heads=num_heads, feed_forward_width=feed_forward_width)
-        check_attention(encoder.width, num_heads, dropout)
-        for name, value in (("label_smoothing", label_smoothing), ("ctc_weight", ctc_weight)):
-            if not 0 <= value < 1:
-                raise ValueError(f"Transformer: {name} is {value}, accepted is 0 <= {name} < 1")
+        sizes = {"num_layers": num_layers, "num_heads": num_heads, "feed_forward_width": feed_forward_width}
+        require_sizes("Transformer", **sizes)
+        require_heads("Transformer", encoder.width, num_heads=num_heads)
+        require_shares("Transformer", dropout=dropout, label_smoothing=label_smoothing, ctc_weight=ctc_weight)
         self.encoder = encoder
         self.sample_rate = encoder.sample_rate
         self.tokenizer = tokenizer if tokenizer is not None else CharacterTokenizer()
@@ -253,16 +251,3 @@ class Transformer(TokenSynchronous):
             (token, *span, 1, score) for token, span, score in zip(tokens, edges, scores[: len(tokens)], strict=True)
         ]
         return transcript_of(runs, self.tokenizer, frame_shift=self.encoder.frame_shift)
-
-
-def check_sizes(**sizes: int) -> None:
-    for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"Transformer: {name} is {value}, accepted is 1 or more")
-
-
-def check_attention(width: int, num_heads: int, dropout: float) -> None:
-    if width % num_heads:
-        raise ValueError(f"Transformer: width {width} must be a multiple of num_heads {num_heads}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"Transformer: dropout is {dropout}, accepted is 0 <= dropout < 1")

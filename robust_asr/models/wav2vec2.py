@@ -20,6 +20,8 @@ from torchaudio.pipelines import Wav2Vec2ASRBundle
 from robust_asr.masking import length_mask, masked
 from robust_asr.models.adapter import LabelTokenizer
 from robust_asr.models.base import CTCRecognizer
+from robust_asr.models.features import normalize_utterance
+from robust_asr.ranges import require_heads, require_shares, require_sizes
 from robust_asr.text import Tokenizer
 
 ExtractorNorm = Literal["group_norm", "layer_norm"]
@@ -134,11 +136,8 @@ class Wav2Vec2(CTCRecognizer):
     def _normalized(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         if not self.normalize_waveform:
             return waveforms
-        counts = lengths.clamp(min=1)[:, None]
-        centred = masked(waveforms - waveforms.sum(1, keepdim=True) / counts, lengths)
-        variance = centred.square().sum(1, keepdim=True) / counts
         # The addend is that of torch's layer norm, with which torchaudio normalises.
-        return centred * (variance + 1e-5).rsqrt()
+        return normalize_utterance(waveforms[..., None], lengths, eps=1e-5)[..., 0]
 
     def _check(self) -> None:
         if not self.convolutions or any(len(layer) != 3 or min(layer) < 1 for layer in self.convolutions):
@@ -147,21 +146,11 @@ class Wav2Vec2(CTCRecognizer):
             )
         if self.norm not in get_args(ExtractorNorm):
             raise ValueError(f"Wav2Vec2: norm is {self.norm!r}, accepted is {' or '.join(get_args(ExtractorNorm))}")
-        for name in (
-            "width",
-            "num_layers",
-            "num_heads",
-            "feed_forward_width",
-            "position_kernel",
-            "position_groups",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Wav2Vec2: {name} is {getattr(self, name)}, accepted is 1 or more")
-        for name in ("num_heads", "position_groups"):
-            if self.width % getattr(self, name):
-                raise ValueError(f"Wav2Vec2: width {self.width} must be a multiple of {name} {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"Wav2Vec2: dropout is {self.dropout}, accepted is 0 <= dropout < 1")
+        dealt = {"num_heads": self.num_heads, "position_groups": self.position_groups}
+        sizes = {name: getattr(self, name) for name in ("width", "num_layers", "feed_forward_width", "position_kernel")}
+        require_sizes("Wav2Vec2", **sizes, **dealt)
+        require_heads("Wav2Vec2", self.width, **dealt)
+        require_shares("Wav2Vec2", dropout=self.dropout)
 
 
 def load_bundle(bundle: str, *, file: str | None = None, sha256: str | None = None) -> Wav2Vec2:

@@ -1,9 +1,9 @@
 """``python -m robust_asr.results.claims FILE...``: which claims hold, by one rule, from committed differences.
 
 A claim names a paired difference, a direction and a margin that was chosen before the difference was seen, in points of WER, or in
-dB of the SNR at which utterances break. It **holds**
-if the whole 95 % interval lies where the claim says, it **fails** if no point of the interval does, and is **undecidable**
-otherwise. A claim of several lines, such as one on every budget, holds if each line holds and fails if one fails.
+dB of the SNR at which utterances break. It **holds** if the whole 95 % interval lies where the claim says, it **fails** if no point
+of the interval does, and is **undecidable** otherwise. A claim of several lines, such as one on every budget, holds if each line
+holds and fails if one fails.
 
 The file is a CSV table beside the recipes. Its columns: ``claim``; ``results``, a ``differences.csv`` relative to the file;
 ``condition``, ``system`` and ``baseline``, which name one line of it; ``direction`` and ``margin``. A claim on a rate itself has

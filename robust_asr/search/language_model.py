@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robust_asr.masking import masked
+from robust_asr.ranges import require_shares, require_sizes
 from robust_asr.text import CharacterTokenizer, Tokenizer
 from robust_asr.types import TokenTargets
 
@@ -31,11 +32,8 @@ class LanguageModel(nn.Module):
         self, tokenizer: Tokenizer | None = None, *, width: int = 512, num_layers: int = 2, dropout: float = 0.1
     ) -> None:
         super().__init__()
-        for name, value in (("width", width), ("num_layers", num_layers)):
-            if value < 1:
-                raise ValueError(f"LanguageModel: {name} is {value}, accepted is 1 or more")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"LanguageModel: dropout is {dropout}, accepted is 0 <= dropout < 1")
+        require_sizes("LanguageModel", width=width, num_layers=num_layers)
+        require_shares("LanguageModel", dropout=dropout)
         self.tokenizer = tokenizer if tokenizer is not None else CharacterTokenizer()
         self.width = width
         self.num_layers = num_layers

@@ -14,6 +14,7 @@ from robust_asr.models.hf_files import INLINE, pack
 from robust_asr.storage.describe import describe
 from robust_asr.storage.trial import trial_build
 from tests.hf_ctc_folder import UPPER, tiny_ctc, write_ctc
+from tests.hf_folders import check_hub_names, lacks, pickled, with_fields
 
 pytest.importorskip("transformers", reason="needs the extra [hf]")
 
@@ -118,50 +119,43 @@ def test_added_tokens_beyond_the_outputs_write_nothing(
     assert HuggingFaceCTC(str(copy)).tokenizer.size == len(UPPER)
 
 
-def _lacks(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).unlink()
-
-
-def _with(name: str, **fields: object) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        content = json.loads((folder / name).read_text())
-        (folder / name).write_text(json.dumps({**content, **fields}))
-
-    return change
-
-
-def _pickled(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-
-
 @pytest.mark.parametrize(
     "change, message",
     [
-        (_lacks("config.json"), "lacks config.json, which a CTC model"),
-        (_lacks("preprocessor_config.json"), "lacks preprocessor_config.json"),
-        (_lacks("vocab.json"), "lacks its tokenizer: vocab.json"),
-        (_lacks("model.safetensors"), "lacks model.safetensors"),
-        (_pickled, r"weights as a pickle \(pytorch_model.bin\)"),
-        (_with("config.json", model_type="wav2vec2-bert"), "of type 'wav2vec2-bert'; accepted are CTC models of"),
-        (_with("config.json", auto_map={"AutoModel": "code.Model"}), "config.json names code of its own"),
-        (_with("preprocessor_config.json", auto_map={"A": "code.A"}), "preprocessor_config.json names code of its own"),
-        (_with("tokenizer_config.json", auto_map={"A": "code.A"}), "tokenizer_config.json names code of its own"),
-        (_with("config.json", architectures=["Wav2Vec2ForPreTraining"]), "its head is not CTC: config.json names"),
-        (_renamed(lambda name: name if "lm_head" not in name else None), "its head is not CTC: .* no lm_head.weight"),
-        (_with("config.json", add_adapter=True), "asks for an adapter"),
-        (_with("config.json", hidden_size=8), "by config.json; tensors that differ"),
-        (_with("config.json", num_hidden_layers=1), "by config.json; tensors that differ"),
-        (_with("config.json", vocab_size=20), "the network has 20 outputs"),
+        (lacks("config.json"), "lacks config.json, which a CTC model"),
+        (lacks("preprocessor_config.json"), "lacks preprocessor_config.json"),
+        (lacks("vocab.json"), "lacks its tokenizer: vocab.json"),
+        (lacks("model.safetensors"), "lacks model.safetensors"),
+        (pickled, r"weights as a pickle \(pytorch_model.bin\)"),
+        (with_fields("config.json", model_type="wav2vec2-bert"), "of type 'wav2vec2-bert'; accepted are CTC models of"),
+        (with_fields("config.json", auto_map={"AutoModel": "code.Model"}), "config.json names code of its own"),
         (
-            _with("config.json", pad_token_id=5),
+            with_fields("preprocessor_config.json", auto_map={"A": "code.A"}),
+            "preprocessor_config.json names code of its own",
+        ),
+        (with_fields("tokenizer_config.json", auto_map={"A": "code.A"}), "tokenizer_config.json names code of its own"),
+        (
+            with_fields("config.json", architectures=["Wav2Vec2ForPreTraining"]),
+            "its head is not CTC: config.json names",
+        ),
+        (_renamed(lambda name: name if "lm_head" not in name else None), "its head is not CTC: .* no lm_head.weight"),
+        (with_fields("config.json", add_adapter=True), "asks for an adapter"),
+        (with_fields("config.json", hidden_size=8), "by config.json; tensors that differ"),
+        (with_fields("config.json", num_hidden_layers=1), "by config.json; tensors that differ"),
+        (with_fields("config.json", vocab_size=20), "the network has 20 outputs"),
+        (
+            with_fields("config.json", pad_token_id=5),
             r"the blank is the padding token, which is '<pad>' \(0\) by the tokenizer and 5",
         ),
-        (_with("preprocessor_config.json", sampling_rate=8_000), "has sampling_rate 8000, accepted is 16000"),
-        (_with("preprocessor_config.json", feature_extractor_type="SeamlessM4T"), "names a SeamlessM4T"),
-        (_with("tokenizer_config.json", tokenizer_class="Wav2Vec2PhonemeCTCTokenizer"), "Wav2Vec2PhonemeCTCTokenizer"),
-        (_with("vocab.json", sch=3), "tokens of several characters, such as 'sch'"),
-        (_with("vocab.json", eng={"a": 0}), "the vocabularies of several languages"),
-        (_with("vocab.json", A="7"), "must give each token a number"),
+        (with_fields("preprocessor_config.json", sampling_rate=8_000), "has sampling_rate 8000, accepted is 16000"),
+        (with_fields("preprocessor_config.json", feature_extractor_type="SeamlessM4T"), "names a SeamlessM4T"),
+        (
+            with_fields("tokenizer_config.json", tokenizer_class="Wav2Vec2PhonemeCTCTokenizer"),
+            "Wav2Vec2PhonemeCTCTokenizer",
+        ),
+        (with_fields("vocab.json", sch=3), "tokens of several characters, such as 'sch'"),
+        (with_fields("vocab.json", eng={"a": 0}), "the vocabularies of several languages"),
+        (with_fields("vocab.json", A="7"), "must give each token a number"),
     ],
 )
 def test_a_folder_that_is_no_ctc_model_is_refused(
@@ -173,17 +167,5 @@ def test_a_folder_that_is_no_ctc_model_is_refused(
         HuggingFaceCTC(str(copy))
 
 
-def test_a_hub_name_is_looked_up(folder: Path, recognizer: HuggingFaceCTC, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(folder))
-    assert HuggingFaceCTC("someone/wav2vec2").model == recognizer.model
-
-    def unreachable(name: str, **_: object) -> str:
-        raise OSError("no network")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    with pytest.raises(ValueError, match="neither in the cache of Hugging Face nor can it be downloaded"):
-        HuggingFaceCTC("someone/wav2vec2")
-    with pytest.raises(ValueError, match="it is no hub name such as facebook/wav2vec2-base-960h"):
-        HuggingFaceCTC("no such/folder/here")
+def test_a_hub_name_is_looked_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_hub_names(HuggingFaceCTC, folder, monkeypatch, example="facebook/wav2vec2-base-960h")

@@ -14,8 +14,6 @@ from robust_asr.models.transformer import Transformer, TransformerEncoder
 from robust_asr.models.transformer_decoder import positions
 from robust_asr.search.decoder_beam import DecoderBeam
 from robust_asr.search.greedy import GreedySearch
-from robust_asr.storage import trust
-from robust_asr.storage.describe import describe
 from robust_asr.text.bpe import train_bpe
 from robust_asr.threat import Linf
 from robust_asr.types import AudioBatch
@@ -274,19 +272,6 @@ def test_pieces_of_words():
     assert recognizer.loss(_waveforms(LENGTHS), LENGTHS, recognizer.targets(TEXTS)).isfinite().all()
     for transcript in recognizer.transcribe(_waveforms(LENGTHS), LENGTHS):
         assert transcript.text == " ".join(word.text for word in transcript.words)
-
-
-def test_built_again_from_its_description():
-    recognizer = _recognizer(ctc_weight=0.2, label_smoothing=0.05)
-    description = describe(recognizer)
-    with torch.device("meta"):
-        trust.build(description, expected=Transformer)
-    rebuilt = trust.build(description, expected=Transformer).eval()
-    assert describe(rebuilt) == description
-    rebuilt.load_state_dict(recognizer.state_dict())
-    targets = recognizer.targets(TEXTS)
-    losses = [model.loss(_waveforms(LENGTHS), LENGTHS, targets) for model in (recognizer, rebuilt)]
-    assert torch.equal(*losses)
 
 
 def test_mixed_precision_is_near():

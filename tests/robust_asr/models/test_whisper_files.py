@@ -1,4 +1,3 @@
-import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from robust_asr.models.whisper import Whisper
 from robust_asr.models.whisper_files import unpack
 from robust_asr.storage.describe import describe
 from robust_asr.storage.trial import trial_build
+from tests.hf_folders import check_hub_names, lacks, pickled, with_fields
 from tests.whisper_folder import WINDOW, tiny_whisper, write_whisper
 
 pytest.importorskip("transformers", reason="needs the extra [hf]")
@@ -75,23 +75,6 @@ def test_a_broken_description_is_refused(text: str) -> None:
         Whisper(text)
 
 
-def _lacks(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).unlink()
-
-
-def _with(name: str, **fields: object) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        path = folder / name
-        content = json.loads(path.read_text()) if path.is_file() else {}
-        path.write_text(json.dumps({**content, **fields}))
-
-    return change
-
-
-def _pickled(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-
-
 def _untied(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors["proj_out.weight"] = tensors["model.decoder.embed_tokens.weight"] + 1
@@ -105,25 +88,28 @@ def _cut(folder: Path) -> None:
 @pytest.mark.parametrize(
     "change, message",
     [
-        (_lacks("config.json"), "lacks config.json"),
-        (_lacks("generation_config.json"), "lacks generation_config.json"),
-        (_lacks("tokenizer.json"), "lacks its tokenizer"),
-        (_lacks("model.safetensors"), "lacks model.safetensors"),
-        (_pickled, r"weights as a pickle \(pytorch_model.bin\)"),
+        (lacks("config.json"), "lacks config.json"),
+        (lacks("generation_config.json"), "lacks generation_config.json"),
+        (lacks("tokenizer.json"), "lacks its tokenizer"),
+        (lacks("model.safetensors"), "lacks model.safetensors"),
+        (pickled, r"weights as a pickle \(pytorch_model.bin\)"),
         (_cut, "cannot be read as safetensors"),
-        (_with("config.json", model_type="wav2vec2"), "of type 'wav2vec2', not 'whisper'"),
-        (_with("config.json", auto_map={"AutoModel": "code.Model"}), "names code of its own"),
-        (_with("config.json", activation_function="relu"), "another activation than gelu"),
-        (_with("config.json", d_model=8), "by config.json"),
-        (_with("config.json", encoder_layers=1), "by config.json"),
-        (_with("generation_config.json", no_timestamps_token_id=None), "must hold the number no_timestamps_token_id"),
-        (_with("generation_config.json", suppress_tokens=[9_999]), r"suppressed holds the ids \[9999\]"),
-        (_with("generation_config.json", suppress_tokens=5), "must hold a list suppress_tokens, found 5"),
-        (_with("generation_config.json", suppress_tokens=["a"]), "generation must hold ids of tokens"),
+        (with_fields("config.json", model_type="wav2vec2"), "of type 'wav2vec2', not 'whisper'"),
+        (with_fields("config.json", auto_map={"AutoModel": "code.Model"}), "names code of its own"),
+        (with_fields("config.json", activation_function="relu"), "another activation than gelu"),
+        (with_fields("config.json", d_model=8), "by config.json"),
+        (with_fields("config.json", encoder_layers=1), "by config.json"),
+        (
+            with_fields("generation_config.json", no_timestamps_token_id=None),
+            "must hold the number no_timestamps_token_id",
+        ),
+        (with_fields("generation_config.json", suppress_tokens=[9_999]), r"suppressed holds the ids \[9999\]"),
+        (with_fields("generation_config.json", suppress_tokens=5), "must hold a list suppress_tokens, found 5"),
+        (with_fields("generation_config.json", suppress_tokens=["a"]), "generation must hold ids of tokens"),
         (_untied, "an output layer that differs from the embedding"),
-        (_with("generation_config.json", eos_token_id=9_999), r"end holds the ids \[9999\]"),
-        (_with("preprocessor_config.json", sampling_rate=8_000), "sampling_rate 8000, accepted is 16000"),
-        (_with("tokenizer.json", model=1), "holds no tokenizer"),
+        (with_fields("generation_config.json", eos_token_id=9_999), r"end holds the ids \[9999\]"),
+        (with_fields("preprocessor_config.json", sampling_rate=8_000), "sampling_rate 8000, accepted is 16000"),
+        (with_fields("tokenizer.json", model=1), "holds no tokenizer"),
     ],
 )
 def test_a_folder_that_is_no_whisper_is_refused(
@@ -135,20 +121,8 @@ def test_a_folder_that_is_no_whisper_is_refused(
         Whisper(str(copy))
 
 
-def test_a_hub_name_is_looked_up(folder: Path, recognizer: Whisper, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(folder))
-    assert Whisper("someone/whisper-tiny.en").model == recognizer.model
-
-    def unreachable(name: str, **_: object) -> str:
-        raise OSError("no network")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    with pytest.raises(ValueError, match="neither in the cache of Hugging Face nor can it be downloaded"):
-        Whisper("someone/whisper-tiny.en")
-    with pytest.raises(ValueError, match="no folder 'no such/folder/here', and it is no hub name"):
-        Whisper("no such/folder/here")
+def test_a_hub_name_is_looked_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_hub_names(Whisper, folder, monkeypatch, example="openai/whisper-tiny.en")
 
 
 def test_without_the_extra_one_sentence_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
