@@ -18,9 +18,9 @@ from robust_asr.models.base import Recognizer
 from robust_asr.randomness import utterance_seeds
 from robust_asr.types import AudioBatch
 
-# Passes of the live checks for each utterance: of a system, of the gradient of a goal, of an attack's first iterations, and of
-# noise (counted: tests.robust_asr.audit.test_duration).
-_OF_A_SYSTEM, _OF_A_GRADIENT, _OF_AN_ATTACK, _OF_NOISE = 12, 72, 5, 1
+# Passes of the live checks for each utterance: of a system and the first gradient towards it, of the gradient of another goal, of
+# an attack's first iterations, and of noise (counted: tests.robust_asr.audit.test_duration).
+_OF_A_SYSTEM, _OF_A_GOAL, _OF_AN_ATTACK, _OF_NOISE = 80, 18, 5, 1
 _CHECKED = 3
 
 
@@ -61,7 +61,7 @@ class Pace:
         """Of one system, on each of the utterances that the live checks take."""
         attacks = [attack for attack in conditions.values() if isinstance(attack, PGD)]
         goals = len({attack.goal for attack in attacks})
-        passes = _OF_A_SYSTEM + _OF_A_GRADIENT * goals + _OF_NOISE * (len(conditions) - len(attacks))
+        passes = _OF_A_SYSTEM + _OF_A_GOAL * goals + _OF_NOISE * (len(conditions) - len(attacks))
         return passes * self.loss + _OF_AN_ATTACK * len(attacks) * self.gradient
 
     def _of_pgd(self, attack: PGD, recognizer: Recognizer) -> float:

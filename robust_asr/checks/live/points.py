@@ -45,9 +45,10 @@ class Point:
         noise = noise * (clean.waveforms.square().sum() / noise.square().sum()).sqrt()
         scales = torch.tensor([0.0, *(10 ** (-decibels / 20) for decibels in _DECIBELS)], device=noise.device)
         versions = clean.waveforms + scales[:, None] * noise
-        high = (quiet.losses(versions) >= _HEIGHT).tolist()
-        chosen = high.index(True) if True in high else len(high) - 1
-        noisy = clean.replace(versions[chosen : chosen + 1].to(clean.waveforms.dtype))
+        # One after the other, since the loss of most texts is high at once.
+        one_by_one = (version[None].to(clean.waveforms.dtype) for version in versions)
+        chosen = next((version for version in one_by_one if float(quiet.losses(version)) >= _HEIGHT), None)
+        noisy = clean.replace(versions[-1:].to(clean.waveforms.dtype) if chosen is None else chosen)
         return cls(recognizer, clean, noisy, quiet.targets, seeds)
 
     @torch.no_grad()

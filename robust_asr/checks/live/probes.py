@@ -39,12 +39,25 @@ _STEPS = (0.1, 1.0)
 _FACTOR = 4.0
 
 
-def check_gradient(recognizer: Recognizer, batch: AudioBatch, texts: Sequence[str], *, seeds: Tensor) -> list[Check]:
-    """Check the gradient of the attacker's view of a frozen system, each utterance alone. Shape: seeds (B,)."""
+def check_gradient(
+    recognizer: Recognizer,
+    batch: AudioBatch,
+    texts: Sequence[str],
+    *,
+    seeds: Tensor,
+    everywhere: Check | None = None,
+) -> list[Check]:
+    """Check the gradient of the attacker's view of a frozen system, each utterance alone. Shape: seeds (B,).
+
+    Args:
+        everywhere: the verdict on loud and quiet passages where it is known. It costs the most passes, and what part of the
+            audio or of the network has lost its slope does not depend on the text.
+    """
     if not len(batch):
-        return [question.not_run("no utterance has audio for its text") for question in (REACHES, SLOPE, EVERYWHERE)]
+        missing = [question.not_run("no utterance has audio for its text") for question in (REACHES, SLOPE, EVERYWHERE)]
+        return [*missing[:2], everywhere or missing[2]]
     points = [Point.of(recognizer, batch.select([row]), texts[row], seeds[row : row + 1]) for row in range(len(batch))]
-    return [_reaches(points), _slope(points), check_loudness(points)]
+    return [_reaches(points), _slope(points), everywhere or check_loudness(points)]
 
 
 def _reaches(points: Sequence[Point]) -> Check:

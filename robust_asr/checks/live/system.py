@@ -23,6 +23,7 @@ from robust_asr.checks.live.draws import (
     check_own_noise,
     check_repeats,
 )
+from robust_asr.checks.live.loudness import EVERYWHERE
 from robust_asr.checks.live.passage import PADDING, check_bits, check_defenses, check_padding
 from robust_asr.checks.live.probes import check_gradient
 from robust_asr.checks.live.states import check_modes, check_state, state_of, watched_modes
@@ -81,7 +82,7 @@ def check_attack(
     """The live checks that depend on the attack; for noise and saved adversarial sets only some apply. Shape: seeds (B,).
 
     ``asked`` holds what is known of the gradients that earlier attacks on the same recogniser and batch follow: that of a view
-    and a text is the same at every budget.
+    and a text is the same at every budget, and what part of the audio has none is the same for every text.
     """
     knowledge = attack.columns().get("knowledge")
     with _apart(batch):
@@ -119,18 +120,16 @@ def _gradient(
 ) -> list[Check]:
     known = attack.attackers_view(recognizer)
     texts = tuple(attack.goal.texts(batch, seeds=seeds))
-    same = (type(attack).attackers_view, attack.knowledge, texts)
-    if same not in asked:
-        asked[same] = _gradient_of(recognizer, known, batch, texts, seeds)
-    return asked[same]
-
-
-def _gradient_of(
-    recognizer: Recognizer, known: Recognizer, batch: AudioBatch, texts: Sequence[str], seeds: Tensor
-) -> list[Check]:
-    with frozen_for_attack(recognizer):
-        rows = _possible(known, batch, texts)
-        return check_gradient(known, batch.select(rows), [texts[row] for row in rows], seeds=seeds[rows])
+    view = (type(attack).attackers_view, attack.knowledge)
+    if (*view, texts) not in asked:
+        everywhere = next(iter(asked.get(view, [])), None)
+        with frozen_for_attack(recognizer):
+            rows = _possible(known, batch, texts)
+            part, given = batch.select(rows), [texts[row] for row in rows]
+            found = check_gradient(known, part, given, seeds=seeds[rows], everywhere=everywhere)
+        asked[*view, texts] = found
+        asked[view] = [check for check in found if check.name == EVERYWHERE.name and check.verdict != "not run"]
+    return asked[*view, texts]
 
 
 def _run(recognizer: Recognizer, attack: Attack, batch: AudioBatch, seeds: Tensor) -> list[Check | None]:

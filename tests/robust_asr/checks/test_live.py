@@ -14,7 +14,8 @@ from robust_asr.attacks.cw import CarliniWagner
 from robust_asr.attacks.fgsm import FGSM
 from robust_asr.attacks.noise import Clean, Gaussian, MatchedNoise
 from robust_asr.attacks.pgd import PGD, PaperPGD
-from robust_asr.checks import Check, check_recognizer, check_system, lines
+from robust_asr.checks import Check, check_attack, check_recognizer, check_system, lines
+from robust_asr.checks.live import probes
 from robust_asr.checks.live.draws import AVERAGES, ONE_PASS, OWN_DRAWS, REPEATS
 from robust_asr.checks.live.loudness import EVERYWHERE
 from robust_asr.checks.live.passage import ACTS, KEPT, PADDING
@@ -70,6 +71,22 @@ def test_nothing_fails_live_on_honest_systems(name: str) -> None:
 @pytest.mark.parametrize("name", RECOGNIZERS)
 def test_nothing_fails_live_on_any_recognizer(name: str) -> None:
     assert unsettled(live(trained(name), PaperPGD(Linf(0.001)))) == []
+
+
+@pytest.mark.parametrize("system", [five_words, lambda: faults.LoudDetached(five_words())], ids=["honest", "faulty"])
+def test_loud_and_quiet_passages_are_asked_about_once_for_all_texts(
+    system: Callable[[], Recognizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verdict of the first text stands under the second too; slope and reach are asked for each text."""
+    asked: list[object] = []
+    real = probes.check_loudness
+    monkeypatch.setattr(probes, "check_loudness", lambda points: asked.append(points) or real(points))
+    batch, known, recognizer = spoken(2, seed=3), {}, system()
+    attacks = [PaperPGD(Linf(0.001)), PaperPGD(Linf(0.002)), PaperPGD(Linf(0.001), goal=GOAL)]
+    found = [check_attack(recognizer, attack, batch, seeds=seeds_of(batch), asked=known) for attack in attacks]
+    first, second, targeted = ({check.name: check for check in checks} for checks in found)
+    assert len(asked) == 1 and first[EVERYWHERE.name] == second[EVERYWHERE.name] == targeted[EVERYWHERE.name]
+    assert first[SLOPE.name] == second[SLOPE.name] != targeted[SLOPE.name]
 
 
 class Even(Linear):
