@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robust_asr.masking import masked
-from robust_asr.models.base import Encoded
 from robust_asr.models.conformer import ConformerEncoder
 from robust_asr.models.kaldi_fbank import HOP, KaldiFbank
 from robust_asr.models.normalization import MaskedBatchNorm
 from robust_asr.models.normed_features import NormedFeatures
 from robust_asr.models.spec_augment import SpecAugment
-from robust_asr.models.transducer_loss import transducer_loss
+from robust_asr.models.token_synchronous import TokenScores, TokenSynchronous
+from robust_asr.models.transducer_loss import next_scores, transducer_loss
 from robust_asr.ranges import require_shares, require_sizes
+from robust_asr.search.alignment import best_frames
 from robust_asr.search.base import Search
 from robust_asr.search.transducer import TransducerBeam
 from robust_asr.text import CharacterTokenizer, Tokenizer
@@ -104,7 +105,7 @@ class Predictor(nn.Module):
         return values[:, 0], torch.stack(after).permute(2, 0, 1, 3)
 
 
-class RNNT(Encoded):
+class RNNT(TokenSynchronous):
     """Encoder, predictor, and a joint layer that expects a blank or a token of each pair of frame and text.
 
     The loss is the negative log-likelihood of a text over all its alignments. A frame may hold any number of tokens, so every
@@ -164,17 +165,52 @@ class RNNT(Encoded):
         return self.encoder(waveforms, lengths)
 
     def loss_from_hidden(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> Tensor:
-        predicted = self.from_tokens(self.predictor(targets.tokens.to(hidden.device, non_blocking=True)))
         return transducer_loss(
             self.log_probs,
             self.from_frames(hidden),
             frame_lengths,
-            predicted,
+            self._predicted(targets, hidden),
             targets,
-            size=self.tokenizer.size,
-            blank=self.tokenizer.blank,
-            max_scores=self.max_joint_scores,
+            **self._sizes,
         )
+
+    def teacher_forced(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> TokenScores:
+        """The scores at each step of the text's most probable alignment: a token, or a blank, which ends a frame.
+
+        Which alignment is the most probable has no gradient.
+
+        Shape: -> F + U steps, of which the last blank is the end of the text.
+        """
+        frames, predicted = self.from_frames(hidden), self._predicted(targets, hidden)
+        token_lengths = targets.token_lengths.to(hidden.device, non_blocking=True)
+        with torch.no_grad():
+            scores = next_scores(self.log_probs, frames, frame_lengths, predicted, targets, **self._sizes)
+            emitted = best_frames(scores, frame_lengths, token_lengths)
+        # Before token k come k tokens, and as many blanks as frames.
+        numbers = torch.arange(emitted.shape[1], device=hidden.device)
+        steps = torch.where(numbers < token_lengths[:, None], emitted + numbers, scores.shape[1] + numbers)
+        writes = torch.zeros(len(hidden), scores.shape[1] + len(numbers) + 1, dtype=torch.bool, device=hidden.device)
+        writes = writes.scatter(1, steps, True)[:, :-1]
+        written = (writes.cumsum(1) - writes.long()).clamp(max=emitted.shape[1])
+        heard = (torch.arange(writes.shape[1], device=hidden.device) - written).clamp(max=scores.shape[1] - 1)
+        following = functional.pad(targets.tokens.to(hidden.device), (0, 1), value=self.tokenizer.blank)
+        return TokenScores(
+            self.log_probs(_at(frames, heard), _at(predicted, written)),
+            torch.where(writes, following.gather(1, written), self.tokenizer.blank),
+            frame_lengths + token_lengths,
+        )
+
+    def _predicted(self, targets: TokenTargets, hidden: Tensor) -> Tensor:
+        """Shape: -> (B, U + 1, J)."""
+        return self.from_tokens(self.predictor(targets.tokens.to(hidden.device, non_blocking=True)))
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {
+            "size": self.tokenizer.size,
+            "blank": self.tokenizer.blank,
+            "max_scores": self.max_joint_scores,
+        }
 
     def transcribe_hidden(self, hidden: Tensor, frame_lengths: Tensor) -> list[Transcript]:
         frames = self.from_frames(hidden)
@@ -194,3 +230,8 @@ class RNNT(Encoded):
         scores = self.head((frames + predicted).tanh())
         # At least float32: in half precision the recursion underflows on long utterances.
         return (scores if scores.dtype == torch.float64 else scores.float()).log_softmax(-1)
+
+
+def _at(units: Tensor, places: Tensor) -> Tensor:
+    """Shape: (B, N, J), (B, S) -> (B, S, J)."""
+    return units.gather(1, places[..., None].expand(-1, -1, units.shape[2]))

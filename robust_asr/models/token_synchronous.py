@@ -1,6 +1,6 @@
-"""The contract of a recogniser that writes token by token: an encoder-decoder.
+"""The contract of a recogniser that writes token by token: an encoder-decoder or a transducer.
 
-Legend: B utterances, F frames, D hidden units, U tokens of a text and its end, V vocabulary.
+Legend: B utterances, F frames, D hidden units, U tokens of a text and its end, or a transducer's steps; V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from robust_asr.types import Targets
 @dataclass(frozen=True)
 class TokenScores:
     """What a decoder says of each token of a text, after the tokens before it.
+
+    A transducer also chooses to go on to the next frame, which is a token here, the blank.
 
     Shape: scores (B, U, V); tokens (B, U) int64, the text's own; lengths (B,) int64, of which the end of the text is one.
     Units: nats, up to a constant at each token; -inf for a token that the search never writes there.

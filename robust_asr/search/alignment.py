@@ -1,4 +1,4 @@
-"""The best alignment of a known text.
+"""The best alignment of a known text, of CTC and of a transducer.
 
 Legend: B utterances, F frames, V labels, U tokens, S states: a gap, a token, a gap, ..., a token, a gap.
 """
@@ -45,6 +45,32 @@ def best_labels(
         return labels
     quiet = torch.where(log_probs[..., silence] > log_probs[..., blank], silence, blank)
     return quiet.where(labels == log_probs.shape[2], labels)
+
+
+def best_frames(scores: Tensor, frame_lengths: Tensor, token_lengths: Tensor) -> Tensor:
+    """The frame in which a transducer's most probable alignment emits each token (Viterbi); 0 where there is no token.
+
+    Shape: scores (B, F, U + 1, 2), of the blank and of the next token (``next_scores``); frame_lengths (B,), token_lengths (B,)
+        -> (B, U) int64.
+    """
+    blanks, tokens = scores.detach().double().unbind(-1)
+    # Within a frame, the score of all tokens up to each: from any number of tokens before the frame to any after it.
+    sums = functional.pad(tokens[..., :-1].cumsum(-1), (1, 0))
+    entered = torch.full_like(sums[:, 0], -torch.inf)
+    entered[:, 0] = 0.0
+    origins = []
+    for frame in range(scores.shape[1]):
+        lead, origin = (entered - sums[:, frame]).cummax(1)
+        origins.append(origin)
+        entered = lead + sums[:, frame] + blanks[:, frame]
+    place = token_lengths.to(scores.device, non_blocking=True)[:, None]
+    tokens_so_far = torch.arange(scores.shape[2] - 1, device=scores.device)
+    frames = torch.zeros(len(scores), len(tokens_so_far), dtype=torch.long, device=scores.device)
+    for frame in range(scores.shape[1] - 1, -1, -1):
+        before = torch.where(frame < frame_lengths[:, None], origins[frame].gather(1, place), place)
+        frames = torch.where((before <= tokens_so_far) & (tokens_so_far < place), frame, frames)
+        place = before
+    return frames
 
 
 def _best_path(heard: Tensor, active: Tensor, states: Tensor, ends: Tensor) -> Tensor:

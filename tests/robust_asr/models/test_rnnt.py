@@ -5,11 +5,13 @@ import torch
 from torch import Tensor
 from torchaudio.functional import rnnt_loss
 
+from robust_asr.attacks.aims import TokenMargins
 from robust_asr.gradients import frozen_for_attack, input_gradient
 from robust_asr.models.conformer import ConformerEncoder
 from robust_asr.models.rnnt import RNNT, LSTMEncoder, Predictor
 from robust_asr.search.greedy import GreedySearch
 from robust_asr.search.transducer import TransducerBeam
+from tests.robust_asr.search.test_alignment import every_alignment
 from tests.robust_asr.search.test_transducer import Network, Scored, plain
 from tests.robust_asr.test_contract import LENGTHS, TEXTS, audio
 
@@ -67,6 +69,48 @@ def test_transcripts_equal_a_plain_search(search: TransducerBeam) -> None:
         assert found[row].text == " ".join(recognizer.tokenizer.decode(tokens).split())
         assert all(0 <= word.start < word.end <= length * 0.03 for word in found[row].words)
     assert any(transcript.text for transcript in found)
+
+
+def plain_joint(recognizer: RNNT, waveform: Tensor, tokens: list[int]) -> Tensor:
+    """All log-probabilities of an utterance. Shape: (T,) -> (F, U + 1, V)."""
+    hidden, _ = recognizer.encode(waveform[None], torch.tensor([len(waveform)]))
+    predicted = recognizer.from_tokens(recognizer.predictor(torch.tensor([tokens], dtype=torch.long)))
+    return recognizer.log_probs(recognizer.from_frames(hidden)[0, :, None], predicted)
+
+
+def test_forced_steps_are_those_of_the_most_probable_alignment() -> None:
+    recognizer, texts = small(), ("HI", "", "A")
+    lengths = torch.tensor([2400, 1500, 700])
+    targets, waveforms = recognizer.targets(texts), audio(lengths, size=4000)
+    forced = recognizer.teacher_forced(*recognizer.encode(waveforms, lengths), targets)
+    for row, length in enumerate(lengths.tolist()):
+        tokens = recognizer.tokenizer.encode(texts[row])
+        joint = plain_joint(recognizer, waveforms[row, :length], tokens)
+        # At the last token none follows.
+        following = [*tokens, 0]
+        pairs = torch.stack([joint[..., 0], joint[:, range(len(following)), following]], -1)
+        every = every_alignment(pairs.detach(), len(joint), len(tokens))
+        frames, num_steps = max(every, key=every.get), len(joint) + len(tokens)
+        assert forced.lengths[row] == num_steps
+        chosen = forced.tokens[row, :num_steps]
+        assert chosen[chosen != 0].tolist() == tokens and chosen[-1] == 0
+        scores, written = forced.scores[row, :num_steps], 0
+        for step in range(num_steps):
+            torch.testing.assert_close(scores[step], joint[step - written, written], rtol=0, atol=1e-5)
+            written += int(chosen[step] != 0)
+        total = scores.gather(1, chosen[:, None]).sum()
+        assert float(total) == pytest.approx(every[frames], abs=1e-4)
+
+
+def test_forced_steps_have_a_gradient() -> None:
+    recognizer = small()
+    aim = TokenMargins(recognizer.targets(TEXTS))
+    waveforms = audio(LENGTHS)
+    with frozen_for_attack(recognizer):
+        values, gradient = input_gradient(
+            lambda inputs: aim.values(recognizer, inputs, LENGTHS, seeds=torch.zeros(3, dtype=torch.long)), waveforms
+        )
+    assert values.isfinite().all() and gradient.isfinite().all() and gradient.any(1).all()
 
 
 def test_predictor_steps_as_it_runs() -> None:
