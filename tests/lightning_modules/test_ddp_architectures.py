@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,26 @@ RECOGNIZERS = {
             "joint_width": 16,
         },
     ),
+    "transformer": (
+        f"{_MODELS}.transformer.Transformer",
+        {
+            "encoder": {
+                "class_path": f"{_MODELS}.transformer.TransformerEncoder",
+                "init_args": {
+                    "num_mels": 20,
+                    "subsampling_channels": 4,
+                    "width": 16,
+                    "num_layers": 2,
+                    "num_heads": 2,
+                    "feed_forward_width": 16,
+                },
+            },
+            "num_layers": 1,
+            "num_heads": 2,
+            "feed_forward_width": 16,
+            "ctc_weight": 0.3,
+        },
+    ),
     "wav2vec2": (
         f"{_MODELS}.wav2vec2.Wav2Vec2",
         {
@@ -42,12 +63,29 @@ RECOGNIZERS = {
 @pytest.mark.long
 @pytest.mark.parametrize("kind", RECOGNIZERS)
 def test_two_processes_stay_in_sync(kind: str, tiny_manifests: Path, tmp_path: Path) -> None:
-    recorder = {"class_path": "tests.callbacks.RecordWeights", "init_args": {"path": str(tmp_path / "weights")}}
-    config = settings(tiny_manifests, tmp_path / "run", 2, 0, [recorder])
     class_path, init_args = RECOGNIZERS[kind]
-    config["model"]["init_args"]["recognizer"] = {"class_path": class_path, "init_args": init_args}
+    recognizer = {"class_path": class_path, "init_args": init_args}
+    _train_in_sync(tiny_manifests, tmp_path, lambda config: config["model"]["init_args"].update(recognizer=recognizer))
+
+
+@pytest.mark.long
+def test_a_language_model_stays_in_sync(tiny_manifests: Path, tmp_path: Path) -> None:
+    network = {"LanguageModel": {"width": 16, "num_layers": 2, "dropout": 0.2}}
+
+    def of_texts(config: dict) -> None:
+        config["model"] = {"LanguageModelTraining": {"language_model": network, "lr_interval": "step"}}
+        config["data"]["class_path"] = "datamodules.Transcripts"
+        config["checkpoint"] = {"monitor": "val/perplexity"}
+
+    _train_in_sync(tiny_manifests, tmp_path, of_texts)
+
+
+def _train_in_sync(manifests: Path, folder: Path, change: Callable[[dict], None]) -> None:
+    recorder = {"class_path": "tests.callbacks.RecordWeights", "init_args": {"path": str(folder / "weights")}}
+    config = settings(manifests, folder / "run", 2, 0, [recorder])
+    change(config)
     config["trainer"]["max_epochs"] = 1
-    result = train("fit", "--config", write_config(tmp_path / "c.yaml", config), timeout=600)
+    result = train("fit", "--config", write_config(folder / "c.yaml", config), timeout=600)
     assert result.returncode == 0, result.stdout
-    first, second = ((tmp_path / f"weights.{rank}").read_text() for rank in (0, 1))
+    first, second = ((folder / f"weights.{rank}").read_text() for rank in (0, 1))
     assert first == second != ""
