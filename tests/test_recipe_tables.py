@@ -28,7 +28,6 @@ RESULTS = {
     "quickstart/standard.csv": ("quickstart/standard", ""),
     "quickstart/breaking.csv": ("quickstart/breaking", ""),
     "joshi2022/an4/table3_again.csv": ("joshi2022/table3", "an4"),
-    "joshi2022/an4/strong.csv": ("joshi2022/strong", "an4"),
     **{
         f"joshi2022/{scale}/{name}.csv": (f"joshi2022/{name}", scale)
         for scale, name in product(SCALES[:2], ("table3", "table4", "without_noise"))
