@@ -53,7 +53,13 @@ def test_fit_and_resume(precision: str, tiny_manifests: Path, tmp_path: Path, de
         "init_args": {"num_epochs": 2},
     }
     settings = config(
-        tiny_manifests, tmp_path, trainer__precision=precision, trainer__max_epochs=1, trainer__callbacks=[averaging]
+        tiny_manifests,
+        tmp_path,
+        trainer__precision=precision,
+        trainer__max_epochs=1,
+        trainer__limit_train_batches=3,
+        trainer__limit_val_batches=1,
+        trainer__callbacks=[averaging],
     )
     path = str(write_config(tmp_path / "c.yaml", settings))
     main(["fit", "--config", path])

@@ -41,8 +41,8 @@ _COUNTS = ("num_iterations", "masking_iterations", "iterations", "num_queries")
 def check_system(recognizer: Recognizer, attack: Attack, batch: AudioBatch, *, seeds: Tensor) -> list[Check]:
     """All live checks of a system under one attack.
 
-    The batch should be small: the checks of the system cost up to sixty passes of the batch, those of the attack about thirty,
-    three of them iterations. The model and the global random generators are unchanged afterwards.
+    The batch should be small: the checks of the system cost up to a hundred passes of the batch, most of them in the descent of
+    ``check_writing``, those of the attack about fifty. The model and the global random generators are unchanged afterwards.
 
     Shape: seeds (B,), the seeds that the evaluation gives to the utterances.
     """
