@@ -105,7 +105,8 @@ def _hears_phones() -> ConformerLFMMI:
     return recognizer
 
 
-# Between the scales only models and sizes differ, which tests/test_recipes.py runs too. The standard evaluation is of twelve systems.
+# Between the scales only models and sizes differ, which tests/test_recipes.py runs too. The standard evaluation is of twelve
+# systems.
 TESTED = {"an4": ("without_noise", "table4"), "an4_conformer": ("standard", "without_noise", "table4")}
 
 

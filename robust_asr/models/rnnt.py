@@ -113,7 +113,7 @@ class RNNT(TokenSynchronous):
     of Yang et al. 2022, two layers of 1,024 over embeddings of 512; they do not give the joint layer, 640 is ours. Theirs are
     1,000 pieces of words as tokens: ``robust_asr.text.bpe.BpeTokenizer``.
 
-    ``max_joint_scores`` bounds the memory of a loss, in log-probabilities (``transducer_loss``); it is no part of the architecture.
+    ``max_joint_scores`` bounds the memory of a loss, in log-probabilities (``next_scores``); it is no part of the architecture.
     """
 
     stochastic = False
@@ -165,14 +165,8 @@ class RNNT(TokenSynchronous):
         return self.encoder(waveforms, lengths)
 
     def loss_from_hidden(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> Tensor:
-        return transducer_loss(
-            self.log_probs,
-            self.from_frames(hidden),
-            frame_lengths,
-            self._predicted(targets, hidden),
-            targets,
-            **self._sizes,
-        )
+        scores = self._next_scores(self.from_frames(hidden), frame_lengths, self._predicted(targets, hidden), targets)
+        return transducer_loss(scores, frame_lengths, targets.token_lengths)
 
     def teacher_forced(self, hidden: Tensor, frame_lengths: Tensor, targets: TokenTargets) -> TokenScores:
         """The scores at each step of the text's most probable alignment: a token, or a blank, which ends a frame.
@@ -184,7 +178,7 @@ class RNNT(TokenSynchronous):
         frames, predicted = self.from_frames(hidden), self._predicted(targets, hidden)
         token_lengths = targets.token_lengths.to(hidden.device, non_blocking=True)
         with torch.no_grad():
-            scores = next_scores(self.log_probs, frames, frame_lengths, predicted, targets, **self._sizes)
+            scores = self._next_scores(frames, frame_lengths, predicted, targets)
             emitted = best_frames(scores, frame_lengths, token_lengths)
         # Before token k come k tokens, and as many blanks as frames.
         numbers = torch.arange(emitted.shape[1], device=hidden.device)
@@ -204,13 +198,10 @@ class RNNT(TokenSynchronous):
         """Shape: -> (B, U + 1, J)."""
         return self.from_tokens(self.predictor(targets.tokens.to(hidden.device, non_blocking=True)))
 
-    @property
-    def _sizes(self) -> dict[str, int]:
-        return {
-            "size": self.tokenizer.size,
-            "blank": self.tokenizer.blank,
-            "max_scores": self.max_joint_scores,
-        }
+    def _next_scores(self, frames: Tensor, frame_lengths: Tensor, predicted: Tensor, targets: TokenTargets) -> Tensor:
+        """Shape: (B, F, J), (B,), (B, U + 1, J) -> (B, F, U + 1, 2)."""
+        sizes = {"size": self.tokenizer.size, "blank": self.tokenizer.blank, "max_scores": self.max_joint_scores}
+        return next_scores(self.log_probs, frames, frame_lengths, predicted, targets, **sizes)
 
     def transcribe_hidden(self, hidden: Tensor, frame_lengths: Tensor) -> list[Transcript]:
         frames = self.from_frames(hidden)

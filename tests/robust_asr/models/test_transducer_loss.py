@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations_with_replacement
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from robust_asr.models.transducer_loss import transducer_loss
+from robust_asr.models.transducer_loss import next_scores, transducer_loss
 from robust_asr.types import TokenTargets
 
 SIZE = 5
@@ -22,6 +23,18 @@ class Joint(nn.Module):
 
     def forward(self, frames: Tensor, predicted: Tensor) -> Tensor:
         return self.head((frames + predicted).tanh()).log_softmax(-1)
+
+
+def loss_of(
+    joint: Callable[[Tensor, Tensor], Tensor],
+    frames: Tensor,
+    frame_lengths: Tensor,
+    predicted: Tensor,
+    targets: TokenTargets,
+    **sizes: int,
+) -> Tensor:
+    scores = next_scores(joint, frames, frame_lengths, predicted, targets, **sizes)
+    return transducer_loss(scores, frame_lengths, targets.token_lengths)
 
 
 @pytest.fixture
@@ -58,9 +71,7 @@ def exact(joint: Joint, frames: Tensor, predicted: Tensor) -> Tensor:
 @pytest.mark.parametrize("max_scores", [2**24, 4 * 4 * SIZE * 2, 1], ids=["whole", "two frames", "one frame"])
 def test_equals_enumeration(given: tuple, max_scores: int) -> None:
     joint, frames, predicted = given
-    losses = transducer_loss(
-        joint, frames, FRAME_LENGTHS, predicted, TARGETS, size=SIZE, blank=0, max_scores=max_scores
-    )
+    losses = loss_of(joint, frames, FRAME_LENGTHS, predicted, TARGETS, size=SIZE, blank=0, max_scores=max_scores)
     expected = exact(*given)
     torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-5)
     sources = frames, predicted, *joint.parameters()
@@ -72,7 +83,7 @@ def test_equals_enumeration(given: tuple, max_scores: int) -> None:
 def test_texts_without_tokens(given: tuple) -> None:
     joint, frames, predicted = given
     nothing = TokenTargets(TARGETS.tokens[:, :0], torch.zeros(4, dtype=torch.long))
-    losses = transducer_loss(joint, frames, FRAME_LENGTHS, predicted[:, :1], nothing, size=SIZE)
+    losses = loss_of(joint, frames, FRAME_LENGTHS, predicted[:, :1], nothing, size=SIZE)
     blanks = joint(frames, predicted[:, :1])[..., 0]
     expected = torch.stack([-blanks[row, :length].sum() for row, length in enumerate(FRAME_LENGTHS)])
     torch.testing.assert_close(losses, expected)
@@ -80,14 +91,14 @@ def test_texts_without_tokens(given: tuple) -> None:
 
 def test_what_lies_in_the_padding_does_not_count(given: tuple) -> None:
     joint, frames, predicted = given
-    usual = transducer_loss(joint, frames, FRAME_LENGTHS, predicted, TARGETS, size=SIZE)
+    usual = loss_of(joint, frames, FRAME_LENGTHS, predicted, TARGETS, size=SIZE)
     valid_frames = torch.arange(5) < FRAME_LENGTHS[:, None]
     valid_tokens = torch.arange(4) <= TARGETS.token_lengths[:, None]
     dirty = [
         torch.where(valid[..., None], value, 50.0)
         for valid, value in ((valid_frames, frames), (valid_tokens, predicted))
     ]
-    losses = transducer_loss(joint, dirty[0], FRAME_LENGTHS, dirty[1], TARGETS, size=SIZE)
+    losses = loss_of(joint, dirty[0], FRAME_LENGTHS, dirty[1], TARGETS, size=SIZE)
     torch.testing.assert_close(losses, usual)
     for gradient, valid in zip(torch.autograd.grad(losses.sum(), dirty), (valid_frames, valid_tokens), strict=True):
         assert not gradient[~valid].any()
@@ -117,7 +128,7 @@ def test_memory_is_bounded() -> None:
     found = {}
     for max_scores in (2**24, 2 * 11 * 200 * 3):
         with Largest() as largest:
-            losses = transducer_loss(
+            losses = loss_of(
                 lambda x, y: head((x + y).tanh()).log_softmax(-1),
                 frames,
                 torch.tensor([60, 50]),

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robust_asr.models.transducer_loss import transducer_loss
 from robust_asr.search.transducer import TransducerBeam
 from robust_asr.text import CharacterTokenizer
 from robust_asr.types import TokenTargets, Transcript
+from tests.robust_asr.models.test_transducer_loss import loss_of
 from tests.robust_asr.search.test_decoder_beam import language_model
 
 TOKENIZER = CharacterTokenizer("AB ")
@@ -190,7 +190,7 @@ def test_a_wide_beam_finds_the_most_probable_text() -> None:
         for text in texts:
             targets = TokenTargets(torch.tensor([text], dtype=torch.long), torch.tensor([len(text)]))
             predicted = torch.stack([after(network, text[:count]) for count in range(len(text) + 1)])[None]
-            losses.append(float(transducer_loss(network.log_probs, frames, lengths, predicted, targets, size=4)))
+            losses.append(float(loss_of(network.log_probs, frames, lengths, predicted, targets, size=4)))
         best = texts[losses.index(min(losses))]
         (found,) = heard_by(TransducerBeam(100), network, frames, lengths)
         assert found.text == " ".join(TOKENIZER.decode(best).split())
