@@ -131,6 +131,12 @@ class Attack(ABC):
         """Of an attack that is made of others, the one that stands for them in a short trial; else the attack itself."""
         return self
 
+    def require(self, recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor) -> None:  # noqa: B027
+        """Raise what ``perturb`` would raise because of the settings, on a few utterances, before many are attacked for hours.
+
+        Errors: ValueError for settings that do not serve the recogniser.
+        """
+
     def attackers_view(self, recognizer: Recognizer) -> Recognizer:
         """The recogniser that ``perturb`` is given. An attack without gradients returns an object that only answers queries."""
         return recognizer.view(self.knowledge)

@@ -93,6 +93,9 @@ class BreakingPoint(Attack):
         """The attack at the largest budget."""
         return self.attack.core
 
+    def require(self, recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor) -> None:
+        self.attack.require(recognizer, batch, seeds=seeds)
+
     @property
     def knowledge(self) -> Knowledge:
         return self.attack.knowledge

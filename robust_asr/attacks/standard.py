@@ -27,7 +27,7 @@ from robust_asr.attacks.square import Square
 from robust_asr.attacks.steps import Cosine, Halving, Steps
 from robust_asr.attacks.transfer import Transfer
 from robust_asr.defenses.base import Defended
-from robust_asr.gradients import input_gradient
+from robust_asr.gradients import frozen_for_attack, input_gradient
 from robust_asr.models.base import Recognizer
 from robust_asr.storage.partial import NOWHERE, Partial
 from robust_asr.threat import Ball
@@ -96,6 +96,11 @@ class Standard(Attack):
     @property
     def core(self) -> Attack:
         return PGD(self.threat, goal=self.goal)
+
+    def require(self, recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor) -> None:
+        targets = recognizer.targets(self.goal.texts(batch, seeds=seeds))
+        with frozen_for_attack(recognizer):
+            self._members(recognizer, _views(recognizer, batch, targets, seeds))
 
     def perturb(
         self,

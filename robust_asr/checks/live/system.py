@@ -83,10 +83,15 @@ def check_attack(
 
     ``asked`` holds what is known of the gradients that earlier attacks on the same recogniser and batch follow: that of a view
     and a text is the same at every budget, and what part of the audio has none is the same for every text.
+
+    Errors: ValueError for settings of the attack that do not serve the recogniser (``Attack.require``).
     """
     knowledge = attack.columns().get("knowledge")
     with _apart(batch):
         checks = []
+        if attack.needs_targets:
+            rows = _possible(recognizer, batch, attack.goal.texts(batch, seeds=seeds))
+            attack.require(recognizer, batch.select(rows), seeds=seeds[rows])
         if attack.needs_targets and knowledge in get_args(Knowledge):
             checks += _gradient(recognizer, attack, batch, seeds, {} if asked is None else asked)
         checks += _run(recognizer, attack, batch, seeds)

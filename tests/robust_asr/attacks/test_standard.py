@@ -11,11 +11,13 @@ import torch
 
 from robust_asr import checkpoint
 from robust_asr.attacks.base import AttackResult
+from robust_asr.attacks.breaking import BreakingPoint
 from robust_asr.attacks.expectation import Expectation
 from robust_asr.attacks.objectives import strongest
 from robust_asr.attacks.pgd import PGD, PaperPGD
 from robust_asr.attacks.standard import Standard, _shares, _views
 from robust_asr.attacks.transfer import Transfer
+from robust_asr.checks import check_attack
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise
 from robust_asr.metrics import word_errors
@@ -221,6 +223,17 @@ def test_a_recogniser_without_frames_is_attacked_by_what_serves_it() -> None:
     batch.waveforms[1, 300:] = 0
     result = Standard(Linf(0.6), forwards=60)(Ear(), batch, seeds=seeds_of(batch))
     assert result.hypotheses == ("LOUD", "LOUD") and set(result.members) == {"loss cosine"}
+
+
+@pytest.mark.parametrize("within", [False, True], ids=["standard", "breaking point"])
+def test_a_budget_for_one_view_is_refused_at_once_where_there_are_two(within: bool) -> None:
+    """Whether the straight-through form is a member shows on audio: the live checks ask with theirs."""
+    batch, attack = spoken(2, seed=5), Standard(Linf(0.001), forwards=60)
+    attack = BreakingPoint(attack, 1e-4) if within else attack
+    for system in (four_words(), Defended(Bend(0.5), four_words())):
+        check_attack(system, attack, batch, seeds=seeds_of(batch))
+    with pytest.raises(ValueError, match=r"forwards is 60, too few for the 7 members that attack this recogniser"):
+        check_attack(Defended(LoudDetached(), four_words()), attack, batch, seeds=seeds_of(batch))
 
 
 @pytest.mark.parametrize("name", ["plain", "noise", "a wrapper"])
