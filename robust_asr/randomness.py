@@ -38,6 +38,7 @@ class Key(IntEnum):
     CLEAN_LABELS = 2**53
     QUERIES = 2**54
     BREAKING = 2**55
+    VOTE = 2**56
 
 
 def _hash63(*key: int | str) -> int:

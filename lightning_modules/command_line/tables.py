@@ -15,7 +15,8 @@ KINDS = ("systems", "conditions")
 _LOAD = "robust_asr.checkpoint.load"
 _DEFENDED, _CHAIN = "robust_asr.defenses.base.Defended", "robust_asr.defenses.base.Chain"
 _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+(?<!\.ckpt)")
-_SYSTEM = {"run", "defenses", "search"}
+_VOTED = "robust_asr.defenses.voted.Voted"
+_SYSTEM = {"run", "defenses", "search", "vote"}
 
 
 def table(kind: str, entries: dict[str, Any], place: Place) -> dict[str, Any]:
@@ -55,23 +56,26 @@ def is_system(node: Any) -> bool:
 
 
 def system(entry: dict[str, Any], place: Place) -> dict[str, Any]:
-    """The recogniser of a run behind its defences, the first of which meets the audio first.
+    """The recogniser of a run behind its defences, the first of which meets the audio first, and a vote over its draws.
 
     ``run`` is a run folder, of which the last checkpoint is taken, or the path of a checkpoint.
     """
     if unknown := entry.keys() - _SYSTEM:
-        raise ValueError(f"{place}: {', '.join(sorted(unknown))}: a system has run, defenses and search")
+        raise ValueError(f"{place}: {', '.join(sorted(unknown))}: a system has run, defenses, search and vote")
     run, defenses = entry["run"], entry.get("defenses") or []
     if not isinstance(run, str) or not isinstance(defenses, list):
         raise ValueError(f"{place}: run is a folder or a checkpoint, and defenses a list, found {short(entry)}")
     path = run if run.endswith(".ckpt") else f"{run.rstrip('/')}/checkpoints/last.ckpt"
     search = {"search": must_be_object(entry["search"], place / "search")} if "search" in entry else {}
     found = {"class_path": _LOAD, "init_args": {"path": path, **search}}
-    if not defenses:
-        return found
-    links = [must_be_object(item, place / "defenses" / index) for index, item in enumerate(defenses)]
-    chain = links[0] if len(links) == 1 else {"class_path": _CHAIN, "init_args": {"defenses": links}}
-    return {"class_path": _DEFENDED, "init_args": {"defense": chain, "recognizer": found}}
+    if defenses:
+        links = [must_be_object(item, place / "defenses" / index) for index, item in enumerate(defenses)]
+        chain = links[0] if len(links) == 1 else {"class_path": _CHAIN, "init_args": {"defenses": links}}
+        found = {"class_path": _DEFENDED, "init_args": {"defense": chain, "recognizer": found}}
+    if "vote" in entry:
+        vote = must_be_object(entry["vote"], place / "vote")
+        found = {"class_path": _VOTED, "init_args": {"recognizer": found, "vote": vote}}
+    return found
 
 
 def _members(name: str, entry: Any, place: Place) -> Iterator[tuple[str, Any]]:

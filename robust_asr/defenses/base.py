@@ -6,7 +6,7 @@ Legend: B utterances, T samples.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from robust_asr.gradients import straight_through
 from robust_asr.masking import masked
 from robust_asr.models.base import Knowledge, Recognizer, check_knowledge
+from robust_asr.models.wrapper import Wrapper
 from robust_asr.randomness import derive
-from robust_asr.search.base import Search
-from robust_asr.text import Tokenizer
 from robust_asr.types import Emissions, Targets, Transcript
 
 
@@ -118,7 +117,7 @@ class StraightThrough(Defense):
         return straight_through(defended, waveforms), lengths
 
 
-class Defended(Recognizer):
+class Defended(Wrapper):
     """A recogniser behind a defence or a ``Chain`` of defences; the first defence of a chain receives the audio first.
 
     ``emissions``, ``encode`` and the other methods of special recognisers pass on to the recogniser inside, with the defended
@@ -134,10 +133,6 @@ class Defended(Recognizer):
         super().__init__()
         self.defense = defense
         self.recognizer = recognizer
-
-    @property
-    def inside(self) -> Recognizer:
-        return self.recognizer
 
     def view(self, knowledge: Knowledge) -> Recognizer:
         """The system that an attacker with this knowledge takes gradients of; it shares its modules with this one.
@@ -171,47 +166,18 @@ class Defended(Recognizer):
         return self.defense.stochastic or self.recognizer.stochastic
 
     @property
-    def sample_rate(self) -> int:
-        return self.recognizer.sample_rate
-
-    @property
     def padding_invariant(self) -> bool:
         return self.defense.padding_invariant and self.recognizer.padding_invariant
 
     @property
-    def forwards_per_transcript(self) -> int:
-        return self.recognizer.forwards_per_transcript
-
-    @property
     def forwards_per_look(self) -> int:
         return self.recognizer.forwards_per_look
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return self.recognizer.tokenizer
-
-    @property
-    def frame_shift(self) -> float:
-        return self.recognizer.frame_shift
-
-    @property
-    def search(self) -> Search | None:
-        return self.recognizer.search
-
-    def use_search(self, search: Search) -> None:
-        self.recognizer.use_search(search)
-
-    def prepare(self, texts: Iterable[str]) -> None:
-        self.recognizer.prepare(texts)
 
     def window(self, lengths: Tensor) -> Tensor:
         return torch.maximum(lengths, self.recognizer.window(self.defense.num_samples(lengths)))
 
     def hears(self, lengths: Tensor) -> Tensor:
         return self.recognizer.hears(self.defense.num_samples(lengths))
-
-    def targets(self, texts: Sequence[str]) -> Targets:
-        return self.recognizer.targets(texts)
 
     def feasible(self, lengths: Tensor, targets: Targets) -> Tensor:
         return self.recognizer.feasible(self.defense.num_samples(lengths), targets)

@@ -116,7 +116,8 @@ def test_a_system_is_a_run_behind_its_defences(tmp_path: Path) -> None:
       d: {run: runs/d, defenses: [{GaussianNoise: 0.1}]}
       e: {run: runs/e, search: null, defenses: [{GaussianNoise: 0.1}, {GaussianNoise: {sigma: 0.2}}]}
       f: {CompactCTC: {}}
-      g: robust_asr.models.compact.CompactCTC"""
+      g: robust_asr.models.compact.CompactCTC
+      h: {run: runs/h, defenses: [{GaussianNoise: 0.1}], vote: {Rover: 16}}"""
     found = evaluation(tmp_path, systems=table)["systems"]
     noise = [full("robust_asr.defenses.noise.GaussianNoise", sigma=sigma) for sigma in (0.1, 0.2)]
     behind, search = "robust_asr.defenses.base.Defended", full("robust_asr.search.beam.BeamSearch", lexicon="words.txt")
@@ -129,6 +130,11 @@ def test_a_system_is_a_run_behind_its_defences(tmp_path: Path) -> None:
         "e": full(behind, defense=chain, recognizer=load("runs/e/checkpoints/last.ckpt", search=None)),
         "f": full("robust_asr.models.compact.CompactCTC"),
         "g": "robust_asr.models.compact.CompactCTC",
+        "h": full(
+            "robust_asr.defenses.voted.Voted",
+            recognizer=full(behind, defense=noise[0], recognizer=load("runs/h/checkpoints/last.ckpt")),
+            vote=full("robust_asr.defenses.votes.Rover", num=16),
+        ),
     }
     assert one(tmp_path, "{run: runs/a}") == found["a"]
 
@@ -189,7 +195,7 @@ MISTAKES = {
     "no place in the object": ("conditions: {'a {}': {strengths: [1], Linf: 3}}", 'nothing in it says "{}"'),
     "no list": ("conditions: {'a {}': {strengths: 1, Linf: '{}'}}", "conditions.a {}.strengths: is a list of numbers, found 1"),
     "no map": ("systems: {'a {}': {runs: [b]}}", "systems.a {}.runs: is a map from the name"),
-    "a key of a system": ("systems: {a: {run: x, defences: []}}", "systems.a.*defences: a system has run, defenses and search"),
+    "a key of a system": ("systems: {a: {run: x, defences: []}}", "defences: a system has run, defenses, search and vote"),
     "no run": ("systems: {a: {run: 3}}", "systems.a: run is a folder or a checkpoint"),
     "positional of torch": ("optimizer: {AdamW: 0.1}", "AdamW takes named arguments only"),
 }  # fmt: skip

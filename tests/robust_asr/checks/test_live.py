@@ -15,7 +15,7 @@ from robust_asr.attacks.fgsm import FGSM
 from robust_asr.attacks.noise import Clean, Gaussian, MatchedNoise
 from robust_asr.attacks.pgd import PGD, PaperPGD
 from robust_asr.checks import Check, check_attack, check_recognizer, check_system, lines
-from robust_asr.checks.live import probes
+from robust_asr.checks.live import probes, system
 from robust_asr.checks.live.draws import AVERAGES, ONE_PASS, OWN_DRAWS, REPEATS
 from robust_asr.checks.live.loudness import EVERYWHERE
 from robust_asr.checks.live.passage import ACTS, KEPT, PADDING
@@ -26,6 +26,8 @@ from robust_asr.checks.live.writing import WRITES
 from robust_asr.checks.verdicts import Question
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise
+from robust_asr.defenses.voted import Voted
+from robust_asr.defenses.votes import Rover
 from robust_asr.masking import masked
 from robust_asr.models.base import Recognizer
 from robust_asr.threat import L2, SNR, Linf
@@ -87,6 +89,17 @@ def test_loud_and_quiet_passages_are_asked_about_once_for_all_texts(
     first, second, targeted = ({check.name: check for check in checks} for checks in found)
     assert len(asked) == 1 and first[EVERYWHERE.name] == second[EVERYWHERE.name] == targeted[EVERYWHERE.name]
     assert first[SLOPE.name] == second[SLOPE.name] != targeted[SLOPE.name]
+
+
+def test_what_is_written_is_asked_of_one_draw_of_a_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text that one draw prefers is no text for the others, so the vote may write another."""
+    asked: list[Recognizer] = []
+    real = system.check_writing
+    monkeypatch.setattr(
+        system, "check_writing", lambda recognizer, *a, **k: asked.append(recognizer) or real(recognizer, *a, **k)
+    )
+    inside = smoothed(0.02)
+    assert unsettled(live(Voted(inside, Rover(4)), PaperPGD(Linf(0.001)))) == [] and asked == [inside]
 
 
 class Even(Linear):
