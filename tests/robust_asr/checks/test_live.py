@@ -15,7 +15,8 @@ from robust_asr.attacks.fgsm import FGSM
 from robust_asr.attacks.noise import Clean, Gaussian, MatchedNoise
 from robust_asr.attacks.pgd import PGD, PaperPGD
 from robust_asr.checks import Check, check_attack, check_recognizer, check_system, lines
-from robust_asr.checks.live import probes, system
+from robust_asr.checks.live import probes
+from robust_asr.checks.live import system as live_system
 from robust_asr.checks.live.draws import AVERAGES, ONE_PASS, OWN_DRAWS, REPEATS
 from robust_asr.checks.live.loudness import EVERYWHERE
 from robust_asr.checks.live.passage import ACTS, KEPT, PADDING
@@ -94,9 +95,9 @@ def test_loud_and_quiet_passages_are_asked_about_once_for_all_texts(
 def test_what_is_written_is_asked_of_one_draw_of_a_vote(monkeypatch: pytest.MonkeyPatch) -> None:
     """The text that one draw prefers is no text for the others, so the vote may write another."""
     asked: list[Recognizer] = []
-    real = system.check_writing
+    real = live_system.check_writing
     monkeypatch.setattr(
-        system, "check_writing", lambda recognizer, *a, **k: asked.append(recognizer) or real(recognizer, *a, **k)
+        live_system, "check_writing", lambda recognizer, *a, **k: asked.append(recognizer) or real(recognizer, *a, **k)
     )
     inside = smoothed(0.02)
     assert unsettled(live(Voted(inside, Rover(4)), PaperPGD(Linf(0.001)))) == [] and asked == [inside]
