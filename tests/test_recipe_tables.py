@@ -27,6 +27,7 @@ RESULTS = {
     "quickstart/summary.csv": ("quickstart/evaluation", ""),
     "quickstart/standard.csv": ("quickstart/standard", ""),
     "quickstart/breaking.csv": ("quickstart/breaking", ""),
+    "joshi2022/an4/standard.csv": ("joshi2022/standard", "an4"),
     "joshi2022/an4/table3_again.csv": ("joshi2022/table3", "an4"),
     **{
         f"joshi2022/{scale}/{name}.csv": (f"joshi2022/{name}", scale)
