@@ -24,6 +24,7 @@ RESULTS = {
     "an4/noise.csv": ("an4/noise", ""),
     "an4/standard.csv": ("an4/standard", ""),
     "an4/transfer.csv": ("an4/transfer", ""),
+    "an4/votes.csv": ("an4/votes", ""),
     "quickstart/summary.csv": ("quickstart/evaluation", ""),
     "quickstart/standard.csv": ("quickstart/standard", ""),
     "quickstart/breaking.csv": ("quickstart/breaking", ""),
