@@ -134,6 +134,8 @@ class Attack(ABC):
     def require(self, recognizer: Recognizer, batch: AudioBatch, *, seeds: Tensor) -> None:  # noqa: B027
         """Raise what ``perturb`` would raise because of the settings, on a few utterances, before many are attacked for hours.
 
+        The recogniser is the attacker's view, as for ``perturb``, but not frozen yet.
+
         Errors: ValueError for settings that do not serve the recogniser.
         """
 

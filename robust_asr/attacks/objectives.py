@@ -116,11 +116,11 @@ class FrameMargin(Objective):
 class TokenMargin(Objective):
     """A hinge margin over the tokens that the recogniser writes on the clean audio, summed over them and the end of the text.
 
-    At each token the decoder reads those before it (teacher forcing). A transducer's are those of the text's most probable
-    alignment, and the blanks between them. The margin is the largest score of another token that the
-    search may write there, minus the token's own; it counts up to one nat, as in ``FrameMargin``. Tokens are those of
-    the recogniser's own transcript in its spelling, or of the reference where its loss does not take that (``own_texts``). Where
-    the recogniser writes nothing, the margin is that of the end of the text, so that it comes to write something.
+    At each token the decoder reads those before it (teacher forcing). A transducer's tokens are those of the text's most
+    probable alignment, blanks included. The margin is the largest score of another token that the search may write there, minus
+    the token's own; it counts up to one nat, as in ``FrameMargin``. Tokens are those of the recogniser's own transcript in its
+    spelling, or of the reference where its loss does not take that (``own_texts``). Where the recogniser writes nothing, the
+    margin is that of the end of the text, so that it comes to write something.
     """
 
     @property

@@ -15,7 +15,8 @@ from robust_asr.attacks.base import Attack
 from robust_asr.attacks.objectives import Loss
 from robust_asr.checks.live.passage import defenses_of
 from robust_asr.checks.verdicts import Check, Question, some
-from robust_asr.models.base import Recognizer
+from robust_asr.models.base import Knowledge, Recognizer
+from robust_asr.models.wrapper import Wrapper
 from robust_asr.randomness import Key, derive
 from robust_asr.types import AudioBatch, Status, Targets, Transcript
 
@@ -106,34 +107,17 @@ def other_seeds(seeds: Tensor) -> Tensor:
     return torch.cat([seeds[:1], derive(seeds[:1], step=Key.ANOTHER_SEED)])
 
 
-class Witness(Recognizer):
+class Witness(Wrapper):
     """A recogniser that records the seeds of every loss that is differentiated, and otherwise behaves as the one inside."""
 
     def __init__(self, recognizer: Recognizer, seen: list[int] | None = None) -> None:
         super().__init__()
         self.recognizer = recognizer
         self.seen = [] if seen is None else seen
-        self.sample_rate = recognizer.sample_rate
-        self.padding_invariant = recognizer.padding_invariant
-        self.stochastic = recognizer.stochastic
-        self.forwards_per_transcript = recognizer.forwards_per_transcript
 
-    @property
-    def inside(self) -> Recognizer:
-        return self.recognizer
-
-    def view(self, knowledge: str) -> Witness:
+    def view(self, knowledge: Knowledge) -> Witness:
         view = self.recognizer.view(knowledge)
         return self if view is self.recognizer else Witness(view, self.seen)
-
-    def window(self, lengths: Tensor) -> Tensor:
-        return self.recognizer.window(lengths)
-
-    def targets(self, texts: Sequence[str]) -> Targets:
-        return self.recognizer.targets(texts)
-
-    def feasible(self, lengths: Tensor, targets: Targets) -> Tensor:
-        return self.recognizer.feasible(lengths, targets)
 
     def loss(self, waveforms: Tensor, lengths: Tensor, targets: Targets, *, seeds: Tensor | None = None) -> Tensor:
         if waveforms.requires_grad and seeds is not None:

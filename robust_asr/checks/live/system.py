@@ -92,7 +92,7 @@ def check_attack(
         checks = []
         if attack.needs_targets:
             rows = _possible(recognizer, batch, attack.goal.texts(batch, seeds=seeds))
-            attack.require(recognizer, batch.select(rows), seeds=seeds[rows])
+            attack.require(attack.attackers_view(recognizer), batch.select(rows), seeds=seeds[rows])
         if attack.needs_targets and knowledge in get_args(Knowledge):
             checks += _gradient(recognizer, attack, batch, seeds, {} if asked is None else asked)
         checks += _run(recognizer, attack, batch, seeds)

@@ -20,6 +20,8 @@ from robust_asr.attacks.transfer import Transfer
 from robust_asr.checks import check_attack
 from robust_asr.defenses.base import Defended
 from robust_asr.defenses.noise import GaussianNoise
+from robust_asr.defenses.voted import Voted
+from robust_asr.defenses.votes import Rover
 from robust_asr.metrics import word_errors
 from robust_asr.models.base import Recognizer
 from robust_asr.randomness import Key
@@ -232,8 +234,12 @@ def test_a_budget_for_one_view_is_refused_at_once_where_there_are_two(within: bo
     attack = BreakingPoint(attack, 1e-4) if within else attack
     for system in (four_words(), Defended(Bend(0.5), four_words())):
         check_attack(system, attack, batch, seeds=seeds_of(batch))
-    with pytest.raises(ValueError, match=r"forwards is 60, too few for the 7 members that attack this recogniser"):
-        check_attack(Defended(LoudDetached(), four_words()), attack, batch, seeds=seeds_of(batch))
+    two = Defended(LoudDetached(), four_words())
+    # Behind a vote the members are those that attack a draw.
+    for system, forwards in ((two, 60), (Voted(Defended(GaussianNoise(0.01), two), Rover(2)), 120)):
+        small = Standard(Linf(0.001), forwards=forwards)
+        with pytest.raises(ValueError, match=rf"forwards is {forwards}, too few for the 7 members"):
+            check_attack(system, BreakingPoint(small, 1e-4) if within else small, batch, seeds=seeds_of(batch))
 
 
 @pytest.mark.parametrize("name", ["plain", "noise", "a wrapper"])
