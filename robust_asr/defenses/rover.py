@@ -133,6 +133,8 @@ def _check(
         raise ValueError("hypotheses: there is none to vote over")
     if isinstance(hypotheses, str) or any(isinstance(words, str) for words in hypotheses):
         raise ValueError("hypotheses: each is a list of words, found a text; split it")
+    if any("" in words for words in hypotheses):
+        raise ValueError("hypotheses: a word is empty; leave it out")
     lengths = [len(words) for words in hypotheses]
     for name, given in (("times", times), ("confidences", confidences)):
         if given is not None and [len(row) for row in given] != lengths:

@@ -16,6 +16,8 @@ _FAR, _GUESS = 1e9, 10.0
 # 2^29 + 1: multiplied by it, a double falls apart into its first 24 bits and the rest (Veltkamp 1968).
 _SPLITTER = 536870913.0
 _SAME, _DELETE, _INSERT = range(3)
+# Of a set: the first place that was computed; for each of its words the last step to each place; which word is cheapest there.
+_Table = tuple[int, list[list[int]], list[int]]
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class WordNetwork:
         """
         num_words, num_sets = len(keys), len(self.sets)
         costs = [_INSERTED * place if place <= spare else _FAR for place in range(num_words + 1)]
-        tables = []
+        tables: list[_Table] = []
         for number, arcs in enumerate(self.sets):
             first = max(num_words - (num_sets - number - 1) - spare, 0)
             last = min(number + 1 + spare, num_words)
@@ -89,18 +91,21 @@ class WordNetwork:
                 best = [new if new < old else old for new, old in zip(row, best, strict=True)]
             costs = [*[_FAR] * first, *best, *[_FAR] * (num_words - last)]
             tables.append((first, [steps for _, steps in found], cheapest))
-        path, place, number = [], num_words, num_sets - 1
-        row = None
-        while number >= 0:
-            first, steps, cheapest = tables[number]
-            row = cheapest[place - first] if row is None else row
-            step = steps[row][place - first]
-            path.append((step, number, place - 1))
-            place -= step != _DELETE
-            if step != _INSERT:
-                number, row = number - 1, None
-        path += [(_INSERT, 0, before) for before in range(place - 1, -1, -1)]
-        return costs[num_words], path
+        return costs[num_words], _steps_back(tables, num_words)
+
+
+def _steps_back(tables: Sequence[_Table], place: int) -> list[tuple[int, int, int]]:
+    """The steps of a path from its end, the last word: what is left before the first set are insertions."""
+    path, number, row = [], len(tables) - 1, None
+    while number >= 0:
+        first, steps, cheapest = tables[number]
+        row = cheapest[place - first] if row is None else row
+        step = steps[row][place - first]
+        path.append((step, number, place - 1))
+        place -= step != _DELETE
+        if step != _INSERT:
+            number, row = number - 1, None
+    return path + [(_INSERT, 0, before) for before in range(place - 1, -1, -1)]
 
 
 def _row(before: Sequence[float], key: str | None, keys: Sequence[str | None]) -> tuple[list[float], list[int]]:

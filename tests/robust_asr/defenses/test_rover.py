@@ -106,6 +106,7 @@ def test_rounding_is_that_of_single_precision(value: float) -> None:
     [
         ({"hypotheses": []}, "hypotheses: there is none to vote over"),
         ({"hypotheses": ["a b"]}, "hypotheses: each is a list of words, found a text"),
+        ({"hypotheses": [["a", ""]]}, "hypotheses: a word is empty; leave it out"),
         ({"hypotheses": "a b"}, "hypotheses: each is a list of words, found a text"),
         ({"hypotheses": [["a"]], "times": [[]]}, r"times: one is needed for each word, \[1\] words, found \[0\]"),
         (
